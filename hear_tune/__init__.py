@@ -1,0 +1,1 @@
+"""Music embeddings with the Tailed U-Net (TUNE)."""

@@ -1,0 +1,147 @@
+"""Audio files and arrays as mono float32 at the encoders' sample rate.
+
+Files are decoded by libsndfile (WAV, FLAC, Ogg, MP3, AIFF and more) block by block, channels are
+averaged, and other rates are resampled with soxr's high-quality setting, so that a file of any length
+needs little memory.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import soundfile
+import soxr
+
+from .config import SAMPLE_RATE_HZ
+
+Samples = npt.NDArray[np.float32]
+
+_BLOCK_VALUES = 1 << 19  # samples x channels decoded at a time, 2 MiB of float32
+_RESAMPLER_QUALITY = "HQ"  # lower settings change the embeddings measurably
+
+# libsndfile's major formats by file name; RAW has no header to read.
+SUFFIXES = frozenset(
+    {f".{name.lower()}" for name in soundfile.available_formats() if name != "RAW"}
+    | {".aif", ".aifc", ".mp2", ".oga", ".opus", ".snd", ".wave"}
+)
+
+
+class AudioError(ValueError):
+    """A file or array holds no usable audio; the message says why."""
+
+
+def read_blocks(path: str | os.PathLike[str]) -> Iterator[Samples]:
+    """Decode a file piece by piece.
+
+    Parameters
+    ----------
+    path
+        Any file that libsndfile reads.
+
+    Yields
+    ------
+    ndarray
+        (samples,) mono float32 at 22,050 Hz; together the whole file.
+
+    Raises
+    ------
+    AudioError
+        If the file cannot be read or decoded, is empty, or has NaN or infinite samples.
+    """
+    try:
+        with soundfile.SoundFile(os.fsencode(path)) as file:
+            resample = _StreamResampler(file.samplerate)
+            blocks = file.blocks(
+                max(1, _BLOCK_VALUES // file.channels), dtype="float32", always_2d=True
+            )
+            length = 0
+            for block in blocks:
+                mono = resample(_mix(block))
+                length += len(mono)
+                yield mono
+            rest = resample.finish()
+            yield rest
+            if length + len(rest) == 0:
+                raise AudioError(_NO_AUDIO)
+    except (soundfile.SoundFileError, OSError) as error:
+        raise AudioError(_explain(path, error)) from error
+
+
+def to_mono(audio: npt.ArrayLike, sample_rate: int) -> Samples:
+    """Mix and resample an array as a file would be.
+
+    Parameters
+    ----------
+    audio
+        (samples,) or (samples, channels), as soundfile returns it. Integers are scaled to -1..1.
+    sample_rate
+        In Hz.
+
+    Returns
+    -------
+    ndarray
+        (samples,) float32 at 22,050 Hz.
+
+    Raises
+    ------
+    AudioError
+        If the array is empty, has another shape, or NaN or infinite samples.
+    """
+    array = np.asarray(audio)
+    if array.ndim not in (1, 2):
+        raise AudioError(f"audio must be (samples,) or (samples, channels), not {array.shape}")
+    if array.ndim == 2 and array.shape[1] > array.shape[0]:
+        raise AudioError(f"audio of shape {array.shape} looks like (channels, samples): transpose")
+    if np.issubdtype(array.dtype, np.signedinteger):
+        array = array / -float(np.iinfo(array.dtype).min)
+    resample = _StreamResampler(sample_rate)
+    mono = _mix(array.astype(np.float32).reshape(len(array), -1))
+    samples = np.concatenate([resample(mono), resample.finish()])
+    if len(samples) == 0:
+        raise AudioError(_NO_AUDIO)
+    return samples
+
+
+_NO_AUDIO = f"no audio: shorter than one sample at {SAMPLE_RATE_HZ} Hz"
+
+
+class _StreamResampler:
+    """Resamples successive pieces of one signal; passes them through at the encoders' rate."""
+
+    def __init__(self, sample_rate: int) -> None:
+        self._stream: Any = None
+        if sample_rate != SAMPLE_RATE_HZ:
+            self._stream = soxr.ResampleStream(
+                sample_rate, SAMPLE_RATE_HZ, 1, dtype="float32", quality=_RESAMPLER_QUALITY
+            )
+
+    def __call__(self, samples: Samples, last: bool = False) -> Samples:
+        if self._stream is None:
+            return samples
+        resampled: Samples = self._stream.resample_chunk(samples, last=last)
+        return resampled
+
+    def finish(self) -> Samples:
+        return self(np.empty(0, np.float32), last=True)
+
+
+def _mix(block: Samples) -> Samples:
+    mono = block[:, 0] if block.shape[1] == 1 else block.mean(axis=1)
+    if not np.isfinite(mono).all():
+        raise AudioError("it has NaN or infinite samples")
+    return np.ascontiguousarray(mono, dtype=np.float32)
+
+
+def _explain(path: str | os.PathLike[str], error: Exception) -> str:
+    if not os.path.exists(path):
+        return "no such file"
+    if not os.access(path, os.R_OK):
+        return "no permission to read it"
+    if os.path.getsize(path) == 0:
+        return "the file is empty (0 bytes)"
+    reason = getattr(error, "error_string", str(error)).strip().rstrip(".")
+    return f"libsndfile cannot decode it ({reason}); if it plays, convert it to WAV or FLAC"

@@ -1,0 +1,222 @@
+"""Checkpoints: one safetensors file that rebuilds its model, and nothing that can run code.
+
+The file's metadata holds the configuration, the variant's name, the sample rate, the training
+record and the version of hear-tune. The checkpoints of the TUNE authors and of CLMR are read as well
+(`hear_tune.conversion`).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from .config import SAMPLE_RATE_HZ, ConfigError, EncoderConfig, config_from_dict, config_to_dict
+from .conversion import (
+    ForeignCheckpointError,
+    infer_config,
+    read_pickled_tensors,
+    rename_tensors,
+    tensor_shapes,
+)
+from .network import HUB_FILE_NAME, Encoder, build_encoder
+from .variants import variant_name
+
+FORMAT = "hear-tune"
+EXPECTED = (
+    "expected a hear-tune checkpoint (.safetensors), a Lightning checkpoint of the TUNE authors "
+    "(.ckpt) or CLMR's released weights (.pt)"
+)
+_LISTED_PROBLEMS = 3
+
+
+class CheckpointError(ValueError):
+    """A file is not a usable checkpoint."""
+
+
+def sha256_of(path: str | os.PathLike[str]) -> str:
+    """Hexadecimal SHA-256 of a file."""
+    digest = hashlib.sha256()
+    with open(path, "rb") as file:
+        while chunk := file.read(1 << 20):
+            digest.update(chunk)
+    return digest.hexdigest()
+
+
+def save_checkpoint(encoder: Encoder, path: str | os.PathLike[str]) -> str:
+    """Write an encoder to one file, replacing any file of that name at once or not at all.
+
+    Parameters
+    ----------
+    encoder
+        Its configuration, weights and `training_record` are kept.
+    path
+        The file to write, by convention ``*.safetensors``.
+
+    Returns
+    -------
+    str
+        SHA-256 of the written file.
+    """
+    path = Path(path)
+    metadata = {
+        "format": FORMAT,
+        "config": json.dumps(config_to_dict(encoder.config)),
+        "variant": variant_name(encoder.config),
+        "sample_rate": str(SAMPLE_RATE_HZ),
+        "training": json.dumps(encoder.training_record),
+        "hear_tune_version": version("hear-tune"),
+    }
+    tensors = {name: t.detach().cpu().contiguous() for name, t in encoder.state_dict().items()}
+    partial = path.with_name(path.name + ".partial")
+    save_file(tensors, partial, metadata)
+    partial.replace(path)
+    return sha256_of(path)
+
+
+def load_checkpoint(path: str | os.PathLike[str], sha256: str | None = None) -> Encoder:
+    """Build the encoder of a checkpoint of hear-tune, of the TUNE authors or of CLMR.
+
+    No code of the file's choice is ever run.
+
+    Parameters
+    ----------
+    path
+        A file, or a folder written by ``save_pretrained``.
+    sha256
+        The file's known hash, checked before anything is read.
+
+    Returns
+    -------
+    Encoder
+        In evaluation mode, float32.
+
+    Raises
+    ------
+    FileNotFoundError
+        If there is no such file.
+    CheckpointError
+        If the file is not a usable checkpoint; the message says what it is.
+    """
+    path = Path(path)
+    if path.is_dir():
+        path = path / HUB_FILE_NAME
+    if not path.is_file():
+        raise FileNotFoundError(f"{path}: no such checkpoint; {EXPECTED}")
+    digest = sha256_of(path)
+    if sha256 is not None and digest != sha256.lower():
+        raise CheckpointError(
+            f"{path}: its sha256 is {digest}, not {sha256}: the file is damaged or another one; "
+            "fetch it again"
+        )
+    try:
+        config, tensors, training = _read(path)
+        tensors = {name: _as_float32(tensor) for name, tensor in tensors.items()}
+        _check_fit(config, tensors)
+    except (CheckpointError, ConfigError, ForeignCheckpointError) as error:
+        raise CheckpointError(f"{path}: {error}") from error
+    return _build(config, tensors, training, digest)
+
+
+def _build(
+    config: EncoderConfig, tensors: dict[str, Tensor], training: dict[str, Any], sha256: str
+) -> Encoder:
+    with torch.device("meta"):  # no random weights only to overwrite them
+        encoder = build_encoder(config)
+    encoder.load_state_dict(tensors, assign=True)
+    encoder.training_record = training
+    encoder.sha256 = sha256
+    return encoder.eval()
+
+
+def _read(path: Path) -> tuple[EncoderConfig, dict[str, Tensor], dict[str, Any]]:
+    kind = _identify(path)
+    if kind == "safetensors":
+        metadata, tensors = _read_safetensors(path)
+        if metadata.get("format") == FORMAT:
+            return _config_of(metadata), tensors, _json_object(metadata, "training")
+    elif kind == "pickle":
+        tensors = read_pickled_tensors(path)
+    else:
+        raise CheckpointError(f"{kind}; {EXPECTED}")
+    tensors = rename_tensors(tensors)
+    shapes = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
+    return infer_config(shapes), tensors, {"converted_from": path.name}
+
+
+def _identify(path: Path) -> str:
+    """What a file is, by its first bytes: "safetensors", "pickle", or a phrase for people."""
+    size = path.stat().st_size
+    with path.open("rb") as file:
+        head = file.read(64)
+    if not head:
+        return "the file is empty"
+    if head.startswith(b"version https://git-lfs"):
+        return "this is a git-lfs pointer, not the weights: run `git lfs pull`"
+    if head.lstrip().startswith(b"<"):
+        return "this is a web page, not weights: the download failed"
+    if head.startswith((b"PK", b"\x80")):
+        return "pickle"
+    if head[8:9] == b"{":
+        header_bytes = int.from_bytes(head[:8], "little")
+        if 8 + header_bytes <= size:
+            return "safetensors"
+        return f"a safetensors file cut off after {size:,} bytes"
+    return f"not a checkpoint: it starts with {head[:8]!r}"
+
+
+def _read_safetensors(path: Path) -> tuple[dict[str, str], dict[str, Tensor]]:
+    try:
+        with safe_open(path, framework="pt") as file:
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+            return file.metadata() or {}, tensors
+    except (SafetensorError, OSError) as error:
+        raise CheckpointError(f"a damaged or cut-off safetensors file ({error})") from error
+
+
+def _config_of(metadata: dict[str, str]) -> EncoderConfig:
+    rate = metadata.get("sample_rate")
+    if rate != str(SAMPLE_RATE_HZ):
+        raise CheckpointError(f"made for audio at {rate} Hz; this version knows {SAMPLE_RATE_HZ}")
+    return config_from_dict(_json_object(metadata, "config"))
+
+
+def _json_object(metadata: dict[str, str], key: str) -> dict[str, Any]:
+    try:
+        value = json.loads(metadata.get(key, "null"))
+    except json.JSONDecodeError as error:
+        raise CheckpointError(f"its metadata {key!r} is not JSON ({error})") from error
+    if not isinstance(value, dict):
+        raise CheckpointError(f"its metadata {key!r} is missing or not an object")
+    return value
+
+
+def _as_float32(tensor: Tensor) -> Tensor:
+    return tensor.float() if tensor.is_floating_point() else tensor
+
+
+def _check_fit(config: EncoderConfig, tensors: dict[str, Tensor]) -> None:
+    expected = tensor_shapes(config)
+    found = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
+    problems = [f"it lacks {name}" for name in expected if name not in found]
+    problems += [f"unknown tensor {name}" for name in found if name not in expected]
+    problems += [
+        f"{name} is {found[name]}, not {shape}"
+        for name, shape in expected.items()
+        if found.get(name, shape) != shape
+    ]
+    if problems:
+        hidden = len(problems) - _LISTED_PROBLEMS
+        listed = "; ".join(problems[:_LISTED_PROBLEMS]) + (f"; {hidden} more" if hidden > 0 else "")
+        raise CheckpointError(f"its tensors do not fit a {variant_name(config)} encoder: {listed}")
+    broken = [name for name, tensor in tensors.items() if not torch.isfinite(tensor).all()]
+    if broken:
+        raise CheckpointError(f"NaN or infinite weights in {', '.join(broken[:_LISTED_PROBLEMS])}")

@@ -1,0 +1,155 @@
+"""How audio is cut for an encoder, and how the pieces become embeddings of a clip.
+
+All positions are in samples at the encoders' rate.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from .audio import Samples
+from .config import FACTOR
+
+TIMESTAMP_STRIDE = FACTOR**6  # 729 samples, 33.06 ms
+
+
+@dataclass(frozen=True)
+class Window:
+    """A piece of a clip that becomes one embedding.
+
+    Attributes
+    ----------
+    start, end
+        What it covers of the clip.
+    samples
+        Its audio; longer than ``end - start`` where a short clip was repeated.
+    """
+
+    start: int
+    end: int
+    samples: Samples
+
+
+def cut_windows(blocks: Iterable[Samples], size: int, hop: int, unit: int) -> Iterator[Window]:
+    """Cut a clip into windows, without padding wherever the clip is long enough.
+
+    Windows start every `hop` samples. If they leave an end uncovered, one more window is aligned
+    with the end of the clip. A clip shorter than one window is repeated up to the next multiple of
+    `unit`, so that no silence enters its embedding.
+
+    Parameters
+    ----------
+    blocks
+        The clip, in pieces of any length; one sample at least in all.
+    size, hop
+        Of the windows.
+    unit
+        The encoder's coarsest stride, a divisor of `size`.
+
+    Yields
+    ------
+    Window
+        In order.
+    """
+    buffer = np.empty(0, np.float32)  # from the newest window's start onwards
+    start, cut_any = 0, False
+    for block in blocks:
+        buffer = np.concatenate([buffer, block])
+        while len(buffer) >= size + (hop if cut_any else 0):
+            if cut_any:
+                buffer, start = buffer[hop:], start + hop
+            yield Window(start, start + size, buffer[:size])
+            cut_any = True
+    if not cut_any:
+        yield Window(0, len(buffer), repeat_to_multiple(buffer, unit))
+    elif len(buffer) > size:
+        end = start + len(buffer)
+        yield Window(end - size, end, buffer[-size:])
+
+
+def clip_weights(starts: Sequence[int], hop: int) -> npt.NDArray[np.float64]:
+    """Weights of a clip's windows in its mean embedding; they sum to 1.
+
+    All windows weigh the same, except that the one aligned with the clip's end weighs in
+    proportion to what it adds: the embedding changes smoothly with the clip's length, and over whole
+    windows it is the plain mean.
+    """
+    steps = np.diff(np.asarray(starts, np.float64), prepend=starts[0] - hop) / hop
+    return steps / steps.sum()
+
+
+def repeat_to_multiple(samples: Samples, unit: int) -> Samples:
+    """The clip repeated from its start until its length is a multiple of `unit`."""
+    return np.resize(samples, -(-len(samples) // unit) * unit)
+
+
+def mirror_to_multiple(samples: Samples, unit: int) -> Samples:
+    """The clip continued by its own reflections until its length is a multiple of `unit`."""
+    return np.pad(samples, (0, -len(samples) % unit), mode="symmetric")
+
+
+def count_timestamps(length: int) -> int:
+    """Number of timestamps whose centres lie within a clip of `length` samples; one at least."""
+    return max(1, (length + TIMESTAMP_STRIDE // 2) // TIMESTAMP_STRIDE)
+
+
+def timestamp_centres(count: int, length: int) -> npt.NDArray[np.float64]:
+    """Centres of the first `count` timestamps, in samples, none beyond a clip's `length`."""
+    centres = (np.arange(count) + 0.5) * TIMESTAMP_STRIDE
+    return np.minimum(centres, length)
+
+
+@dataclass(frozen=True)
+class Stretch:
+    """A stretch of a clip with context around it, for embeddings of timestamps.
+
+    Attributes
+    ----------
+    start, end
+        What its timestamps cover of the clip.
+    skip
+        Samples of context in front of `start`.
+    samples
+        Context, stretch, context; a multiple of the encoder's coarsest stride.
+    """
+
+    start: int
+    end: int
+    skip: int
+    samples: Samples
+
+
+def cut_stretches(
+    blocks: Iterable[Samples], size: int, before: int, after: int, unit: int
+) -> Iterator[Stretch]:
+    """Cut a clip into stretches that see as much of their surroundings as one pass over it would.
+
+    Parameters
+    ----------
+    blocks
+        The clip, in pieces of any length; one sample at least in all.
+    size, before, after
+        Of the stretches and of their context, each a multiple of `unit`.
+    unit
+        The encoder's coarsest stride. The clip's end is mirrored up to a multiple of it.
+
+    Yields
+    ------
+    Stretch
+        In order.
+    """
+    buffer = np.empty(0, np.float32)  # from `before` samples ahead of the next stretch onwards
+    start, skip = 0, 0
+    for block in blocks:
+        buffer = np.concatenate([buffer, block])
+        while len(buffer) > skip + size + after:
+            yield Stretch(start, start + size, skip, buffer[: skip + size + after])
+            kept = min(before, skip + size)
+            buffer, start, skip = buffer[skip + size - kept :], start + size, kept
+    if len(buffer) > skip:
+        end = start + len(buffer) - skip
+        yield Stretch(start, end, skip, mirror_to_multiple(buffer, unit))

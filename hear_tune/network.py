@@ -1,0 +1,259 @@
+"""The Tailed U-Net and CLMR's SampleCNN, built from their configurations.
+
+Encoders take audio of shape (batch, 1, samples), `samples` a multiple of their coarsest stride.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+from huggingface_hub import ModelHubMixin, hf_hub_download
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from .config import FACTOR, EncoderConfig, SampleCNNConfig, TuneConfig
+from .layers import KERNEL, Layer, encoder_layers
+
+HUB_FILE_NAME = "model.safetensors"  # the name that huggingface_hub's tools look for
+_HUB_OPTIONS = ("revision", "cache_dir", "force_download", "local_files_only", "token")
+
+
+class Block(nn.Module):
+    """Convolution, batch normalisation, ReLU: (batch, in_channels, T) -> (batch, channels, T).
+
+    With ``stride=3`` the convolution is unpadded and gives T / 3 frames.
+    """
+
+    def __init__(self, in_channels: int, channels: int, stride: int = 1) -> None:
+        super().__init__()
+        padding = 1 if stride == 1 else 0
+        self.conv = nn.Conv1d(in_channels, channels, KERNEL, stride, padding)
+        self.norm = nn.BatchNorm1d(channels)
+        nn.init.kaiming_uniform_(self.conv.weight, mode="fan_in", nonlinearity="relu")
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.relu(self.norm(self.conv(x)))
+
+
+class PooledBlock(Block):
+    """A block followed by max pooling: (batch, in_channels, T) -> (batch, channels, T / 3)."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.max_pool1d(super().forward(x), FACTOR)
+
+
+class ExpansiveBlock(Block):
+    """Upsamples a deeper map, joins the skip connection, convolves.
+
+    (batch, deep_channels, T / 3) and (batch, skip_channels, T) -> (batch, channels, T).
+    """
+
+    def __init__(self, deep_channels: int, skip_channels: int, channels: int) -> None:
+        super().__init__(2 * skip_channels, channels)
+        self.upsample = nn.ConvTranspose1d(deep_channels, skip_channels, FACTOR, stride=FACTOR)
+
+    def forward(self, deep: Tensor, skip: Tensor) -> Tensor:  # type: ignore[override]
+        return super().forward(torch.cat([self.upsample(deep), skip], dim=1))
+
+
+def sample_cnn_blocks(layers: Collection[Layer]) -> nn.ModuleDict:
+    """SampleCNN's stack: a strided block, pooled blocks, and a last plain one."""
+    blocks: list[Block] = []
+    for index, layer in enumerate(layers):
+        pools = 0 < index < len(layers) - 1
+        kind = PooledBlock if pools else Block
+        blocks.append(kind(layer.in_channels, layer.channels, stride=1 if index else FACTOR))
+    return nn.ModuleDict({str(index): block for index, block in enumerate(blocks)})
+
+
+class Encoder(nn.Module, ModelHubMixin):
+    """What all encoders share: named layers, the embedding, and the Hugging Face hub.
+
+    Attributes
+    ----------
+    config
+        What the network was built from.
+    layers
+        Its layers, in the order in which they are computed.
+    training_record
+        How its weights came about: any JSON-ready record; empty for random weights.
+    sha256
+        Hash of the file that its weights were read from, if any.
+    """
+
+    def __init__(self, config: EncoderConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.layers = encoder_layers(config)
+        self.training_record: dict[str, Any] = {}
+        self.sha256: str | None = None
+
+    @property
+    def embedding_size(self) -> int:
+        return self.config.embedding_size
+
+    @property
+    def stride(self) -> int:
+        """Coarsest stride, in samples: inputs must be a multiple of it."""
+        return max(layer.stride for layer in self.layers)
+
+    def walk(self, audio: Tensor) -> Iterator[tuple[str, Tensor]]:
+        """Yield each layer's name and output (batch, channels, frames), in order."""
+        raise NotImplementedError
+
+    def forward(self, audio: Tensor) -> Tensor:
+        """Embedding: the last layer's output averaged over time.
+
+        Parameters
+        ----------
+        audio
+            (batch, 1, samples).
+
+        Returns
+        -------
+        Tensor
+            (batch, embedding_size).
+        """
+        last = self.layers[-1].name
+        return self.features(audio, [last])[last].mean(dim=-1)
+
+    def features(self, audio: Tensor, names: Collection[str]) -> dict[str, Tensor]:
+        """Outputs of the named layers, each (batch, channels, samples / stride).
+
+        Raises
+        ------
+        ValueError
+            If a layer is unknown, or the audio's shape does not fit the network.
+        """
+        self._check(audio, names)
+        found: dict[str, Tensor] = {}
+        for name, output in self.walk(audio):
+            if name in names:
+                found[name] = output
+            if len(found) == len(set(names)):
+                break
+        return {name: found[name] for name in names}
+
+    def layer(self, name: str) -> Layer:
+        """The layer of that name.
+
+        Raises
+        ------
+        ValueError
+            If there is none.
+        """
+        for layer in self.layers:
+            if layer.name == name:
+                return layer
+        known = ", ".join(layer.name for layer in self.layers)
+        raise ValueError(f"unknown layer {name!r}: this encoder has {known}")
+
+    def _check(self, audio: Tensor, names: Collection[str]) -> None:
+        for name in names:
+            self.layer(name)
+        if audio.ndim != 3 or audio.shape[1] != 1:
+            raise ValueError(f"audio must be (batch, 1, samples), not {tuple(audio.shape)}")
+        if audio.shape[-1] == 0 or audio.shape[-1] % self.stride:
+            raise ValueError(
+                f"{audio.shape[-1]} samples: must be a positive multiple of {self.stride}, "
+                "the coarsest stride of this encoder"
+            )
+
+    # Checkpoints build encoders, so the hub's two hooks import them when called.
+
+    def _save_pretrained(self, save_directory: Path) -> None:
+        from .checkpoints import save_checkpoint
+
+        save_checkpoint(self, save_directory / HUB_FILE_NAME)
+
+    @classmethod
+    def _from_pretrained(cls, *, model_id: str, **options: Any) -> Encoder:  # type: ignore[override]
+        from .checkpoints import load_checkpoint
+
+        if Path(model_id).is_dir():
+            return load_checkpoint(model_id)
+        download = {key: options[key] for key in _HUB_OPTIONS if key in options}
+        return load_checkpoint(hf_hub_download(model_id, HUB_FILE_NAME, **download))
+
+
+class SampleCNN(Encoder):
+    """CLMR's encoder (Spijkervet & Burgoyne, ISMIR 2021)."""
+
+    def __init__(self, config: SampleCNNConfig) -> None:
+        super().__init__(config)
+        self.blocks = sample_cnn_blocks(self.layers)
+
+    def walk(self, audio: Tensor) -> Iterator[tuple[str, Tensor]]:
+        x = audio
+        for index, block in self.blocks.items():
+            x = block(x)
+            yield f"blocks.{index}", x
+
+
+class TailedUNet(Encoder):
+    """The Tailed U-Net (Vélez Vásquez & Burgoyne, ISMIR 2022), in every variant."""
+
+    config: TuneConfig
+
+    def __init__(self, config: TuneConfig) -> None:
+        super().__init__(config)
+        path: dict[str, list[Layer]] = {"contractive": [], "expansive": [], "tail": []}
+        for layer in self.layers:
+            path[layer.name.split(".")[0]].append(layer)
+        self.contractive = nn.ModuleDict(
+            {_level(layer): Block(layer.in_channels, layer.channels) for layer in path["contractive"]}
+        )
+        self.expansive = nn.ModuleDict(
+            {
+                str(level): ExpansiveBlock(
+                    config.channels(level + 1), config.channels(level), layer.channels
+                )
+                for layer in path["expansive"]
+                for level in [int(_level(layer))]
+            }
+        )
+        if isinstance(config.tail, SampleCNNConfig):
+            self.tail = sample_cnn_blocks(path["tail"])
+        else:
+            self.tail = nn.ModuleDict(
+                {_level(layer): Block(layer.in_channels, layer.channels) for layer in path["tail"]}
+            )
+
+    def walk(self, audio: Tensor) -> Iterator[tuple[str, Tensor]]:
+        x = audio
+        levels: dict[str, Tensor] = {}  # newest output of each level, for the connections
+        for level, block in self.contractive.items():
+            x = block(x if level == "0" else F.max_pool1d(x, FACTOR))
+            levels[level] = x
+            yield f"contractive.{level}", x
+        for level, block in self.expansive.items():
+            x = block(x, levels[level])
+            levels[level] = x
+            yield f"expansive.{level}", x
+        for level, block in self.tail.items():
+            x = block(x if self._has_sample_cnn_tail else self._tail_input(x, levels.get(level)))
+            yield f"tail.{level}", x
+
+    @property
+    def _has_sample_cnn_tail(self) -> bool:
+        return isinstance(self.config.tail, SampleCNNConfig)
+
+    def _tail_input(self, x: Tensor, extra: Tensor | None) -> Tensor:
+        pooled = F.max_pool1d(x, FACTOR)
+        if extra is None or not self.config.extra_connections:
+            return pooled
+        return torch.cat([pooled, extra], dim=1)
+
+
+def _level(layer: Layer) -> str:
+    return layer.name.split(".")[1]
+
+
+def build_encoder(config: EncoderConfig) -> Encoder:
+    """An encoder with fresh random weights, in training mode."""
+    if isinstance(config, SampleCNNConfig):
+        return SampleCNN(config)
+    return TailedUNet(config)
