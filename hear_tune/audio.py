@@ -1,8 +1,8 @@
 """Audio files and arrays as mono float32 at the encoders' sample rate.
 
 Files are decoded by libsndfile (WAV, FLAC, Ogg, MP3, AIFF and more) block by block, channels are
-averaged, and other rates are resampled with soxr's high-quality setting, so that a file of any length
-needs little memory.
+averaged, and other rates are resampled with soxr's high-quality setting, so that a file of any
+length needs little memory.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from .config import SAMPLE_RATE_HZ
 Samples = npt.NDArray[np.float32]
 
 _BLOCK_VALUES = 1 << 19  # samples x channels decoded at a time, 2 MiB of float32
+_MAX_CHANNELS = 1024  # libsndfile's limit
 _RESAMPLER_QUALITY = "HQ"  # lower settings change the embeddings measurably
 
 # libsndfile's major formats by file name; RAW has no header to read.
@@ -77,7 +78,8 @@ def to_mono(audio: npt.ArrayLike, sample_rate: int) -> Samples:
     Parameters
     ----------
     audio
-        (samples,) or (samples, channels), as soundfile returns it. Integers are scaled to -1..1.
+        (samples,) or (samples, channels), as soundfile returns it: floating point in -1..1, or
+        int16 or int32, which are scaled to that range.
     sample_rate
         In Hz.
 
@@ -89,15 +91,17 @@ def to_mono(audio: npt.ArrayLike, sample_rate: int) -> Samples:
     Raises
     ------
     AudioError
-        If the array is empty, has another shape, or NaN or infinite samples.
+        If the array is empty, has another shape or type, or NaN or infinite samples.
     """
     array = np.asarray(audio)
     if array.ndim not in (1, 2):
         raise AudioError(f"audio must be (samples,) or (samples, channels), not {array.shape}")
-    if array.ndim == 2 and array.shape[1] > array.shape[0]:
-        raise AudioError(f"audio of shape {array.shape} looks like (channels, samples): transpose")
-    if np.issubdtype(array.dtype, np.signedinteger):
+    if array.ndim == 2 and array.shape[1] > _MAX_CHANNELS:
+        raise AudioError(f"audio of shape {array.shape} is (channels, samples): transpose it")
+    if array.dtype in (np.int16, np.int32):
         array = array / -float(np.iinfo(array.dtype).min)
+    elif not np.issubdtype(array.dtype, np.floating):
+        raise AudioError(f"audio must be floating point, int16 or int32, not {array.dtype}")
     resample = _StreamResampler(sample_rate)
     mono = _mix(array.astype(np.float32).reshape(len(array), -1))
     samples = np.concatenate([resample(mono), resample.finish()])

@@ -1,8 +1,8 @@
 """Checkpoints: one safetensors file that rebuilds its model, and nothing that can run code.
 
 The file's metadata holds the configuration, the variant's name, the sample rate, the training
-record and the version of hear-tune. The checkpoints of the TUNE authors and of CLMR are read as well
-(`hear_tune.conversion`).
+record and the version of hear-tune. The checkpoints of the TUNE authors and of CLMR are read as
+well (`hear_tune.conversion`).
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Descriptions of the encoders: everything that a network is built from.
 
-Conventions: audio is mono at `SAMPLE_RATE_HZ`; every change of time scale is by `FACTOR`, so level i
-has one frame per ``FACTOR**i`` samples.
+Conventions: audio is mono at `SAMPLE_RATE_HZ`; every change of time scale is by `FACTOR`, so level
+i has one frame per ``FACTOR**i`` samples.
 """
 
 from __future__ import annotations
@@ -59,6 +59,7 @@ class SampleCNNConfig:
 
     @property
     def embedding_size(self) -> int:
+        """Channels of the last block."""
         return self.channels[-1]
 
 
@@ -155,13 +156,14 @@ class TuneConfig:
 
     @property
     def deepest_level(self) -> int:
+        """Level of the tail's end."""
         if isinstance(self.tail, SampleCNNConfig):
             return self.top_level + len(self.tail.channels) - 1
         return self.tail_levels[-1]
 
     def channels(self, level: int) -> int:
-        """Channels of a contractive or expansive level."""
-        return self.filters * 2**level
+        """Channels of a contractive or expansive level: doubled at each."""
+        return self.filters << level
 
     def tail_channels(self, level: int) -> int:
         """Channels of a level of TUNE's own tail."""

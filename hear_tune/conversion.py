@@ -1,8 +1,8 @@
 """Checkpoints of others: read their pickles without running them, find their variant.
 
-The TUNE authors share Lightning checkpoints, CLMR a plain state dict. Both are pickles, which can name
-any function to be called on loading. Here no function of the file's choice is ever called: tensors
-are rebuilt by our own code, and every other object becomes an inert placeholder.
+The TUNE authors share Lightning checkpoints, CLMR a plain state dict. Both are pickles, which can
+name any function to be called on loading. Here no function of the file's choice is ever called:
+tensors are rebuilt by our own code, and every other object becomes an inert placeholder.
 """
 
 from __future__ import annotations
@@ -11,8 +11,7 @@ import pickle
 import re
 import sys
 from collections import OrderedDict
-from collections.abc import Mapping
-from math import prod
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -29,7 +28,7 @@ class ForeignCheckpointError(ValueError):
     """A pickle is not a checkpoint of a known encoder, or names something dangerous."""
 
 
-# --- Reading a pickle without running it -----------------------------------------------------------
+# --- Reading a pickle without running it ---
 
 # Standard-library classes that appear in hyper-parameters; they too become placeholders.
 _HARMLESS = {
@@ -54,7 +53,7 @@ _STANDARD_MODULES = sys.stdlib_module_names | {"__builtin__", "__main__", "copy_
 class _Placeholder(dict[Any, Any]):
     """Takes whatever a pickle does to an object, and does nothing."""
 
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
+    def __init__(self, *_: Any, **__: Any) -> None:
         super().__init__()
 
     def __setstate__(self, state: Any) -> None:
@@ -82,7 +81,7 @@ def _rebuild_tensor(
     """Stand-in for torch's own function, which would grow the storage to any size asked for."""
     untyped, dtype = storage._untyped_storage, storage.dtype
     last = offset + sum((n - 1) * step for n, step in zip(size, stride, strict=True))
-    if min((offset, *size, *stride)) < 0 or (prod(size) and last >= storage.size()):
+    if min((offset, *size, *stride)) < 0 or (0 not in size and last >= storage.size()):
         raise ForeignCheckpointError("a tensor reaches outside its data: the file is damaged")
     return torch.empty(0, dtype=dtype).set_(untyped, offset, size, stride)
 
@@ -157,7 +156,7 @@ def read_pickled_tensors(path: Path) -> dict[str, Tensor]:
     return tensors
 
 
-# --- From their names to ours ----------------------------------------------------------------------
+# --- From their names to ours ---
 
 _PREFIXES = ("encoder.", "model.encoder.")  # Lightning keeps every encoder tensor twice
 _HEADS = ("fc.", "model.fc.")  # linear heads are no part of the encoder
@@ -168,15 +167,15 @@ def _numbered_block(number: int) -> str:
     return f"contractive.{number - 1}" if number <= 5 else f"expansive.{9 - number}"
 
 
-_RENAMINGS = (
-    (r"conv(\d+)\.layers", lambda n: _numbered_block(n)),
+_RENAMINGS: tuple[tuple[str, Callable[[int], str]], ...] = (
+    (r"conv(\d+)\.layers", _numbered_block),
     (r"deeperDown(\d+)\.layers", lambda n: f"contractive.{n + 4}"),
     (r"deeperUp(\d+)\.layers", lambda n: f"expansive.{n + 3}"),
     (r"convDown(\d+)\.layers", lambda n: f"tail.{n}"),
     (r"model_down\.sequential\.(\d+)", lambda n: f"tail.{n}"),
     (r"sequential\.(\d+)", lambda n: f"blocks.{n}"),
 )
-_UPSAMPLERS = (
+_UPSAMPLERS: tuple[tuple[str, Callable[[int], str]], ...] = (
     (r"transposedConv(\d+)", lambda n: f"expansive.{9 - n}"),
     (r"transposedDeeper(\d+)", lambda n: f"expansive.{n + 3}"),
 )
@@ -214,7 +213,7 @@ def _rename(name: str) -> str:
     return name
 
 
-# --- The configuration, from the tensors alone ------------------------------------------------------
+# --- The configuration, from the tensors alone ---
 
 
 def tensor_shapes(config: EncoderConfig) -> dict[str, tuple[int, ...]]:

@@ -5,7 +5,7 @@ All positions are in samples at the encoders' rate.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -44,7 +44,7 @@ def cut_windows(blocks: Iterable[Samples], size: int, hop: int, unit: int) -> It
     Parameters
     ----------
     blocks
-        The clip, in pieces of any length; one sample at least in all.
+        The clip, in pieces of any length.
     size, hop
         Of the windows.
     unit
@@ -53,7 +53,7 @@ def cut_windows(blocks: Iterable[Samples], size: int, hop: int, unit: int) -> It
     Yields
     ------
     Window
-        In order.
+        In order; none from a clip without samples.
     """
     buffer = np.empty(0, np.float32)  # from the newest window's start onwards
     start, cut_any = 0, False
@@ -64,22 +64,23 @@ def cut_windows(blocks: Iterable[Samples], size: int, hop: int, unit: int) -> It
                 buffer, start = buffer[hop:], start + hop
             yield Window(start, start + size, buffer[:size])
             cut_any = True
-    if not cut_any:
-        yield Window(0, len(buffer), repeat_to_multiple(buffer, unit))
-    elif len(buffer) > size:
-        end = start + len(buffer)
+    end = start + len(buffer)
+    if cut_any and len(buffer) > size:
         yield Window(end - size, end, buffer[-size:])
+    elif not cut_any and end:
+        yield Window(0, end, repeat_to_multiple(buffer, unit))
 
 
-def clip_weights(starts: Sequence[int], hop: int) -> npt.NDArray[np.float64]:
+def clip_weights(starts: npt.NDArray[np.int64], hop: int) -> npt.NDArray[np.float64]:
     """Weights of a clip's windows in its mean embedding; they sum to 1.
 
     All windows weigh the same, except that the one aligned with the clip's end weighs in
-    proportion to what it adds: the embedding changes smoothly with the clip's length, and over whole
-    windows it is the plain mean.
+    proportion to what it adds: the embedding changes smoothly with the clip's length, and over
+    whole windows it is the plain mean.
     """
-    steps = np.diff(np.asarray(starts, np.float64), prepend=starts[0] - hop) / hop
-    return steps / steps.sum()
+    steps = np.diff(starts, prepend=starts[0] - hop)
+    weights: npt.NDArray[np.float64] = steps / steps.sum()
+    return weights
 
 
 def repeat_to_multiple(samples: Samples, unit: int) -> Samples:
@@ -90,17 +91,6 @@ def repeat_to_multiple(samples: Samples, unit: int) -> Samples:
 def mirror_to_multiple(samples: Samples, unit: int) -> Samples:
     """The clip continued by its own reflections until its length is a multiple of `unit`."""
     return np.pad(samples, (0, -len(samples) % unit), mode="symmetric")
-
-
-def count_timestamps(length: int) -> int:
-    """Number of timestamps whose centres lie within a clip of `length` samples; one at least."""
-    return max(1, (length + TIMESTAMP_STRIDE // 2) // TIMESTAMP_STRIDE)
-
-
-def timestamp_centres(count: int, length: int) -> npt.NDArray[np.float64]:
-    """Centres of the first `count` timestamps, in samples, none beyond a clip's `length`."""
-    centres = (np.arange(count) + 0.5) * TIMESTAMP_STRIDE
-    return np.minimum(centres, length)
 
 
 @dataclass(frozen=True)
@@ -131,7 +121,7 @@ def cut_stretches(
     Parameters
     ----------
     blocks
-        The clip, in pieces of any length; one sample at least in all.
+        The clip, in pieces of any length.
     size, before, after
         Of the stretches and of their context, each a multiple of `unit`.
     unit
@@ -140,7 +130,7 @@ def cut_stretches(
     Yields
     ------
     Stretch
-        In order.
+        In order; none from a clip without samples.
     """
     buffer = np.empty(0, np.float32)  # from `before` samples ahead of the next stretch onwards
     start, skip = 0, 0
@@ -153,3 +143,17 @@ def cut_stretches(
     if len(buffer) > skip:
         end = start + len(buffer) - skip
         yield Stretch(start, end, skip, mirror_to_multiple(buffer, unit))
+
+
+def timestamp_bounds(stretch: Stretch) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+    """First and last sample, exclusive, of a stretch's timestamps.
+
+    Every timestamp's centre lies within the clip; a clip shorter than half a timestamp has one all
+    the same, as long as the clip.
+    """
+    length = stretch.end - stretch.start
+    count = (length + TIMESTAMP_STRIDE // 2) // TIMESTAMP_STRIDE
+    if stretch.start == 0 and count == 0:
+        return np.array([0]), np.array([length])
+    start = stretch.start + TIMESTAMP_STRIDE * np.arange(count)
+    return start, start + TIMESTAMP_STRIDE

@@ -35,9 +35,7 @@ class TimeGrid:
 
     def pooled(self) -> TimeGrid:
         """After pooling, or an unpadded convolution, of kernel 3 and stride 3."""
-        return TimeGrid(
-            FACTOR * self.stride, self.first, self.last + (FACTOR - 1) * self.stride
-        )
+        return TimeGrid(FACTOR * self.stride, self.first, self.last + (FACTOR - 1) * self.stride)
 
     def upsampled(self) -> TimeGrid:
         """After a transposed convolution of kernel 3 and stride 3."""

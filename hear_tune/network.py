@@ -170,7 +170,7 @@ class Encoder(nn.Module, ModelHubMixin):
         save_checkpoint(self, save_directory / HUB_FILE_NAME)
 
     @classmethod
-    def _from_pretrained(cls, *, model_id: str, **options: Any) -> Encoder:  # type: ignore[override]
+    def _from_pretrained(cls, *, model_id: str, **options: Any) -> Encoder:
         from .checkpoints import load_checkpoint
 
         if Path(model_id).is_dir():
@@ -204,7 +204,10 @@ class TailedUNet(Encoder):
         for layer in self.layers:
             path[layer.name.split(".")[0]].append(layer)
         self.contractive = nn.ModuleDict(
-            {_level(layer): Block(layer.in_channels, layer.channels) for layer in path["contractive"]}
+            {
+                _level(layer): Block(layer.in_channels, layer.channels)
+                for layer in path["contractive"]
+            }
         )
         self.expansive = nn.ModuleDict(
             {

@@ -1,7 +1,7 @@
 """The published variants: one row of data each.
 
-Scores are those of a linear probe on MagnaTagATune after 1,000 epochs of CLMR, in percent (Vélez Vásquez
-& Burgoyne, ISMIR 2022, table 1). The paper also names representation sizes without a row in it.
+Scores are those of a linear probe on MagnaTagATune after 1,000 epochs of CLMR, in percent (Vélez
+Vásquez & Burgoyne, ISMIR 2022). The last rows are representation sizes without published scores.
 """
 
 from __future__ import annotations

@@ -1,0 +1,152 @@
+"""The command ``hear-tune``."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import warnings
+from collections.abc import Sequence
+from importlib.metadata import version
+from pathlib import Path
+
+from .checkpoints import load_checkpoint, save_checkpoint
+from .clips import PER_CHOICES
+from .embed import FolderReport, embed_folder
+from .figure import network_svg
+from .hear import load_model
+from .summary import variant_summary, variants_table
+from .variants import get_variant, variant_name
+
+EXIT_FAILED = 1  # the work was done, but not all of it
+EXIT_ERROR = 2  # nothing could be done
+EXIT_INTERRUPTED = 130
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command; returns its exit code."""
+    options = _parser().parse_args(arguments)
+    warnings.showwarning = _show_warning
+    try:
+        code: int = options.run(options)
+    except KeyboardInterrupt:
+        print("\ninterrupted; the same command goes on from here", file=sys.stderr)
+        return EXIT_INTERRUPTED
+    except (ValueError, OSError) as error:
+        print(f"hear-tune: error: {_one_line(str(error))}", file=sys.stderr)
+        return EXIT_ERROR
+    return code
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="hear-tune", description="Music embeddings with the Tailed U-Net (TUNE)."
+    )
+    parser.add_argument("--version", action="version", version=version("hear-tune"))
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    _add_embed(commands.add_parser("embed", help="embed folders and files of music"))
+    _add_variants(commands.add_parser("variants", help="list the published encoders, or show one"))
+    _add_convert(commands.add_parser("convert", help="turn any checkpoint into safetensors"))
+    return parser
+
+
+def _add_embed(parser: argparse.ArgumentParser) -> None:
+    parser.description = (
+        "Embed all audio files of folders, or single files. An interrupted job goes on where it "
+        "stopped when the command is given again; Parquet output is extended by new files."
+    )
+    parser.add_argument("inputs", nargs="+", metavar="FOLDER|FILE")
+    parser.add_argument(
+        "-o", "--output", required=True, metavar="OUT", help=".parquet, .npy (and .csv) or .h5"
+    )
+    parser.add_argument(
+        "--model", default="", metavar="FILE", help="checkpoint: .safetensors, .ckpt or .pt"
+    )
+    parser.add_argument("--sha256", help="known hash of the checkpoint, to be checked")
+    parser.add_argument(
+        "--variant", metavar="NAME", help="without a checkpoint: which encoder (default tune+)"
+    )
+    parser.add_argument(
+        "--per", choices=PER_CHOICES, default="track", help="rows of the output (default: track)"
+    )
+    parser.add_argument(
+        "--layers", metavar="A,B", help='layers to concatenate, or "all" (default: the embedding)'
+    )
+    parser.add_argument(
+        "--hop-ms", type=float, metavar="MS", help="between windows (default: 2678, side by side)"
+    )
+    parser.add_argument("--device", default="cpu", help="cpu, cuda, cuda:1, mps (default: cpu)")
+    parser.add_argument("--overwrite", action="store_true", help="replace an existing output")
+    parser.set_defaults(run=_embed)
+
+
+def _embed(options: argparse.Namespace) -> int:
+    layers = {"timestamp_layers" if options.per == "timestamp" else "layers": options.layers}
+    model = load_model(
+        options.model,
+        variant=options.variant,
+        sha256=options.sha256,
+        hop_ms=options.hop_ms,
+        **layers,
+    ).to(options.device)
+    report = embed_folder(options.inputs, options.output, model, options.per, options.overwrite)
+    _print_report(report, options.output)
+    return EXIT_FAILED if report.failed else 0
+
+
+def _print_report(report: FolderReport, output: str) -> None:
+    kept = f", {report.skipped} already there" if report.skipped else ""
+    print(f"{output}: {report.embedded} files embedded{kept}, {len(report.failed)} failed")
+    for path in report.silent:
+        print(f"  silent: {_one_line(path)}: every sample is zero", file=sys.stderr)
+    for path, reason in report.failed.items():
+        print(f"  failed: {_one_line(path)}: {_one_line(reason)}", file=sys.stderr)
+
+
+def _add_variants(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("name", nargs="?", help="show the layers of this one")
+    parser.add_argument("--figure", metavar="SVG", help="draw it into this file")
+    parser.set_defaults(run=_variants)
+
+
+def _variants(options: argparse.Namespace) -> int:
+    if options.name is None:
+        if options.figure:
+            raise ValueError("--figure needs the name of a variant")
+        print(variants_table())
+        return 0
+    variant = get_variant(options.name)
+    print(variant_summary(variant))
+    if options.figure:
+        Path(options.figure).write_text(network_svg(variant), encoding="utf-8")
+    return 0
+
+
+def _add_convert(parser: argparse.ArgumentParser) -> None:
+    parser.description = (
+        "Read a checkpoint of hear-tune, of the TUNE authors (.ckpt) or of CLMR (.pt), without "
+        "running any code from it, and write it as safetensors."
+    )
+    parser.add_argument("checkpoint", metavar="FILE")
+    parser.add_argument("-o", "--output", required=True, metavar="OUT.safetensors")
+    parser.add_argument("--sha256", help="known hash of the checkpoint, to be checked")
+    parser.set_defaults(run=_convert)
+
+
+def _convert(options: argparse.Namespace) -> int:
+    encoder = load_checkpoint(options.checkpoint, options.sha256)
+    digest = save_checkpoint(encoder, options.output)
+    print(f"{options.output}: {variant_name(encoder.config)}, sha256 {digest}")
+    return 0
+
+
+def _one_line(text: str) -> str:
+    """Text for a terminal: no newline, control or undecodable character passes as it is."""
+    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
+
+
+def _show_warning(message: Warning | str, *_: object, **__: object) -> None:
+    print(f"hear-tune: warning: {message}", file=sys.stderr)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

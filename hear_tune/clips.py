@@ -1,0 +1,130 @@
+"""From clips to embeddings: pieces of many clips pass through the encoder in common batches."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable, Iterable, Iterator
+from dataclasses import dataclass
+from itertools import groupby
+from operator import itemgetter
+from typing import Literal, TypeVar, get_args
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from .audio import Samples
+from .config import SAMPLE_RATE_HZ, WINDOW_SAMPLES
+from .framing import TIMESTAMP_STRIDE, Stretch, Window, clip_weights, timestamp_bounds
+from .model import EmbeddingModel
+
+Per = Literal["track", "window", "timestamp"]
+PER_CHOICES: tuple[Per, ...] = get_args(Per)
+
+BATCH_SAMPLES = 16 * WINDOW_SAMPLES  # bounds the memory of a batch
+
+Vectors = npt.NDArray[np.float32]
+Key = TypeVar("Key", bound=Hashable)
+Piece = TypeVar("Piece", Window, Stretch)
+
+
+@dataclass(frozen=True)
+class ClipEmbeddings:
+    """Embeddings of a clip, or of a part of it.
+
+    Attributes
+    ----------
+    vectors
+        (n, size) float32.
+    start, end
+        (n,) float64, in seconds: what each embedding stands for. A timestamp's centre is the middle
+        of the two.
+    """
+
+    vectors: Vectors
+    start: npt.NDArray[np.float64]
+    end: npt.NDArray[np.float64]
+
+
+def embed_clips(
+    model: EmbeddingModel, clips: Iterable[tuple[Key, Iterable[Samples]]], per: Per
+) -> Iterator[tuple[Key, ClipEmbeddings]]:
+    """Embed clips, one after the other, in batches that may span several of them.
+
+    Parameters
+    ----------
+    model
+        The encoder and its options.
+    clips
+        A key of its own and the audio of each, in blocks: mono float32 at the model's rate.
+    per
+        One embedding per track, per window or per timestamp.
+
+    Yields
+    ------
+    key, embeddings
+        In the order of the clips; none for a clip without samples. The timestamps of a long clip
+        come in several parts.
+    """
+    if per == "timestamp":
+        stretches = _pieces(model.stretches, clips)
+        for key, stretch, vectors in _in_batches(model.embed_timestamps, stretches, model.device):
+            start, end = timestamp_bounds(stretch)
+            first = stretch.skip // TIMESTAMP_STRIDE
+            yield key, _in_seconds(vectors[first : first + len(start)], start, end)
+        return
+    windows = _in_batches(model.embed_windows, _pieces(model.windows, clips), model.device)
+    for key, group in groupby(windows, key=itemgetter(0)):
+        _, clip_windows, window_vectors = zip(*group, strict=True)
+        matrix = np.stack(window_vectors)
+        start = np.array([window.start for window in clip_windows])
+        end = np.array([window.end for window in clip_windows])
+        if per == "window":
+            yield key, _in_seconds(matrix, start, end)
+        else:
+            weights = clip_weights(start, model.hop_samples)
+            yield key, _in_seconds(weights[None] @ matrix, start[:1], end[-1:])
+
+
+def _pieces(
+    cut: Callable[[Iterable[Samples]], Iterator[Piece]],
+    clips: Iterable[tuple[Key, Iterable[Samples]]],
+) -> Iterator[tuple[Key, Piece]]:
+    for key, blocks in clips:
+        for piece in cut(blocks):
+            yield key, piece
+
+
+def _in_batches(
+    embed: Callable[[Tensor], Tensor], pieces: Iterable[tuple[Key, Piece]], device: torch.device
+) -> Iterator[tuple[Key, Piece, Vectors]]:
+    """Embed pieces together and yield them in their order."""
+    waiting: list[tuple[Key, Piece]] = []
+    size = 0
+    for key, piece in pieces:
+        waiting.append((key, piece))
+        size += len(piece.samples)
+        if size >= BATCH_SAMPLES:
+            yield from _embed_waiting(embed, waiting, device)
+            waiting, size = [], 0
+    yield from _embed_waiting(embed, waiting, device)
+
+
+def _embed_waiting(
+    embed: Callable[[Tensor], Tensor], waiting: list[tuple[Key, Piece]], device: torch.device
+) -> Iterator[tuple[Key, Piece, Vectors]]:
+    """Embed pieces of any lengths, those of one length as one batch."""
+    lengths = [len(piece.samples) for _, piece in waiting]
+    vectors: dict[int, Vectors] = {}
+    for length in dict.fromkeys(lengths):
+        rows = [row for row, other in enumerate(lengths) if other == length]
+        audio = torch.from_numpy(np.stack([waiting[row][1].samples for row in rows])).to(device)
+        vectors.update(zip(rows, embed(audio).float().cpu().numpy(), strict=True))
+    for row, (key, piece) in enumerate(waiting):
+        yield key, piece, vectors[row]
+
+
+def _in_seconds(
+    vectors: npt.NDArray[np.floating], start: npt.NDArray[np.int64], end: npt.NDArray[np.int64]
+) -> ClipEmbeddings:
+    return ClipEmbeddings(vectors.astype(np.float32), start / SAMPLE_RATE_HZ, end / SAMPLE_RATE_HZ)

@@ -1,0 +1,238 @@
+"""Embeddings of an array, of a file, and of folders of music.
+
+A tensor's embeddings come from `hear_tune.get_scene_embeddings` and
+`hear_tune.get_timestamp_embeddings`; each function here adds one thing to them.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import NoReturn
+
+import numpy as np
+import numpy.typing as npt
+from tqdm import tqdm
+
+from .audio import SUFFIXES, AudioError, Samples, read_blocks, to_mono
+from .clips import ClipEmbeddings, Per, embed_clips
+from .config import SAMPLE_RATE_HZ
+from .model import EmbeddingModel
+from .stores import EmbeddingStore
+
+# A group of files is written at once: what an interruption can lose.
+GROUP_FILES = 64
+GROUP_BYTES = 64 << 20
+
+
+def embed_array(
+    audio: npt.ArrayLike, sample_rate: int, model: EmbeddingModel, per: Per = "track"
+) -> ClipEmbeddings:
+    """Embed an array of samples.
+
+    Parameters
+    ----------
+    audio
+        (samples,) or (samples, channels): floating point in -1..1, int16 or int32.
+    sample_rate
+        In Hz; the array is resampled to the model's rate.
+    model
+        From `hear_tune.load_model`.
+    per
+        "track", "window" or "timestamp".
+
+    Raises
+    ------
+    AudioError
+        If the array holds no usable audio.
+    """
+    return _embed_clip(model, [to_mono(audio, sample_rate)], per)
+
+
+def embed_file(
+    path: str | os.PathLike[str], model: EmbeddingModel, per: Per = "track"
+) -> ClipEmbeddings:
+    """Embed an audio file of any rate, channel count and length; see `embed_array`.
+
+    Raises
+    ------
+    AudioError
+        If the file holds no usable audio.
+    """
+    try:
+        return _embed_clip(model, read_blocks(path), per)
+    except AudioError as error:
+        raise AudioError(f"{os.fspath(path)}: {error}") from error
+
+
+def _embed_clip(model: EmbeddingModel, blocks: Iterable[Samples], per: Per) -> ClipEmbeddings:
+    parts = [part for _, part in embed_clips(model, [(0, blocks)], per)]
+    return ClipEmbeddings(
+        np.concatenate([part.vectors for part in parts]),
+        np.concatenate([part.start for part in parts]),
+        np.concatenate([part.end for part in parts]),
+    )
+
+
+@dataclass
+class FolderReport:
+    """What became of the files of a folder.
+
+    Attributes
+    ----------
+    embedded
+        Number of files embedded now.
+    skipped
+        Number of files that the output held already.
+    failed
+        Reason by path of each file without embedding.
+    silent
+        Paths of the embedded files whose every sample is zero.
+    seconds
+        Length of the audio embedded now.
+    """
+
+    embedded: int = 0
+    skipped: int = 0
+    failed: dict[str, str] = field(default_factory=dict)
+    silent: list[str] = field(default_factory=list)
+    seconds: float = 0.0
+
+
+def embed_folder(
+    inputs: Sequence[str | os.PathLike[str]],
+    output: str | os.PathLike[str],
+    model: EmbeddingModel,
+    per: Per = "track",
+    overwrite: bool = False,
+) -> FolderReport:
+    """Embed folders and files of music into one file, with a progress bar.
+
+    Work is kept in groups of files beside the output; after an interruption, the same call goes on
+    where it stopped and gives the same output. Parquet output that exists is extended by the files
+    that it lacks. A bad file never ends the work.
+
+    Parameters
+    ----------
+    inputs
+        Folders, searched through all levels for names of audio files, and single files.
+    output
+        ``.parquet``, ``.npy`` (with a ``.csv`` of its rows) or ``.h5``.
+    model
+        From `hear_tune.load_model`.
+    per
+        "track", "window" or "timestamp": rows per file.
+    overwrite
+        Replace an existing output instead of extending it.
+
+    Returns
+    -------
+    FolderReport
+        Also of the files that could not be embedded.
+
+    Raises
+    ------
+    FileNotFoundError
+        If the inputs hold no audio file at all.
+    StoreError
+        If the output belongs to another model or other options, is in use, or cannot be extended.
+    """
+    paths = find_audio(inputs)
+    report = FolderReport()
+    with EmbeddingStore(output, _identity(model, per), overwrite) as store:
+        todo = [path for path in paths if store.name_of(path) not in store.done]
+        report.skipped = len(paths) - len(todo)
+        with tqdm(total=len(paths), initial=report.skipped, unit="file", smoothing=0.1) as bar:
+            for group in _groups(todo):
+                _embed_group(group, model, per, store, report, bar)
+        store.finish()
+    return report
+
+
+def find_audio(inputs: Sequence[str | os.PathLike[str]]) -> list[Path]:
+    """Audio files among the inputs, without duplicates; in folders by name, hidden ones left out.
+
+    Raises
+    ------
+    FileNotFoundError
+        If there is none.
+    """
+    found = [path for given in inputs for path in _walk(Path(given))]
+    if not found:
+        looked = ", ".join(os.fspath(given) for given in inputs) or "no inputs"
+        raise FileNotFoundError(
+            f"no audio files in {looked} (looked for {', '.join(sorted(SUFFIXES))})"
+        )
+    return list(dict.fromkeys(found))
+
+
+def _walk(given: Path) -> Iterator[Path]:
+    if not given.is_dir():
+        yield given
+        return
+    for folder, folders, names in os.walk(given):
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        for name in sorted(names):
+            if not name.startswith(".") and Path(name).suffix.lower() in SUFFIXES:
+                yield Path(folder, name)
+
+
+def _identity(model: EmbeddingModel, per: Per) -> dict[str, object]:
+    return {
+        "model": model.identity,
+        "layers": model.timestamp_layers if per == "timestamp" else model.layers,
+        "hop_samples": model.hop_samples,
+        "per": per,
+        "sample_rate": SAMPLE_RATE_HZ,
+    }
+
+
+def _groups(paths: Iterable[Path]) -> Iterator[list[Path]]:
+    """Cut a list into groups that depend on nothing but the list from here on."""
+    group: list[Path] = []
+    size = 0
+    for path in paths:
+        group.append(path)
+        size += path.stat().st_size if path.is_file() else 0
+        if len(group) >= GROUP_FILES or size >= GROUP_BYTES:
+            yield group
+            group, size = [], 0
+    if group:
+        yield group
+
+
+def _embed_group(
+    group: list[Path],
+    model: EmbeddingModel,
+    per: Per,
+    store: EmbeddingStore,
+    report: FolderReport,
+    bar: tqdm[NoReturn],
+) -> None:
+    clips = ((path, _read(path, report, bar)) for path in group)
+    with store.new_part() as part:
+        for path, embeddings in embed_clips(model, clips, per):
+            part.add(store.name_of(path), embeddings)
+        part.drop(store.name_of(path) for path in group if os.fspath(path) in report.failed)
+
+
+def _read(path: Path, report: FolderReport, bar: tqdm[NoReturn]) -> Iterator[Samples]:
+    """Blocks of a file, up to where it goes wrong, and an entry in the report."""
+    length, silent = 0, True
+    try:
+        for block in read_blocks(path):
+            length += len(block)
+            silent = silent and not block.any()
+            yield block
+    except AudioError as error:
+        report.failed[os.fspath(path)] = str(error)
+    else:
+        report.embedded += 1
+        report.seconds += length / SAMPLE_RATE_HZ
+        if silent:
+            report.silent.append(os.fspath(path))
+        rate = report.seconds / bar.format_dict["elapsed"]
+        bar.set_postfix_str(f"{rate:.0f} s of audio/s", refresh=False)
+    bar.update()

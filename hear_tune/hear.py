@@ -1,0 +1,192 @@
+"""The HEAR interface: https://hearbenchmark.com/hear-api.html.
+
+`hear_tune` itself is the HEAR module: these three functions are found there.
+"""
+
+from __future__ import annotations
+
+import os
+import warnings
+from collections.abc import Iterable, Sequence
+from functools import cache
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from .audio import Samples
+from .checkpoints import load_checkpoint
+from .clips import ClipEmbeddings, Per, embed_clips
+from .model import EmbeddingModel, LayerChoice
+from .network import Encoder, build_encoder
+from .variants import DEFAULT_VARIANT, get_variant
+
+UNTRAINED_SEED = 0
+
+
+class UntrainedWarning(UserWarning):
+    """Embeddings come from random weights."""
+
+
+def load_model(
+    model_file_path: str | os.PathLike[str] = "",
+    *,
+    variant: str | None = None,
+    sha256: str | None = None,
+    layers: LayerChoice = None,
+    timestamp_layers: LayerChoice = None,
+    hop_ms: float | None = None,
+) -> EmbeddingModel:
+    """Load a model that embeds audio at 22,050 Hz.
+
+    Parameters
+    ----------
+    model_file_path
+        A checkpoint: hear-tune's safetensors (or a folder of ``save_pretrained``), the TUNE
+        authors' Lightning ``.ckpt``, or CLMR's ``.pt``. Without one the weights are random from a
+        fixed seed, and a warning says so.
+    variant
+        Which published encoder to build with random weights, "tune+" by default.
+    sha256
+        Known hash of the checkpoint, checked before it is read.
+    layers
+        Of scene embeddings: None for the last layer (the paper's embedding), a layer's name,
+        several (comma-separated, or a list; concatenated), or "all".
+        ``hear-tune variants NAME`` lists the names.
+    timestamp_layers
+        Of timestamp embeddings, likewise; None for three time scales (see
+        `get_timestamp_embeddings`).
+    hop_ms
+        Time between the windows of a scene; None for windows side by side (2,678 ms).
+
+    Returns
+    -------
+    EmbeddingModel
+        In evaluation mode, with `sample_rate`, `scene_embedding_size` and
+        `timestamp_embedding_size`.
+
+    Raises
+    ------
+    FileNotFoundError, CheckpointError
+        If the checkpoint is missing or unusable.
+    ValueError
+        If an option is wrong, or a variant is given beside a checkpoint.
+    """
+    if not os.fspath(model_file_path):
+        encoder = _untrained_encoder(DEFAULT_VARIANT if variant is None else variant)
+    elif variant is None:
+        encoder = load_checkpoint(model_file_path, sha256)
+    else:
+        raise ValueError("give a checkpoint or a variant: a checkpoint says what it is")
+    return EmbeddingModel(encoder, layers, timestamp_layers, hop_ms)
+
+
+def get_scene_embeddings(audio: Tensor | Sequence[Tensor], model: EmbeddingModel) -> Tensor:
+    """One embedding per clip.
+
+    Clips are embedded in windows of 59,049 samples (2.68 s), the length of training, and averaged
+    over time. A last window is aligned with the clip's end and weighs what it adds, so that nothing
+    is padded, nothing is lost, and whole windows give the plain mean of the paper. A clip shorter
+    than a window is repeated up to a multiple of the encoder's coarsest stride ("tune+": 19,683
+    samples, 0.89 s), for with silence in that place a short sound would be embedded mostly as
+    silence.
+
+    Parameters
+    ----------
+    audio
+        (n_sounds, n_samples) in -1..1 at 22,050 Hz; or a list of (n_samples,) of any lengths.
+    model
+        From `load_model`.
+
+    Returns
+    -------
+    Tensor
+        (n_sounds, scene_embedding_size) float32, on the model's device. A clip's embedding does not
+        depend on the others.
+
+    Raises
+    ------
+    ValueError
+        If the audio is empty or of another shape.
+    """
+    scenes = [part.vectors for _, part in _embed(audio, model, "track")]
+    return torch.from_numpy(np.concatenate(scenes)).to(model.device)
+
+
+def get_timestamp_embeddings(audio: Tensor, model: EmbeddingModel) -> tuple[Tensor, Tensor]:
+    """One embedding per 729 samples (33.06 ms).
+
+    The layers come at the network's several time scales: finer ones are averaged over each
+    timestamp's samples, coarser ones interpolated between the centres of their frames. The default
+    layers of "tune+" are ``contractive.4`` (3.7 ms, local timbre and pitch), ``tail.6`` (33 ms) and
+    ``tail.9`` (893 ms, the embedding). The result is that of one pass over the whole clip, however
+    long: it is computed in stretches that overlap by the layers' receptive fields. The clip's end
+    is mirrored where the coarsest frame reaches beyond it.
+
+    Parameters
+    ----------
+    audio
+        (n_sounds, n_samples) in -1..1 at 22,050 Hz.
+    model
+        From `load_model`.
+
+    Returns
+    -------
+    embeddings : Tensor
+        (n_sounds, n_timestamps, timestamp_embedding_size) float32, on the model's device.
+    timestamps : Tensor
+        (n_sounds, n_timestamps) float32, the centres in milliseconds, none beyond the clip.
+
+    Raises
+    ------
+    ValueError
+        If the audio is empty or of another shape.
+    """
+    if not isinstance(audio, Tensor):
+        raise ValueError("audio must be a tensor (n_sounds, n_samples): timestamps form a matrix")
+    parts: dict[int, list[ClipEmbeddings]] = {}
+    for index, part in _embed(audio, model, "timestamp"):
+        parts.setdefault(index, []).append(part)
+    embeddings = np.stack([np.concatenate([p.vectors for p in clip]) for clip in parts.values()])
+    centres_ms = [
+        np.concatenate([500 * (p.start + p.end) for p in clip]) for clip in parts.values()
+    ]
+    timestamps = torch.from_numpy(np.stack(centres_ms)).float()
+    return torch.from_numpy(embeddings).to(model.device), timestamps.to(model.device)
+
+
+def _embed(
+    audio: Tensor | Sequence[Tensor], model: EmbeddingModel, per: Per
+) -> Iterable[tuple[int, ClipEmbeddings]]:
+    clips = [_samples(clip) for clip in audio]
+    if (isinstance(audio, Tensor) and audio.ndim != 2) or not clips:
+        shape = tuple(audio.shape) if isinstance(audio, Tensor) else "an empty list"
+        raise ValueError(f"audio must be (n_sounds, n_samples), at least one of each, not {shape}")
+    return embed_clips(model, ((i, [clip]) for i, clip in enumerate(clips)), per)
+
+
+def _samples(clip: Tensor) -> Samples:
+    if clip.ndim != 1 or len(clip) == 0:
+        raise ValueError(f"a clip must be (n_samples,), at least one, not {tuple(clip.shape)}")
+    samples: Samples = clip.detach().float().cpu().numpy()
+    if not np.isfinite(samples).all():
+        raise ValueError("audio has NaN or infinite samples")
+    return samples
+
+
+def _untrained_encoder(variant: str) -> Encoder:
+    encoder_config = get_variant(variant).config
+    _warn_untrained(variant)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(UNTRAINED_SEED)
+        return build_encoder(encoder_config)
+
+
+@cache
+def _warn_untrained(variant: str) -> None:
+    warnings.warn(
+        f"no checkpoint was given: {variant} has random weights and its embeddings are a baseline, "
+        "not a trained model's",
+        UntrainedWarning,
+        stacklevel=4,
+    )

@@ -1,0 +1,155 @@
+"""An encoder with the choices that turn clips into embeddings: layers, windows, timestamps."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from .audio import Samples
+from .config import SAMPLE_RATE_HZ, WINDOW_SAMPLES
+from .framing import TIMESTAMP_STRIDE, Stretch, Window, cut_stretches, cut_windows
+from .network import Encoder
+from .variants import variant_name
+
+LayerChoice = str | Sequence[str] | None
+
+STRETCH_SAMPLES = 24 * 3**9  # 21.4 s of timestamps at a time
+
+
+class EmbeddingModel(nn.Module):
+    """An encoder in evaluation mode that embeds clips of any length.
+
+    Parameters
+    ----------
+    encoder
+        With its weights.
+    layers
+        Of the embeddings of windows and clips: None (the encoder's last), a name or several
+        (comma-separated or a sequence; their time averages are concatenated), or "all".
+    timestamp_layers
+        Of the embeddings of timestamps, likewise. None takes three time scales: the bottleneck, the
+        layer at the timestamps' own stride, and the last.
+    hop_ms
+        Between windows; None for windows side by side.
+
+    Attributes
+    ----------
+    sample_rate
+        Of all audio that it takes, 22,050 Hz.
+    scene_embedding_size, timestamp_embedding_size
+        Sizes of the embeddings.
+
+    Raises
+    ------
+    ValueError
+        If a layer is unknown, or the hop is not within (0, 2,678] ms.
+    """
+
+    sample_rate = SAMPLE_RATE_HZ
+
+    def __init__(
+        self,
+        encoder: Encoder,
+        layers: LayerChoice = None,
+        timestamp_layers: LayerChoice = None,
+        hop_ms: float | None = None,
+    ) -> None:
+        super().__init__()
+        self.encoder = encoder.eval()
+        self.layers = _choose(encoder, layers, [encoder.layers[-1].name])
+        self.timestamp_layers = _choose(encoder, timestamp_layers, _three_scales(encoder))
+        self.hop_samples = _hop_samples(hop_ms)
+        self.window_samples = max(WINDOW_SAMPLES, encoder.stride)
+
+    @property
+    def scene_embedding_size(self) -> int:
+        return sum(self.encoder.layer(name).channels for name in self.layers)
+
+    @property
+    def timestamp_embedding_size(self) -> int:
+        return sum(self.encoder.layer(name).channels for name in self.timestamp_layers)
+
+    @property
+    def device(self) -> torch.device:
+        return next(self.parameters()).device
+
+    @property
+    def identity(self) -> str:
+        """Which model this is: variant and hash of its weights."""
+        weights = f"sha256:{self.encoder.sha256}" if self.encoder.sha256 else "untrained"
+        return f"{variant_name(self.encoder.config)} {weights}"
+
+    @torch.no_grad()
+    def embed_windows(self, audio: Tensor) -> Tensor:
+        """One embedding per window: (batch, samples) -> (batch, scene_embedding_size)."""
+        features = self.encoder.features(audio[:, None], self.layers)
+        return torch.cat([feature.mean(dim=-1) for feature in features.values()], dim=1)
+
+    @torch.no_grad()
+    def embed_timestamps(self, audio: Tensor) -> Tensor:
+        """One embedding per 729 samples, every layer brought to that stride.
+
+        (batch, samples) -> (batch, samples / 729, timestamp_embedding_size). Finer layers are
+        averaged over each timestamp's samples, coarser ones interpolated linearly between the
+        centres of their frames.
+        """
+        features = self.encoder.features(audio[:, None], self.timestamp_layers)
+        frames = audio.shape[-1] // TIMESTAMP_STRIDE
+        return torch.cat([_to_frames(f, frames) for f in features.values()], dim=1).mT
+
+    def windows(self, blocks: Iterable[Samples]) -> Iterator[Window]:
+        """Cut a clip into the windows that this model embeds."""
+        return cut_windows(blocks, self.window_samples, self.hop_samples, self.encoder.stride)
+
+    def stretches(self, blocks: Iterable[Samples]) -> Iterator[Stretch]:
+        """Cut a clip into stretches with all the context that their timestamps depend on."""
+        unit = max(self.encoder.stride, TIMESTAMP_STRIDE)
+        grids = [self.encoder.layer(name).grid for name in self.timestamp_layers]
+        before = max(grid.stride - grid.first for grid in grids)  # a stride more to interpolate
+        after = max(grid.stride + grid.last for grid in grids)
+        size = _round_up(STRETCH_SAMPLES, unit)
+        return cut_stretches(blocks, size, _round_up(before, unit), _round_up(after, unit), unit)
+
+
+def _choose(encoder: Encoder, choice: LayerChoice, default: list[str]) -> list[str]:
+    if choice is None:
+        return default
+    if choice == "all":
+        return [layer.name for layer in encoder.layers]
+    names = choice.split(",") if isinstance(choice, str) else list(choice)
+    names = [encoder.layer(name.strip()).name for name in names]
+    if not names or len(set(names)) < len(names):
+        raise ValueError(f"layers must be named once each, at least one: {choice!r}")
+    return names
+
+
+def _three_scales(encoder: Encoder) -> list[str]:
+    layers = encoder.layers
+    fine = [layer for layer in layers if layer.name.startswith("contractive")][-1:]
+    middle = [layer for layer in layers if layer.stride == TIMESTAMP_STRIDE][-1:]
+    chosen = dict.fromkeys(layer.name for layer in (*fine, *middle, layers[-1]))
+    return list(chosen)
+
+
+def _hop_samples(hop_ms: float | None) -> int:
+    if hop_ms is None:
+        return WINDOW_SAMPLES
+    longest_ms = 1000 * WINDOW_SAMPLES / SAMPLE_RATE_HZ
+    hop = round(hop_ms * SAMPLE_RATE_HZ / 1000)
+    if not 0 < hop <= WINDOW_SAMPLES:
+        raise ValueError(f"hop_ms must be within (0, {longest_ms:.0f}], not {hop_ms}")
+    return hop
+
+
+def _to_frames(feature: Tensor, frames: int) -> Tensor:
+    """Bring (batch, channels, T) to `frames` frames over the same time."""
+    if feature.shape[-1] >= frames:
+        return F.avg_pool1d(feature, feature.shape[-1] // frames)
+    return F.interpolate(feature, size=frames, mode="linear", align_corners=False)
+
+
+def _round_up(value: int, unit: int) -> int:
+    return -(-value // unit) * unit

@@ -1,0 +1,319 @@
+"""Files of embeddings: written in parts that survive interruptions, joined when all are there.
+
+While work goes on, finished parts lie in the folder ``OUTPUT.parts``; the output itself appears
+whole or not at all. Rows: path, start and end in seconds, embedding, model.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import shutil
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+from filelock import FileLock, Timeout
+
+from .clips import ClipEmbeddings, Vectors
+
+_IDENTITY_KEY = b"hear_tune"
+_DROPPED_KEY = b"hear_tune.dropped"
+_ROWS_PER_WRITE = 4096
+
+
+class StoreError(ValueError):
+    """An output file cannot be written as asked."""
+
+
+class EmbeddingStore:
+    """An output file of embeddings under construction; use it as a context manager.
+
+    Parameters
+    ----------
+    output
+        ``.parquet``, ``.npy`` or ``.h5``/``.hdf5``.
+    identity
+        What the embeddings depend on, JSON-ready, with the key "model": rows of another identity
+        never enter one output.
+    overwrite
+        Remove an existing output and its parts.
+
+    Raises
+    ------
+    StoreError
+        If the format is unknown or cannot be extended, the output belongs to another identity, or
+        another process writes it.
+    """
+
+    def __init__(
+        self, output: str | os.PathLike[str], identity: Mapping[str, Any], overwrite: bool = False
+    ) -> None:
+        self._output = Path(output)
+        self._identity = dict(identity)
+        self._overwrite = overwrite
+        self._parts_folder = self._output.with_name(self._output.name + ".parts")
+        self._lock = FileLock(self._parts_folder / "lock")
+        self._join = _joiner(self._output)
+        self.done: set[str] = set()
+
+    def __enter__(self) -> EmbeddingStore:
+        try:
+            self._parts_folder.mkdir(parents=True, exist_ok=True)
+            self._lock.acquire(timeout=0)
+        except Timeout as error:
+            raise StoreError(f"{self._output}: another process is writing it") from error
+        except OSError as error:
+            raise StoreError(f"{self._output}: cannot be written ({error.strerror})") from error
+        try:
+            self._take_stock()
+        except BaseException:
+            self._lock.release()
+            raise
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._lock.release()
+        if self._parts_folder.is_dir() and not self._parts():
+            shutil.rmtree(self._parts_folder, ignore_errors=True)
+
+    @staticmethod
+    def name_of(path: Path) -> str:
+        """A path as text that any file format can hold, whatever bytes are in it."""
+        return os.fsencode(path).decode("utf-8", "backslashreplace")
+
+    def new_part(self) -> PartWriter:
+        """A part to be written next; it counts once its context ends without an error."""
+        number = 1 + max((int(part.stem) for part in self._parts()), default=-1)
+        return PartWriter(self._parts_folder / f"{number:06d}.parquet", self._identity)
+
+    def finish(self) -> None:
+        """Join the parts, behind the rows of an existing output, and remove them."""
+        if not self._parts():
+            return
+        joined = self._parts_folder / f"joined{self._output.suffix}"
+        self._join(self._sources(), joined, self._output)
+        for part in self._parts():
+            part.unlink()
+
+    def _take_stock(self) -> None:
+        for leftover in (
+            *self._parts_folder.glob("*.partial"),
+            *self._parts_folder.glob("joined*"),
+        ):
+            leftover.unlink()
+        if self._overwrite:
+            for old in (*self._parts(), self._output):
+                old.unlink(missing_ok=True)
+        if self._output.exists() and not self._extendable and not self._parts():
+            raise StoreError(
+                f"{self._output}: already there, and only Parquet output can be extended; choose "
+                "another name or overwrite it"
+            )
+        for source in self._sources():
+            self._check_identity(source)
+            names = _read_names(source)
+            if source != self._output and names <= self.done:
+                source.unlink()  # joined, but not removed in time
+            self.done |= names
+
+    @property
+    def _extendable(self) -> bool:
+        return self._output.suffix == ".parquet"
+
+    def _parts(self) -> list[Path]:
+        return sorted(self._parts_folder.glob("[0-9]*.parquet"))
+
+    def _sources(self) -> list[Path]:
+        existing = [self._output] if self._extendable and self._output.exists() else []
+        return existing + self._parts()
+
+    def _check_identity(self, source: Path) -> None:
+        found = _read_identity(source)
+        for key, wanted in self._identity.items():
+            if found.get(key) != wanted:
+                raise StoreError(
+                    f"{self._output}: was begun with {key} {found.get(key)!r}, not {wanted!r}; "
+                    "choose another name or overwrite it"
+                )
+
+
+class PartWriter:
+    """Writes one part; it appears when the context ends without an error, or not at all."""
+
+    def __init__(self, path: Path, identity: Mapping[str, Any]) -> None:
+        self._path = path
+        self._partial = path.with_suffix(".partial")
+        self._identity = identity
+        self._writer: pq.ParquetWriter | None = None
+        self._waiting: list[tuple[str, ClipEmbeddings]] = []
+        self._dropped: set[str] = set()
+
+    def __enter__(self) -> PartWriter:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        if kind is None:
+            self._flush()
+        if self._writer is None:
+            return
+        self._writer.add_key_value_metadata({_DROPPED_KEY: json.dumps(sorted(self._dropped))})
+        self._writer.close()
+        if kind is None:
+            self._partial.replace(self._path)
+        else:
+            self._partial.unlink()
+
+    def add(self, name: str, embeddings: ClipEmbeddings) -> None:
+        """Add rows of one file."""
+        self._waiting.append((name, embeddings))
+        if sum(len(rows.vectors) for _, rows in self._waiting) >= _ROWS_PER_WRITE:
+            self._flush()
+
+    def drop(self, names: Iterable[str]) -> None:
+        """Take back the rows of these files."""
+        self._dropped.update(names)
+
+    def _flush(self) -> None:
+        rows = [(name, clip) for name, clip in self._waiting if name not in self._dropped]
+        self._waiting = []
+        if not rows:
+            return
+        table = _table(rows, self._identity)
+        if self._writer is None:
+            self._writer = pq.ParquetWriter(self._partial, table.schema)
+        self._writer.write_table(table)
+
+
+def _table(rows: list[tuple[str, ClipEmbeddings]], identity: Mapping[str, Any]) -> pa.Table:
+    counts = [len(clip.vectors) for _, clip in rows]
+    vectors = np.concatenate([clip.vectors for _, clip in rows])
+    columns = {
+        "path": pa.array(
+            np.repeat(np.array([name for name, _ in rows], object), counts), pa.string()
+        ),
+        "start": pa.array(np.concatenate([clip.start for _, clip in rows])),
+        "end": pa.array(np.concatenate([clip.end for _, clip in rows])),
+        "embedding": pa.FixedSizeListArray.from_arrays(vectors.ravel(), vectors.shape[1]),
+        "model": pa.DictionaryArray.from_arrays(
+            pa.array(np.zeros(len(vectors), np.int32)), pa.array([identity["model"]])
+        ),
+    }
+    return pa.table(columns).replace_schema_metadata({_IDENTITY_KEY: json.dumps(identity)})
+
+
+def _read_identity(source: Path) -> dict[str, Any]:
+    try:
+        metadata = pq.read_schema(source).metadata or {}
+    except (pa.ArrowInvalid, OSError) as error:
+        raise StoreError(f"{source}: there, but not a Parquet file ({error})") from error
+    if _IDENTITY_KEY not in metadata:
+        raise StoreError(f"{source}: there, but not written by hear-tune; choose another name")
+    identity: dict[str, Any] = json.loads(metadata[_IDENTITY_KEY])
+    return identity
+
+
+def _read_names(source: Path) -> set[str]:
+    names: set[str] = set()
+    for batch in _read_rows(source, ["path"]):
+        names.update(pc.unique(batch["path"]).to_pylist())
+    return names
+
+
+def _read_rows(source: Path, columns: list[str] | None = None) -> Iterator[pa.RecordBatch]:
+    with pq.ParquetFile(source) as file:
+        dropped = json.loads((file.metadata.metadata or {}).get(_DROPPED_KEY, b"[]"))
+        for batch in file.iter_batches(_ROWS_PER_WRITE, columns=columns):
+            if dropped:
+                batch = batch.filter(pc.invert(pc.is_in(batch["path"], pa.array(dropped))))
+            yield batch
+
+
+# --- Joining parts into the output ---
+
+_INDEX_COLUMNS = ["path", "start", "end", "model"]
+
+
+def _joiner(output: Path) -> Callable[[list[Path], Path, Path], None]:
+    """The function (sources, scratch file, output) that writes the output's format."""
+    joiners = {
+        ".parquet": _join_parquet,
+        ".npy": _join_npy,
+        ".h5": _join_hdf5,
+        ".hdf5": _join_hdf5,
+    }
+    if output.suffix not in joiners:
+        raise StoreError(f"{output}: the name must end in one of {', '.join(joiners)}")
+    if joiners[output.suffix] is _join_hdf5 and find_spec("h5py") is None:
+        raise StoreError(f'{output}: HDF5 needs h5py: pip install "hear-tune[hdf5]"')
+    return joiners[output.suffix]
+
+
+def _join_parquet(sources: list[Path], scratch: Path, output: Path) -> None:
+    with pq.ParquetWriter(scratch, pq.read_schema(sources[-1])) as writer:
+        for batch in _all_rows(sources):
+            writer.write_batch(batch)
+    scratch.replace(output)
+
+
+def _join_npy(sources: list[Path], scratch: Path, output: Path) -> None:
+    count = sum(batch.num_rows for batch in _all_rows(sources, ["path"]))
+    shape = (count, _embedding_size(sources))
+    vectors = np.lib.format.open_memmap(scratch, "w+", np.float32, shape)
+    index = scratch.with_suffix(".csv")
+    with index.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file)
+        writer.writerow(_INDEX_COLUMNS)
+        row = 0
+        for batch in _all_rows(sources):
+            vectors[row : row + batch.num_rows] = _vectors(batch)
+            writer.writerows(row.values() for row in batch.select(_INDEX_COLUMNS).to_pylist())
+            row += batch.num_rows
+    vectors.flush()
+    index.replace(output.with_suffix(".csv"))
+    scratch.replace(output)
+
+
+def _join_hdf5(sources: list[Path], scratch: Path, output: Path) -> None:
+    import h5py
+
+    size = _embedding_size(sources)
+    with h5py.File(scratch, "w") as file:
+        file.attrs["hear_tune"] = json.dumps(_read_identity(sources[-1]))
+        for name in _INDEX_COLUMNS:
+            kind = "f8" if name in ("start", "end") else h5py.string_dtype()
+            file.create_dataset(name, (0,), kind, maxshape=(None,))
+        file.create_dataset("embedding", (0, size), "f4", maxshape=(None, size))
+        for batch in _all_rows(sources):
+            for name in _INDEX_COLUMNS:
+                _append(file[name], batch[name].to_pylist())
+            _append(file["embedding"], _vectors(batch))
+    scratch.replace(output)
+
+
+def _append(dataset: Any, rows: Any) -> None:
+    count = len(dataset)
+    dataset.resize(count + len(rows), axis=0)
+    dataset[count:] = rows
+
+
+def _all_rows(sources: list[Path], columns: list[str] | None = None) -> Iterator[pa.RecordBatch]:
+    for source in sources:
+        yield from _read_rows(source, columns)
+
+
+def _embedding_size(sources: list[Path]) -> int:
+    size: int = pq.read_schema(sources[-1]).field("embedding").type.list_size
+    return size
+
+
+def _vectors(batch: pa.RecordBatch) -> Vectors:
+    column = batch["embedding"]
+    vectors: Vectors = column.flatten().to_numpy().reshape(len(column), -1)
+    return vectors
