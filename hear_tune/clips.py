@@ -21,7 +21,7 @@ from .model import EmbeddingModel
 Per = Literal["track", "window", "timestamp"]
 PER_CHOICES: tuple[Per, ...] = get_args(Per)
 
-BATCH_SAMPLES = 16 * WINDOW_SAMPLES  # bounds the memory of a batch
+BATCH_SAMPLES = 8 * WINDOW_SAMPLES  # bounds the memory of a batch
 
 Vectors = npt.NDArray[np.float32]
 Key = TypeVar("Key", bound=Hashable)

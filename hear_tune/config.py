@@ -13,6 +13,7 @@ SAMPLE_RATE_HZ = 22_050
 FACTOR = 3
 WINDOW_SAMPLES = FACTOR**10  # 59,049 samples, 2.678 s: what the published models are trained on
 MAX_LEVEL = 12  # one frame per 24.1 s; deeper is a mistake, not a model
+MAX_CHANNELS = 1 << 16
 TAIL_DOUBLINGS = 5  # the published tails stop widening at 32 times the base filters
 
 
@@ -55,6 +56,10 @@ class SampleCNNConfig:
         _require(
             len(self.channels) - 1 <= MAX_LEVEL,
             f"{len(self.channels)} blocks are too deep: at most {MAX_LEVEL + 1}",
+        )
+        _require(
+            max(self.channels) <= MAX_CHANNELS,
+            f"{max(self.channels):,} channels are too wide: at most {MAX_CHANNELS:,}",
         )
 
     @property
@@ -121,6 +126,10 @@ class TuneConfig:
             max(self.contractive, self.deepest_level) <= MAX_LEVEL,
             f"level {max(self.contractive, self.deepest_level)} is too deep: "
             f"at most {MAX_LEVEL} (one frame per {FACTOR**MAX_LEVEL / SAMPLE_RATE_HZ:.1f} s)",
+        )
+        widest = max(self.channels(self.contractive), self.embedding_size)
+        _require(
+            widest <= MAX_CHANNELS, f"{widest:,} channels are too wide: at most {MAX_CHANNELS:,}"
         )
 
     def _check_sample_cnn_tail(self, tail: SampleCNNConfig) -> None:

@@ -81,7 +81,8 @@ def _rebuild_tensor(
     """Stand-in for torch's own function, which would grow the storage to any size asked for."""
     untyped, dtype = storage._untyped_storage, storage.dtype
     last = offset + sum((n - 1) * step for n, step in zip(size, stride, strict=True))
-    if min((offset, *size, *stride)) < 0 or (0 not in size and last >= storage.size()):
+    held = untyped.nbytes() // dtype.itemsize
+    if min((offset, *size, *stride)) < 0 or (0 not in size and last >= held):
         raise ForeignCheckpointError("a tensor reaches outside its data: the file is damaged")
     return torch.empty(0, dtype=dtype).set_(untyped, offset, size, stride)
 

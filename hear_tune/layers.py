@@ -18,7 +18,8 @@ KERNEL = 3
 class TimeGrid:
     """Where the frames of a feature map lie in the audio, all in samples.
 
-    Frame t is computed from samples ``t * stride + first`` to ``t * stride + last``, inclusive.
+    Frame t depends on no sample outside ``t * stride + first`` to ``t * stride + last``, inclusive.
+    After upsampling this is the union over a frame's possible places in its coarser frame.
     """
 
     stride: int = 1

@@ -58,8 +58,8 @@ _ROWS = (
     Variant("tune+-large", _plus(flat_from=4, filters=34), 89.4, 37.1),
     Variant("tune+-smaller-rep", _plus(256, flat_from=4), 89.2, 36.1),
     Variant("clmr", SampleCNNConfig(), 88.3, 34.4),
-    Variant("tune+-rep-32", _plus(32, flat_from=4)),
-    Variant("tune+-rep-64", _plus(64, flat_from=4)),
+    Variant("tune+-rep-32", _plus(32, flat_from=2)),
+    Variant("tune+-rep-64", _plus(64, flat_from=3)),
     Variant("tune+-rep-128", _plus(128, flat_from=4)),
     Variant("tune+-rep-1024", _plus(1024, flat_from=7)),
 )
