@@ -103,7 +103,7 @@ def to_mono(audio: npt.ArrayLike, sample_rate: int) -> Samples:
     elif not np.issubdtype(array.dtype, np.floating):
         raise AudioError(f"audio must be floating point, int16 or int32, not {array.dtype}")
     resample = _StreamResampler(sample_rate)
-    mono = _mix(array.astype(np.float32).reshape(len(array), -1))
+    mono = _mix(array.astype(np.float32).reshape(len(array), -1 if array.size else 1))
     samples = np.concatenate([resample(mono), resample.finish()])
     if len(samples) == 0:
         raise AudioError(_NO_AUDIO)

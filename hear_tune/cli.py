@@ -9,6 +9,8 @@ from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
 
+import torch
+
 from .checkpoints import load_checkpoint, save_checkpoint
 from .clips import PER_CHOICES
 from .embed import FolderReport, embed_folder
@@ -87,10 +89,18 @@ def _embed(options: argparse.Namespace) -> int:
         sha256=options.sha256,
         hop_ms=options.hop_ms,
         **layers,
-    ).to(options.device)
+    ).to(_device(options.device))
     report = embed_folder(options.inputs, options.output, model, options.per, options.overwrite)
     _print_report(report, options.output)
     return EXIT_FAILED if report.failed else 0
+
+
+def _device(name: str) -> torch.device:
+    try:
+        return torch.empty(0, device=name).device
+    except (RuntimeError, AssertionError) as error:  # torch raises either
+        reason = str(error).splitlines()[0]
+        raise ValueError(f"device {name!r} cannot be used here: {reason}") from error
 
 
 def _print_report(report: FolderReport, output: str) -> None:

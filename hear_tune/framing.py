@@ -34,12 +34,12 @@ class Window:
     samples: Samples
 
 
-def cut_windows(blocks: Iterable[Samples], size: int, hop: int, unit: int) -> Iterator[Window]:
+def cut_windows(blocks: Iterable[Samples], size: int, hop: int) -> Iterator[Window]:
     """Cut a clip into windows, without padding wherever the clip is long enough.
 
     Windows start every `hop` samples. If they leave an end uncovered, one more window is aligned
-    with the end of the clip. A clip shorter than one window is repeated up to the next multiple of
-    `unit`, so that no silence enters its embedding.
+    with the end of the clip. A clip shorter than one window is repeated from its start to fill it:
+    no silence enters its embedding, and the encoder sees the borders that it was trained with.
 
     Parameters
     ----------
@@ -47,8 +47,6 @@ def cut_windows(blocks: Iterable[Samples], size: int, hop: int, unit: int) -> It
         The clip, in pieces of any length.
     size, hop
         Of the windows.
-    unit
-        The encoder's coarsest stride, a divisor of `size`.
 
     Yields
     ------
@@ -68,7 +66,7 @@ def cut_windows(blocks: Iterable[Samples], size: int, hop: int, unit: int) -> It
     if cut_any and len(buffer) > size:
         yield Window(end - size, end, buffer[-size:])
     elif not cut_any and end:
-        yield Window(0, end, repeat_to_multiple(buffer, unit))
+        yield Window(0, end, np.resize(buffer, size))
 
 
 def clip_weights(starts: npt.NDArray[np.int64], hop: int) -> npt.NDArray[np.float64]:
@@ -81,11 +79,6 @@ def clip_weights(starts: npt.NDArray[np.int64], hop: int) -> npt.NDArray[np.floa
     steps = np.diff(starts, prepend=starts[0] - hop)
     weights: npt.NDArray[np.float64] = steps / steps.sum()
     return weights
-
-
-def repeat_to_multiple(samples: Samples, unit: int) -> Samples:
-    """The clip repeated from its start until its length is a multiple of `unit`."""
-    return np.resize(samples, -(-len(samples) // unit) * unit)
 
 
 def mirror_to_multiple(samples: Samples, unit: int) -> Samples:

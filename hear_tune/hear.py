@@ -87,9 +87,8 @@ def get_scene_embeddings(audio: Tensor | Sequence[Tensor], model: EmbeddingModel
     Clips are embedded in windows of 59,049 samples (2.68 s), the length of training, and averaged
     over time. A last window is aligned with the clip's end and weighs what it adds, so that nothing
     is padded, nothing is lost, and whole windows give the plain mean of the paper. A clip shorter
-    than a window is repeated up to a multiple of the encoder's coarsest stride ("tune+": 19,683
-    samples, 0.89 s), for with silence in that place a short sound would be embedded mostly as
-    silence.
+    than a window is repeated to fill it: silence in that place would drown a short sound, and a
+    shorter window would put borders into the tail's frames that training never shows.
 
     Parameters
     ----------

@@ -19,7 +19,8 @@ class TimeGrid:
     """Where the frames of a feature map lie in the audio, all in samples.
 
     Frame t depends on no sample outside ``t * stride + first`` to ``t * stride + last``, inclusive.
-    After upsampling this is the union over a frame's possible places in its coarser frame.
+    After upsampling this is a bound for all frames: what one sees depends on its place in the
+    coarser frame that it came from.
     """
 
     stride: int = 1

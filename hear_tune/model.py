@@ -58,11 +58,12 @@ class EmbeddingModel(nn.Module):
         hop_ms: float | None = None,
     ) -> None:
         super().__init__()
-        self.encoder = encoder.eval()
+        self.encoder = encoder
         self.layers = _choose(encoder, layers, [encoder.layers[-1].name])
         self.timestamp_layers = _choose(encoder, timestamp_layers, _three_scales(encoder))
         self.hop_samples = _hop_samples(hop_ms)
         self.window_samples = max(WINDOW_SAMPLES, encoder.stride)
+        self.eval()
 
     @property
     def scene_embedding_size(self) -> int:
@@ -102,7 +103,7 @@ class EmbeddingModel(nn.Module):
 
     def windows(self, blocks: Iterable[Samples]) -> Iterator[Window]:
         """Cut a clip into the windows that this model embeds."""
-        return cut_windows(blocks, self.window_samples, self.hop_samples, self.encoder.stride)
+        return cut_windows(blocks, self.window_samples, self.hop_samples)
 
     def stretches(self, blocks: Iterable[Samples]) -> Iterator[Stretch]:
         """Cut a clip into stretches with all the context that their timestamps depend on."""

@@ -1,0 +1,116 @@
+import subprocess
+import sys
+from xml.etree import ElementTree
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+import torch
+from test_checkpoints import lightning_checkpoint
+
+import hear_tune
+from hear_tune.cli import main
+
+
+@pytest.fixture(autouse=True)
+def quick_checkpoint(tmp_path, small_model):
+    hear_tune.save_checkpoint(small_model.encoder, tmp_path / "small.safetensors")
+
+
+def test_embed(music, tmp_path, capsys):
+    out = tmp_path / "out.parquet"
+    arguments = [
+        "embed",
+        str(music),
+        "-o",
+        str(out),
+        "--model",
+        str(tmp_path / "small.safetensors"),
+    ]
+    assert main([*arguments, "--per", "window", "--hop-ms", "1000", "--layers", "all"]) == 0
+    assert "4 files embedded, 0 failed" in capsys.readouterr().out
+    rows = pq.read_table(out).to_pydict()
+    assert rows["path"].count(str(music / "a.wav")) == 2
+    assert len(rows["embedding"][0]) == sum([2, 4, 8, 4, 2, 4, 8, 8])
+    assert rows["model"][0].startswith("custom sha256:")
+
+
+def test_failures_are_listed_and_the_exit_code_says_so(music, tmp_path, capsys):
+    (music / "bad\nname.wav").write_text("no sound")
+    arguments = ["embed", str(music), str(tmp_path / "gone.wav"), "-o", str(tmp_path / "o.parquet")]
+    assert main([*arguments, "--model", str(tmp_path / "small.safetensors")]) == 1
+    captured = capsys.readouterr()
+    assert "4 files embedded, 2 failed" in captured.out
+    assert "bad\\nname.wav: libsndfile cannot decode it" in captured.err
+    assert "gone.wav: no such file" in captured.err
+
+
+def test_untrained_weights_are_announced(music, tmp_path):
+    command = [sys.executable, "-m", "hear_tune", "embed", music / "b.flac", "-o", "x.parquet"]
+    result = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=True)
+    assert result.stderr.count("tune+ has random weights") == 1
+    assert "Traceback" not in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["embed", "nowhere", "-o", "x.csv"], "must end in one of"),
+        (
+            ["embed", "/dev/null/x", "-o", "x.parquet", "--variant", "tuna"],
+            "unknown variant 'tuna'",
+        ),
+        (["embed", "x", "-o", "x.parquet", "--model", "no.ckpt"], "no.ckpt: no such checkpoint"),
+        (["embed", "x", "-o", "x.parquet", "--layers", "tail.77"], "unknown layer 'tail.77'"),
+        (["embed", "x", "-o", "x.parquet", "--hop-ms", "-1"], "hop_ms must be within"),
+        (["embed", "x", "-o", "x.parquet", "--device", "gpu"], "device"),
+        (["variants", "tune-tail5"], "did you mean tune-tail"),
+        (["variants", "--figure", "x.svg"], "needs the name"),
+        (["convert", "no.ckpt", "-o", "x.safetensors"], "no.ckpt: no such checkpoint"),
+    ],
+)
+@pytest.mark.filterwarnings("ignore::hear_tune.UntrainedWarning")
+def test_mistakes_end_in_one_clear_line(arguments, message, tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert main(arguments) == 2
+    error = capsys.readouterr().err
+    assert message in error
+    assert error.strip().splitlines()[-1].startswith("hear-tune: error: ")
+    assert not list(tmp_path.glob("x.*"))
+
+
+def test_variants(capsys):
+    assert main(["variants"]) == 0
+    table = capsys.readouterr().out
+    for name in hear_tune.VARIANTS:
+        assert name in table
+    assert "2,246,040" in table
+
+
+def test_one_variant_and_its_figure(tmp_path, capsys):
+    for name, variant in hear_tune.VARIANTS.items():
+        assert main(["variants", name, "--figure", str(tmp_path / "x.svg")]) == 0
+        text = capsys.readouterr().out
+        layers = hear_tune.build_encoder(variant.config).layers
+        assert all(f"{layer.name} " in text for layer in layers)
+        drawing = ElementTree.parse(tmp_path / "x.svg")
+        texts = [element.text for element in drawing.iter("{http://www.w3.org/2000/svg}text")]
+        assert name in texts
+        assert {str(layer.channels) for layer in layers} <= set(texts)
+
+
+def test_convert(tmp_path, capsys):
+    torch.manual_seed(0)
+    encoder = hear_tune.build_encoder(hear_tune.TuneConfig(3, embedding_size=8)).eval()
+    torch.save(lightning_checkpoint(encoder), tmp_path / "tune.ckpt")
+    out = tmp_path / "tune.safetensors"
+    assert main(["convert", str(tmp_path / "tune.ckpt"), "-o", str(out)]) == 0
+    digest = capsys.readouterr().out.split()[-1]
+    loaded = hear_tune.load_checkpoint(out, sha256=digest)
+    audio = torch.from_numpy(np.float32(np.sin(np.arange(810))))[None, None]
+    torch.testing.assert_close(loaded(audio), encoder(audio))
+
+
+def test_the_installed_command():
+    result = subprocess.run(["hear-tune", "--version"], capture_output=True, text=True, check=True)
+    assert result.stdout.strip() == hear_tune.__version__

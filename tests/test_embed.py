@@ -1,0 +1,317 @@
+"""Embedding arrays, files and folders; interruptions and bad files."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+import soundfile
+import torch
+from conftest import noise
+from test_audio import bad_files
+
+import hear_tune
+from hear_tune import embed
+from hear_tune.clips import PER_CHOICES
+from hear_tune.stores import StoreError
+
+RATE = 22_050
+
+
+def table(path):
+    return pq.read_table(path).to_pydict()
+
+
+def vectors(path):
+    return np.array(table(path)["embedding"])
+
+
+# --- The ladder ---
+
+
+@pytest.mark.parametrize("per", PER_CHOICES)
+def test_file_array_and_tensor_agree(small_model, tmp_path, per):
+    samples = noise(200_000)
+    soundfile.write(tmp_path / "x.wav", samples, RATE, subtype="FLOAT")
+    from_file = hear_tune.embed_file(tmp_path / "x.wav", small_model, per)
+    from_array = hear_tune.embed_array(samples, RATE, small_model, per)
+    np.testing.assert_array_equal(from_file.vectors, from_array.vectors)
+    np.testing.assert_array_equal(from_file.start, from_array.start)
+    assert len(from_file.start) == len(from_file.end) == len(from_file.vectors)
+    assert from_file.start[0] == 0
+    assert from_file.end[-1] == pytest.approx(200_000 / RATE, abs=0.034)
+    tensor = torch.from_numpy(samples)[None]
+    if per == "track":
+        expected = hear_tune.get_scene_embeddings(tensor, small_model)
+        np.testing.assert_allclose(from_file.vectors, expected, rtol=1e-5)
+    if per == "timestamp":
+        expected, timestamps = hear_tune.get_timestamp_embeddings(tensor, small_model)
+        np.testing.assert_allclose(from_file.vectors, expected[0], rtol=1e-5)
+        np.testing.assert_allclose(500 * (from_file.start + from_file.end), timestamps[0])
+
+
+def test_windows_say_what_they_cover(small_model):
+    rows = hear_tune.embed_array(noise(150_000), RATE, small_model, "window")
+    np.testing.assert_allclose(rows.start * RATE, [0, 59_049, 90_951])
+    np.testing.assert_allclose(rows.end * RATE, [59_049, 118_098, 150_000])
+
+
+def test_a_bad_file_is_named(small_model, tmp_path):
+    (tmp_path / "x.wav").write_text("no sound")
+    with pytest.raises(hear_tune.AudioError, match=r"x\.wav: libsndfile cannot decode it"):
+        hear_tune.embed_file(tmp_path / "x.wav", small_model)
+
+
+# --- Folders ---
+
+
+def test_a_folder(small_model, music, tmp_path):
+    report = hear_tune.embed_folder([music], tmp_path / "out.parquet", small_model)
+    assert (report.embedded, report.skipped, report.failed) == (4, 0, {})
+    rows = table(tmp_path / "out.parquet")
+    names = ["a.wav", "b.flac", "deeper/c.ogg", "deeper/d.mp3"]
+    assert rows["path"] == [str(music / name) for name in names]
+    assert rows["start"] == [0] * 4
+    np.testing.assert_allclose(
+        rows["end"][:3], [70_000 / RATE, 30_000 / RATE, 60_000 / 44_100], 1e-4
+    )
+    assert set(rows["model"]) == {"custom untrained"}
+    for name, row in zip(names, rows["embedding"], strict=True):
+        alone = hear_tune.embed_file(music / name, small_model).vectors[0]
+        np.testing.assert_allclose(row, alone, rtol=1e-4, atol=1e-6)
+    assert not (tmp_path / "out.parquet.parts").exists()
+
+
+@pytest.mark.parametrize("per", PER_CHOICES)
+def test_formats_hold_the_same(small_model, music, tmp_path, per):
+    for name in ("out.parquet", "out.npy", "out.h5"):
+        hear_tune.embed_folder([music], tmp_path / name, small_model, per)
+    expected = vectors(tmp_path / "out.parquet")
+    np.testing.assert_array_equal(np.load(tmp_path / "out.npy"), expected.astype(np.float32))
+    paths = table(tmp_path / "out.parquet")["path"]
+    lines = (tmp_path / "out.csv").read_text().splitlines()
+    assert lines[0] == "path,start,end,model"
+    assert [line.split(",")[0] for line in lines[1:]] == paths
+    h5py = pytest.importorskip("h5py")
+    with h5py.File(tmp_path / "out.h5") as file:
+        np.testing.assert_array_equal(file["embedding"], expected.astype(np.float32))
+        assert [name.decode() for name in file["path"]] == paths
+
+
+def test_new_files_extend_a_parquet_output(small_model, music, tmp_path):
+    out = tmp_path / "out.parquet"
+    hear_tune.embed_folder([music], out, small_model)
+    before = table(out)
+    soundfile.write(music / "new.wav", noise(5000), RATE)
+    report = hear_tune.embed_folder([music], out, small_model)
+    assert (report.embedded, report.skipped) == (1, 4)
+    after = table(out)
+    assert after["path"] == [*before["path"], str(music / "new.wav")]
+    assert after["embedding"][:4] == before["embedding"]
+    unchanged = out.stat().st_mtime_ns
+    assert hear_tune.embed_folder([music], out, small_model).embedded == 0
+    assert out.stat().st_mtime_ns == unchanged
+
+
+def test_other_outputs_are_not_overwritten_unasked(small_model, music, tmp_path):
+    out = tmp_path / "out.npy"
+    hear_tune.embed_folder([music], out, small_model)
+    with pytest.raises(StoreError, match="only Parquet output can be extended"):
+        hear_tune.embed_folder([music], out, small_model)
+    assert hear_tune.embed_folder([music], out, small_model, overwrite=True).embedded == 4
+
+
+def test_one_output_never_mixes_models_or_options(small_model, music, tmp_path):
+    out = tmp_path / "out.parquet"
+    hear_tune.embed_folder([music], out, small_model)
+    with pytest.raises(StoreError, match="begun with per 'track', not 'window'"):
+        hear_tune.embed_folder([music], out, small_model, "window")
+    other = hear_tune.EmbeddingModel(small_model.encoder, layers="tail.1")
+    with pytest.raises(StoreError, match=r"begun with layers \['tail.3'\], not \['tail.1'\]"):
+        hear_tune.embed_folder([music], out, other)
+    assert hear_tune.embed_folder([music], out, other, overwrite=True).embedded == 4
+
+
+def test_outputs_that_cannot_be_written(small_model, music, tmp_path):
+    (tmp_path / "text.parquet").write_text("not parquet")
+    (tmp_path / "file").write_text("")
+    for name, message in {
+        "out.xlsx": "must end in one of",
+        "text.parquet": "not a Parquet file",
+        "file/out.parquet": "cannot be written",
+    }.items():
+        with pytest.raises(StoreError, match=message):
+            hear_tune.embed_folder([music], tmp_path / name, small_model)
+    foreign = tmp_path / "foreign.parquet"
+    pq.write_table(pq.read_table(write_any_parquet(foreign)).remove_column(0), foreign)
+    with pytest.raises(StoreError, match="not written by hear-tune"):
+        hear_tune.embed_folder([music], foreign, small_model)
+
+
+def write_any_parquet(path):
+    import pyarrow as pa
+
+    pq.write_table(pa.table({"a": [1], "b": [2]}), path)
+    return path
+
+
+def test_nothing_to_embed(small_model, tmp_path):
+    (tmp_path / "music").mkdir()
+    (tmp_path / "music" / "cover.jpg").write_bytes(b"")
+    with pytest.raises(FileNotFoundError, match=r"no audio files in .*music \(looked for .*\.wav"):
+        hear_tune.embed_folder([tmp_path / "music"], tmp_path / "out.parquet", small_model)
+
+
+@pytest.mark.parametrize("per", PER_CHOICES)
+def test_bad_files_do_not_end_the_job(small_model, tmp_path, per):
+    folder = tmp_path / "music"
+    folder.mkdir()
+    expected = bad_files(folder)
+    expected.pop("folder.wav")  # a folder is searched, not read
+    soundfile.write(folder / "silent.wav", np.zeros(50_000), RATE)
+    soundfile.write(folder / "one.wav", np.array([0.5]), RATE)
+    soundfile.write(folder / "one 192k.wav", np.array([0.5]), 192_000)
+    soundfile.write(folder / "eight.wav", np.stack([noise(9_000)] * 8, 1), 192_000)
+    soundfile.write(folder / "späce ümlaut\nnewline.wav", noise(30_000), RATE)
+    undecodable = os.fsdecode(os.fsencode(folder) + b"/latin\xe9.wav")
+    soundfile.write(os.fsencode(undecodable), noise(30_000), RATE, format="WAV")
+    inputs = [folder, folder / "missing.wav", folder / "whole.flac"]
+    report = hear_tune.embed_folder(inputs, tmp_path / "out.parquet", small_model, per)
+    expected["one 192k.wav"] = "shorter than one sample"
+    reasons = {os.path.basename(path): reason for path, reason in report.failed.items()}
+    assert reasons.keys() == expected.keys()
+    for name, reason in expected.items():
+        assert reason in reasons[name]
+    assert [os.path.basename(path) for path in report.silent] == ["silent.wav"]
+    paths = table(tmp_path / "out.parquet")["path"]
+    names = {path.removeprefix(f"{folder}/") for path in paths}
+    good = {"silent.wav", "one.wav", "eight.wav", "whole.flac", "späce ümlaut\nnewline.wav"}
+    assert names == good | {"latin\\xe9.wav"}
+    assert np.isfinite(vectors(tmp_path / "out.parquet")).all()
+
+
+def test_only_bad_files_leave_no_output(small_model, tmp_path):
+    (tmp_path / "x.wav").write_text("no sound")
+    report = hear_tune.embed_folder([tmp_path / "x.wav"], tmp_path / "out.parquet", small_model)
+    assert list(report.failed) == [str(tmp_path / "x.wav")]
+    assert not (tmp_path / "out.parquet").exists()
+    assert not (tmp_path / "out.parquet.parts").exists()
+
+
+def test_symlink_loops_and_hidden_files(music):
+    (music / "loop").symlink_to(music)
+    (music / "._a.wav").write_bytes(b"resource fork")
+    assert len(embed.find_audio([music, music / "a.wav"])) == 4
+
+
+# --- Interruptions ---
+
+
+@pytest.fixture
+def library(tmp_path):
+    folder = tmp_path / "library"
+    folder.mkdir()
+    for number in range(23):
+        soundfile.write(folder / f"{number:02d}.wav", noise(15_000 + 9_000 * number, number), RATE)
+    return folder
+
+
+@pytest.mark.parametrize("per", PER_CHOICES)
+@pytest.mark.parametrize("break_at", [1, 7, 22])
+def test_interrupted_and_resumed_equals_uninterrupted(
+    small_model, library, tmp_path, monkeypatch, per, break_at
+):
+    monkeypatch.setattr(embed, "GROUP_FILES", 4)
+    hear_tune.embed_folder([library], tmp_path / "whole.parquet", small_model, per)
+    read = embed.read_blocks
+
+    def interrupted(path):
+        if path.name == f"{break_at:02d}.wav":
+            raise KeyboardInterrupt
+        return read(path)
+
+    out = tmp_path / "out.parquet"
+    with monkeypatch.context() as patch:
+        patch.setattr(embed, "read_blocks", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            hear_tune.embed_folder([library], out, small_model, per)
+    assert not out.exists()
+    report = hear_tune.embed_folder([library], out, small_model, per)
+    assert report.skipped == 4 * (break_at // 4)
+    assert pq.read_table(out).equals(pq.read_table(tmp_path / "whole.parquet"))
+
+
+def run(*arguments, **options):
+    command = [sys.executable, "-m", "hear_tune", *map(str, arguments)]
+    return subprocess.Popen(
+        command, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True, **options
+    )
+
+
+def test_killed_at_any_moment(library, tmp_path):
+    """kill -9 loses the group under way, no more, and the result is the same."""
+    arguments = ["embed", library, "--variant", "tune-vanilla-small", "--per", "window", "-o"]
+    program = (
+        "import sys; from hear_tune import embed; embed.GROUP_FILES = 2; "
+        "from hear_tune.cli import main; sys.exit(main(sys.argv[1:]))"
+    )
+
+    def start(out):
+        command = [sys.executable, "-c", program, *map(str, arguments), str(out)]
+        return subprocess.Popen(command, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
+
+    assert start(tmp_path / "whole.parquet").wait() == 0
+    out, parts = tmp_path / "out.parquet", tmp_path / "out.parquet.parts"
+    for finished in (2, 7):
+        process = start(out)
+        while process.poll() is None and len(list(parts.glob("0*.parquet"))) < finished:
+            time.sleep(0.005)
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+        assert not out.exists()
+        assert len(list(parts.glob("0*.parquet"))) >= finished
+    assert start(out).wait() == 0
+    assert pq.read_table(out).equals(pq.read_table(tmp_path / "whole.parquet"))
+
+
+def test_killed_between_joining_and_cleaning(small_model, library, tmp_path, monkeypatch):
+    out = tmp_path / "out.parquet"
+    monkeypatch.setattr(embed, "GROUP_FILES", 10)
+    hear_tune.embed_folder([library], tmp_path / "whole.parquet", small_model)
+    with monkeypatch.context() as patch:
+        patch.setattr(
+            "pathlib.Path.unlink", lambda *_, **__: (_ for _ in ()).throw(KeyboardInterrupt)
+        )
+        with pytest.raises(KeyboardInterrupt):
+            hear_tune.embed_folder([library], out, small_model)
+    assert out.exists()
+    assert hear_tune.embed_folder([library], out, small_model).skipped == 23
+    assert pq.read_table(out).equals(pq.read_table(tmp_path / "whole.parquet"))
+    assert not (tmp_path / "out.parquet.parts").exists()
+
+
+def test_two_processes_cannot_write_one_output(small_model, music, tmp_path):
+    out = tmp_path / "out.parquet"
+    with (
+        embed.EmbeddingStore(out, {"model": "x"}),
+        pytest.raises(StoreError, match="another process"),
+    ):
+        hear_tune.embed_folder([music], out, small_model)
+
+
+@pytest.mark.slow
+def test_real_recordings(model, shared_data, tmp_path):
+    """Every note of an instrument is embedded, and notes of one instrument are alike."""
+    folders = [shared_data / "philharmonia/audio" / name for name in ("flute", "percussion")]
+    report = hear_tune.embed_folder(folders, tmp_path / "out.parquet", model)
+    assert report.embedded > 300
+    assert not report.failed
+    rows = vectors(tmp_path / "out.parquet")
+    rows = (rows - rows.mean(0)) / (rows.std(0) + 1e-6)
+    flute = np.array(["/flute/" in path for path in table(tmp_path / "out.parquet")["path"]])
+    centre = rows[flute].mean(0) - rows[~flute].mean(0)
+    assert ((rows @ centre > 0) == flute).mean() > 0.8

@@ -1,0 +1,101 @@
+from itertools import pairwise
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from hear_tune.framing import (
+    TIMESTAMP_STRIDE,
+    clip_weights,
+    cut_stretches,
+    cut_windows,
+    timestamp_bounds,
+)
+
+UNIT = 729
+
+
+def ramp(length):
+    return np.arange(length, dtype=np.float32)
+
+
+def in_blocks(samples, cuts):
+    return np.split(samples, sorted(cut % (len(samples) + 1) for cut in cuts))
+
+
+lengths = st.integers(1, 40 * UNIT)
+cuts = st.lists(st.integers(0, 10**6), max_size=8)
+
+
+@settings(deadline=None)
+@given(lengths, cuts, st.integers(50, 5 * UNIT))
+def test_windows_cover_the_clip_and_do_not_depend_on_blocks(length, cuts, hop):
+    size = 5 * UNIT
+    windows = list(cut_windows(in_blocks(ramp(length), cuts), size, hop))
+    assert windows[0].start == 0
+    assert windows[-1].end == length
+    for window, following in pairwise(windows):
+        assert window.start < following.start <= min(window.start + hop, window.end)
+    for window in windows:
+        covered = window.end - window.start
+        assert len(window.samples) == size
+        np.testing.assert_array_equal(window.samples[:covered], ramp(length)[window.start :][:size])
+    whole = list(cut_windows([ramp(length)], size, hop))
+    assert [(w.start, w.end) for w in whole] == [(w.start, w.end) for w in windows]
+
+
+def test_a_short_clip_is_repeated_not_padded():
+    (window,) = cut_windows([np.array([1, 2, 3], np.float32)], 9, 9)
+    assert (window.start, window.end) == (0, 3)
+    np.testing.assert_array_equal(window.samples, [1, 2, 3] * 3)
+
+
+def test_a_clip_without_samples_has_no_windows():
+    assert list(cut_windows([], 27, 27)) == []
+    assert list(cut_windows([np.empty(0, np.float32)], 27, 27)) == []
+    assert list(cut_stretches([np.empty(0, np.float32)], 27, 9, 9, 9)) == []
+
+
+@pytest.mark.parametrize(
+    ("starts", "hop", "expected"),
+    [
+        ([0], 10, [1]),
+        ([0, 10, 20], 10, [1, 1, 1]),
+        ([0, 10, 15], 10, [1, 1, 0.5]),
+        ([0, 1], 10, [1, 0.1]),
+        ([0, 5, 10, 12], 5, [1, 1, 1, 0.4]),
+    ],
+)
+def test_the_last_window_weighs_what_it_adds(starts, hop, expected):
+    weights = clip_weights(np.array(starts), hop)
+    np.testing.assert_allclose(weights, np.array(expected) / np.sum(expected))
+
+
+@settings(deadline=None)
+@given(lengths, cuts)
+def test_stretches_tile_the_clip_with_context(length, cuts):
+    size, before, after = 6 * UNIT, 2 * UNIT, 3 * UNIT
+    stretches = list(cut_stretches(in_blocks(ramp(length), cuts), size, before, after, UNIT))
+    assert [s.start for s in stretches] == [i * size for i in range(len(stretches))]
+    assert [s.end for s in stretches[:-1]] == [s.start for s in stretches[1:]]
+    assert stretches[-1].end == length
+    padded = np.pad(ramp(length), (0, -length % UNIT), mode="symmetric")
+    for stretch in stretches:
+        assert len(stretch.samples) % UNIT == 0
+        first = stretch.start - stretch.skip
+        assert stretch.skip == min(before, stretch.start)
+        np.testing.assert_array_equal(stretch.samples, padded[first:][: len(stretch.samples)])
+        assert first + len(stretch.samples) >= min(stretch.end + after, len(padded))
+
+
+@given(lengths)
+def test_timestamps_are_even_and_within_the_clip(length):
+    stretches = cut_stretches([ramp(length)], 6 * UNIT, 2 * UNIT, 3 * UNIT, UNIT)
+    bounds = [timestamp_bounds(stretch) for stretch in stretches]
+    start, end = (np.concatenate(side) for side in zip(*bounds, strict=True))
+    centres = (start + end) / 2
+    assert len(centres) == max(1, (length + TIMESTAMP_STRIDE // 2) // TIMESTAMP_STRIDE)
+    assert (np.diff(centres) == TIMESTAMP_STRIDE).all()
+    assert centres[0] == min(TIMESTAMP_STRIDE, 2 * centres[0]) / 2
+    assert length - TIMESTAMP_STRIDE < centres[-1] <= length

@@ -1,0 +1,241 @@
+"""The checks of hear-validator, and what it does not check but runners rely on."""
+
+import warnings
+
+import numpy as np
+import pytest
+import torch
+from conftest import noise, tone
+
+import hear_tune
+from hear_tune.config import WINDOW_SAMPLES
+from hear_tune.hear import _warn_untrained
+
+RATE = 22_050
+
+
+def audio(*shape, seed=0):
+    return torch.from_numpy(noise(int(np.prod(shape)), seed).reshape(shape))
+
+
+def ms(samples):
+    return 1000 * samples / RATE
+
+
+# --- What hear-validator checks ---
+
+
+def test_model_attributes(model):
+    assert isinstance(model, torch.nn.Module)
+    assert model.sample_rate in (16_000, 22_050, 32_000, 44_100, 48_000)
+    assert type(model.sample_rate) is int
+    assert type(model.scene_embedding_size) is int
+    assert type(model.timestamp_embedding_size) is int
+
+
+@pytest.mark.parametrize("seconds", [1.07, 1.98, 4.0])
+def test_timestamp_embeddings(model, seconds):
+    clips = audio(2, int(seconds * RATE))
+    embeddings, timestamps = hear_tune.get_timestamp_embeddings(clips, model)
+    assert embeddings.dtype == torch.float32
+    assert embeddings.shape == (2, timestamps.shape[1], model.timestamp_embedding_size)
+    assert timestamps.shape[0] == 2
+    spacing = timestamps.diff(dim=1)
+    assert (spacing - spacing.mean()).abs().max() <= 1
+    assert spacing.mean() <= 50
+    assert (timestamps[:, 0] <= 50).all()
+    assert (timestamps <= 1000 * seconds).all()
+    assert (timestamps[:, -1] >= 1000 * seconds - 50).all()
+
+
+def test_scene_embeddings(model):
+    embeddings = hear_tune.get_scene_embeddings(audio(4, int(2.74 * RATE)), model)
+    assert embeddings.dtype == torch.float32
+    assert embeddings.shape == (4, model.scene_embedding_size)
+
+
+# --- What it does not ---
+
+
+def test_model_is_frozen_for_evaluation(model):
+    assert not any(module.training for module in model.modules())
+    clips = audio(2, 30_000).requires_grad_()
+    assert not hear_tune.get_scene_embeddings(clips, model).requires_grad
+    assert not hear_tune.get_timestamp_embeddings(clips, model)[0].requires_grad
+
+
+def test_same_audio_same_embedding(model):
+    clips = audio(3, 100_000)
+    for embed in (hear_tune.get_scene_embeddings, hear_tune.get_timestamp_embeddings):
+        first, second = embed(clips, model), embed(clips, model)
+        torch.testing.assert_close(first, second, rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("length", [1, 20_000, 150_000])
+def test_a_clip_does_not_depend_on_its_batch(model, length):
+    clips = audio(5, length)
+    scenes = hear_tune.get_scene_embeddings(clips, model)
+    frames, _ = hear_tune.get_timestamp_embeddings(clips, model)
+    for row in (0, 4):
+        alone = clips[row : row + 1]
+        torch.testing.assert_close(scenes[row], hear_tune.get_scene_embeddings(alone, model)[0])
+        torch.testing.assert_close(
+            frames[row], hear_tune.get_timestamp_embeddings(alone, model)[0][0]
+        )
+
+
+def test_a_clip_does_not_depend_on_longer_neighbours(model):
+    clips = [audio(length, seed=length) for length in (1, 500, 20_000, 60_000, 150_000)]
+    together = hear_tune.get_scene_embeddings(clips, model)
+    for row, clip in enumerate(clips):
+        alone = hear_tune.get_scene_embeddings(clip[None], model)[0]
+        torch.testing.assert_close(together[row], alone)
+
+
+def test_whole_windows_give_the_plain_mean(model):
+    clip = audio(1, 3 * WINDOW_SAMPLES)
+    with torch.no_grad():
+        windows = model.encoder(clip.view(3, 1, WINDOW_SAMPLES))
+    scene = hear_tune.get_scene_embeddings(clip, model)
+    torch.testing.assert_close(scene[0], windows.mean(dim=0))
+
+
+def test_scene_changes_smoothly_with_length(model):
+    """Neither a window more nor a repetition more makes a jump."""
+    clip = torch.from_numpy(tone(330, 4 * WINDOW_SAMPLES) * noise(4 * WINDOW_SAMPLES))
+    at_windows = hear_tune.get_scene_embeddings(clip[None, : 2 * WINDOW_SAMPLES], model)
+    a_little_more = hear_tune.get_scene_embeddings(clip[None, : 2 * WINDOW_SAMPLES + 20], model)
+    assert torch.cosine_similarity(at_windows, a_little_more).item() > 0.9999
+
+
+def test_silence_does_not_drown_a_short_sound(model):
+    """A steady sound is the same in 0.2 s as in 2 s; padded with silence it would not be."""
+    long = torch.from_numpy(tone(441, 44_100))[None]
+    short = long[:, :4_400]
+    padded = torch.nn.functional.pad(short, (0, 44_100 - 4_400))
+    scene_long, scene_short, scene_padded = (
+        hear_tune.get_scene_embeddings(clip, model) for clip in (long, short, padded)
+    )
+    distance = torch.linalg.vector_norm(scene_long - scene_short)
+    assert distance < 0.5 * torch.linalg.vector_norm(scene_long - scene_padded)
+
+
+def test_any_length_from_one_sample(model):
+    for length in (1, 364, 365, 19_684, 59_050):
+        clip = audio(1, length)
+        assert torch.isfinite(hear_tune.get_scene_embeddings(clip, model)).all()
+        embeddings, timestamps = hear_tune.get_timestamp_embeddings(clip, model)
+        assert torch.isfinite(embeddings).all()
+        assert timestamps.shape[1] == max(1, (length + 364) // 729)
+        assert timestamps.max() <= ms(length)
+
+
+@pytest.mark.parametrize("minutes", [2, pytest.param(60, marks=pytest.mark.slow)])
+def test_timestamps_do_not_drift(small_model, minutes):
+    """Clicks every ten seconds are heard where they are, to the end."""
+    clip = torch.zeros(1, 60 * minutes * RATE)
+    clip[0, 5 * RATE :: 10 * RATE] = 1
+    embeddings, timestamps = hear_tune.get_timestamp_embeddings(clip, small_model)
+    expected = (torch.arange(timestamps.shape[1], dtype=torch.float64) + 0.5) * ms(729)
+    assert (timestamps[0] - expected).abs().max() < 0.2
+    assert timestamps[0, -1] > 60_000 * minutes - 50
+    quiet, _ = hear_tune.get_timestamp_embeddings(torch.zeros_like(clip), small_model)
+    heard = timestamps[0, (embeddings != quiet)[0].any(dim=1)]
+    distances = (heard[:, None] - (5_000 + 10_000 * torch.arange(6 * minutes))).abs()
+    assert distances.amin(dim=0).max() < 20
+    assert distances.amin(dim=1).max() < 40
+
+
+@pytest.mark.parametrize("length", [5 * 19_683, 900_000])
+def test_timestamps_are_those_of_one_pass(model, length):
+    """Stretches with context compute what a single pass over the whole clip would."""
+    clip = audio(1, length)
+    embeddings, _ = hear_tune.get_timestamp_embeddings(clip, model)
+    padded = np.pad(clip[0].numpy(), (0, -length % 19_683), mode="symmetric")
+    whole = model.embed_timestamps(torch.from_numpy(padded)[None])[:, : embeddings.shape[1]]
+    torch.testing.assert_close(embeddings, whole, rtol=1e-4, atol=1e-4)
+
+
+def test_timestamps_see_several_time_scales(model):
+    assert model.timestamp_layers == ["contractive.4", "tail.6", "tail.9"]
+    clip = torch.zeros(2, 8 * 19_683)
+    clip[1, 4 * 19_683] = 1
+    embeddings, timestamps = hear_tune.get_timestamp_embeddings(clip, model)
+    reach_ms = []
+    for part in embeddings.split([176, 352, 512], dim=2):
+        heard = timestamps[1, ((part[0] - part[1]).abs() > 1e-6).any(dim=1)]
+        reach_ms.append((heard.max() - heard.min()).item())
+    assert reach_ms[0] < reach_ms[1] < reach_ms[2]
+    assert reach_ms[0] <= 2 * ms(729)
+    assert reach_ms[2] > 1000
+
+
+def test_layer_options(model, small_model):
+    encoder = model.encoder
+    several = hear_tune.EmbeddingModel(encoder, layers="tail.5, tail.9", timestamp_layers="all")
+    assert several.scene_embedding_size == 352 + 512
+    assert several.timestamp_embedding_size == sum(layer.channels for layer in encoder.layers)
+    clip = audio(2, 70_000)
+    scene = hear_tune.get_scene_embeddings(clip, several)
+    torch.testing.assert_close(scene[:, 352:], hear_tune.get_scene_embeddings(clip, model))
+    for wrong in ("tail.99", "", [], "tail.9,tail.9"):
+        with pytest.raises(ValueError, match="layer"):
+            hear_tune.EmbeddingModel(encoder, layers=wrong)
+    assert small_model.timestamp_layers == ["contractive.2", "tail.3"]
+
+
+def test_hop_option(model):
+    dense = hear_tune.EmbeddingModel(model.encoder, hop_ms=1000)
+    clip = audio(1, 200_000)
+    starts = [window.start for window in dense.windows([clip[0].numpy()])]
+    assert starts == [0, 22_050, 44_100, 66_150, 88_200, 110_250, 132_300, 200_000 - WINDOW_SAMPLES]
+    assert hear_tune.get_scene_embeddings(clip, dense).shape == (1, 512)
+    for wrong in (0, -5, 2700):
+        with pytest.raises(ValueError, match="hop_ms"):
+            hear_tune.EmbeddingModel(model.encoder, hop_ms=wrong)
+
+
+@pytest.mark.parametrize("variant", ["clmr", "tune-vanilla-small", "tune-clmr-tail"])
+@pytest.mark.filterwarnings("ignore::hear_tune.UntrainedWarning")
+def test_other_variants(variant):
+    model = hear_tune.load_model(variant=variant)
+    clip = audio(2, 30_000)
+    assert hear_tune.get_scene_embeddings(clip, model).shape == (2, 512)
+    embeddings, timestamps = hear_tune.get_timestamp_embeddings(clip, model)
+    assert embeddings.shape == (2, 41, model.timestamp_embedding_size)
+    assert timestamps.shape == (2, 41)
+
+
+def test_wrong_audio_is_refused(model):
+    for wrong in (torch.zeros(5), torch.zeros(1, 1, 5), torch.zeros(0, 5), torch.zeros(2, 0), []):
+        with pytest.raises(ValueError, match=r"n_s"):
+            hear_tune.get_scene_embeddings(wrong, model)
+    with pytest.raises(ValueError, match="must be a tensor"):
+        hear_tune.get_timestamp_embeddings([torch.zeros(5)], model)
+    with pytest.raises(ValueError, match="NaN"):
+        hear_tune.get_scene_embeddings(torch.full((1, 500), torch.nan), model)
+
+
+def test_untrained_weights_are_fixed_and_announced_once():
+    _warn_untrained.cache_clear()
+    state = torch.get_rng_state()
+    with pytest.warns(hear_tune.UntrainedWarning, match=r"tune\+ has random weights"):
+        first = hear_tune.load_model()
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        second = hear_tune.load_model("")
+    assert torch.equal(state, torch.get_rng_state())
+    for a, b in zip(first.parameters(), second.parameters(), strict=True):
+        assert torch.equal(a, b)
+
+
+def test_load_model_from_a_checkpoint(model, tmp_path):
+    path = tmp_path / "weights.safetensors"
+    digest = hear_tune.save_checkpoint(model.encoder, path)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        loaded = hear_tune.load_model(str(path), sha256=digest, layers="tail.5")
+    assert loaded.identity == f"tune+ sha256:{digest}"
+    assert loaded.scene_embedding_size == 352
+    with pytest.raises(ValueError, match="checkpoint or a variant"):
+        hear_tune.load_model(path, variant="clmr")
