@@ -31,6 +31,7 @@ class ForeignCheckpointError(ValueError):
 # --- Reading a pickle without running it ---
 
 # Standard-library classes that appear in hyper-parameters; they too become placeholders.
+_PATHS = {"Path", "PosixPath", "PurePath", "PurePosixPath", "PureWindowsPath", "WindowsPath"}
 _HARMLESS = {
     "argparse": {"Namespace"},
     "builtins": {"bool", "bytes", "bytearray", "complex", "float", "frozenset", "int", "list"}
@@ -42,7 +43,8 @@ _HARMLESS = {
     "enum": {"Enum", "IntEnum"},
     "fractions": {"Fraction"},
     "functools": {"partial"},
-    "pathlib": {"Path", "PosixPath", "PurePath", "PurePosixPath", "PureWindowsPath", "WindowsPath"},
+    "pathlib": _PATHS,
+    "pathlib._local": _PATHS,
     "types": {"SimpleNamespace"},
     "uuid": {"UUID"},
 }

@@ -305,7 +305,7 @@ def test_two_processes_cannot_write_one_output(small_model, music, tmp_path):
 
 @pytest.mark.slow
 def test_real_recordings(model, shared_data, tmp_path):
-    """Every note of an instrument is embedded, and notes of one instrument are alike."""
+    """Every note is embedded, and even random weights tell flutes from drums."""
     folders = [shared_data / "philharmonia/audio" / name for name in ("flute", "percussion")]
     report = hear_tune.embed_folder(folders, tmp_path / "out.parquet", model)
     assert report.embedded > 300
@@ -313,5 +313,7 @@ def test_real_recordings(model, shared_data, tmp_path):
     rows = vectors(tmp_path / "out.parquet")
     rows = (rows - rows.mean(0)) / (rows.std(0) + 1e-6)
     flute = np.array(["/flute/" in path for path in table(tmp_path / "out.parquet")["path"]])
-    centre = rows[flute].mean(0) - rows[~flute].mean(0)
-    assert ((rows @ centre > 0) == flute).mean() > 0.8
+    known, unknown = slice(0, None, 2), slice(1, None, 2)
+    flutes, drums = rows[known][flute[known]].mean(0), rows[known][~flute[known]].mean(0)
+    nearer = np.linalg.norm(rows - flutes, axis=1) < np.linalg.norm(rows - drums, axis=1)
+    assert (nearer == flute)[unknown].mean() > 0.7
