@@ -16,7 +16,7 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor
 
 from .config import SAMPLE_RATE_HZ, ConfigError, EncoderConfig, config_from_dict, config_to_dict
@@ -77,7 +77,7 @@ def save_checkpoint(encoder: Encoder, path: str | os.PathLike[str]) -> str:
     }
     tensors = {name: t.detach().cpu().contiguous() for name, t in encoder.state_dict().items()}
     partial = path.with_name(path.name + ".partial")
-    save_file(tensors, partial, metadata)
+    partial.write_bytes(save(tensors, metadata))
     partial.replace(path)
     return sha256_of(path)
 

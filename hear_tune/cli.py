@@ -7,6 +7,7 @@ import sys
 import warnings
 from collections.abc import Sequence
 from importlib.metadata import version
+from importlib.util import find_spec
 from pathlib import Path
 
 import torch
@@ -26,14 +27,17 @@ EXIT_INTERRUPTED = 130
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; returns its exit code."""
-    options = _parser().parse_args(arguments)
+    arguments = sys.argv[1:] if arguments is None else list(arguments)
     warnings.showwarning = _show_warning
     try:
+        if arguments[:1] == ["pretrain"]:
+            return _pretrain(arguments[1:])
+        options = _parser().parse_args(arguments)
         code: int = options.run(options)
     except KeyboardInterrupt:
         print("\ninterrupted; the same command goes on from here", file=sys.stderr)
         return EXIT_INTERRUPTED
-    except (ValueError, OSError) as error:
+    except (ValueError, OSError, ArithmeticError) as error:
         print(f"hear-tune: error: {_one_line(str(error))}", file=sys.stderr)
         return EXIT_ERROR
     return code
@@ -48,6 +52,8 @@ def _parser() -> argparse.ArgumentParser:
     _add_embed(commands.add_parser("embed", help="embed folders and files of music"))
     _add_variants(commands.add_parser("variants", help="list the published encoders, or show one"))
     _add_convert(commands.add_parser("convert", help="turn any checkpoint into safetensors"))
+    _add_store(commands.add_parser("store", help="decode music into a store to train from"))
+    commands.add_parser("pretrain", help="train an encoder by CLMR", add_help=False)
     return parser
 
 
@@ -108,7 +114,11 @@ def _print_report(report: FolderReport, output: str) -> None:
     print(f"{output}: {report.embedded} files embedded{kept}, {len(report.failed)} failed")
     for path in report.silent:
         print(f"  silent: {_one_line(path)}: every sample is zero", file=sys.stderr)
-    for path, reason in report.failed.items():
+    _print_failures(report.failed)
+
+
+def _print_failures(failed: dict[str, str]) -> None:
+    for path, reason in failed.items():
         print(f"  failed: {_one_line(path)}: {_one_line(reason)}", file=sys.stderr)
 
 
@@ -147,6 +157,39 @@ def _convert(options: argparse.Namespace) -> int:
     digest = save_checkpoint(encoder, options.output)
     print(f"{options.output}: {variant_name(encoder.config)}, sha256 {digest}")
     return 0
+
+
+def _add_store(parser: argparse.ArgumentParser) -> None:
+    parser.description = (
+        "Decode folders and files of music, once, into 16-bit PCM at 22,050 Hz that training reads "
+        "without cost. An interrupted job goes on where it stopped; new files are added."
+    )
+    parser.add_argument("inputs", nargs="*", metavar="FOLDER|FILE")
+    parser.add_argument("-o", "--output", required=True, metavar="STORE", help="a folder")
+    parser.add_argument("--workers", type=int, help="processes (default: one per core)")
+    parser.add_argument("--verify", action="store_true", help="check all samples afterwards")
+    parser.set_defaults(run=_store)
+
+
+def _store(options: argparse.Namespace) -> int:
+    from .pretrain.audio_store import AudioStore, build_store
+
+    failed = build_store(options.inputs, options.output, options.workers) if options.inputs else {}
+    store = AudioStore(options.output)
+    if options.verify:
+        failed |= {track.path: "damaged in the store" for track in store.verify()}
+    print(f"{options.output}: {len(store.tracks)} tracks, {store.seconds / 3600:.2f} h")
+    _print_failures(failed)
+    return EXIT_FAILED if failed else 0
+
+
+def _pretrain(arguments: list[str]) -> int:
+    missing = [name for name in ("lightning", "jsonargparse", "sklearn") if not find_spec(name)]
+    if missing:
+        raise ValueError(f'training needs {missing[0]}: pip install "hear-tune[pretrain]"')
+    from .pretrain.cli import main as pretrain
+
+    return pretrain(arguments)
 
 
 def _one_line(text: str) -> str:

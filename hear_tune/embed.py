@@ -16,15 +16,12 @@ import numpy as np
 import numpy.typing as npt
 from tqdm import tqdm
 
-from .audio import SUFFIXES, AudioError, Samples, read_blocks, to_mono
+from .audio import AudioError, Samples, read_blocks, to_mono
 from .clips import ClipEmbeddings, Per, embed_clips
 from .config import SAMPLE_RATE_HZ
+from .files import find_audio, group_files, path_text
 from .model import EmbeddingModel
 from .stores import EmbeddingStore
-
-# A group of files is written at once: what an interruption can lose.
-GROUP_FILES = 64
-GROUP_BYTES = 64 << 20
 
 
 def embed_array(
@@ -142,41 +139,13 @@ def embed_folder(
     paths = find_audio(inputs)
     report = FolderReport()
     with EmbeddingStore(output, _identity(model, per), overwrite) as store:
-        todo = [path for path in paths if store.name_of(path) not in store.done]
+        todo = [path for path in paths if path_text(path) not in store.done]
         report.skipped = len(paths) - len(todo)
         with tqdm(total=len(paths), initial=report.skipped, unit="file", smoothing=0.1) as bar:
-            for group in _groups(todo):
+            for group in group_files(todo):
                 _embed_group(group, model, per, store, report, bar)
         store.finish()
     return report
-
-
-def find_audio(inputs: Sequence[str | os.PathLike[str]]) -> list[Path]:
-    """Audio files among the inputs, without duplicates; in folders by name, hidden ones left out.
-
-    Raises
-    ------
-    FileNotFoundError
-        If there is none.
-    """
-    found = [path for given in inputs for path in _walk(Path(given))]
-    if not found:
-        looked = ", ".join(os.fspath(given) for given in inputs) or "no inputs"
-        raise FileNotFoundError(
-            f"no audio files in {looked} (looked for {', '.join(sorted(SUFFIXES))})"
-        )
-    return list(dict.fromkeys(found))
-
-
-def _walk(given: Path) -> Iterator[Path]:
-    if not given.is_dir():
-        yield given
-        return
-    for folder, folders, names in os.walk(given):
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
-        for name in sorted(names):
-            if not name.startswith(".") and Path(name).suffix.lower() in SUFFIXES:
-                yield Path(folder, name)
 
 
 def _identity(model: EmbeddingModel, per: Per) -> dict[str, object]:
@@ -187,20 +156,6 @@ def _identity(model: EmbeddingModel, per: Per) -> dict[str, object]:
         "per": per,
         "sample_rate": SAMPLE_RATE_HZ,
     }
-
-
-def _groups(paths: Iterable[Path]) -> Iterator[list[Path]]:
-    """Cut a list into groups that depend on nothing but the list from here on."""
-    group: list[Path] = []
-    size = 0
-    for path in paths:
-        group.append(path)
-        size += path.stat().st_size if path.is_file() else 0
-        if len(group) >= GROUP_FILES or size >= GROUP_BYTES:
-            yield group
-            group, size = [], 0
-    if group:
-        yield group
 
 
 def _embed_group(
@@ -214,8 +169,8 @@ def _embed_group(
     clips = ((path, _read(path, report, bar)) for path in group)
     with store.new_part() as part:
         for path, embeddings in embed_clips(model, clips, per):
-            part.add(store.name_of(path), embeddings)
-        part.drop(store.name_of(path) for path in group if os.fspath(path) in report.failed)
+            part.add(path_text(path), embeddings)
+        part.drop(path_text(path) for path in group if os.fspath(path) in report.failed)
 
 
 def _read(path: Path, report: FolderReport, bar: tqdm[NoReturn]) -> Iterator[Samples]:

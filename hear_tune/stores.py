@@ -83,11 +83,6 @@ class EmbeddingStore:
         if self._parts_folder.is_dir() and not self._parts():
             shutil.rmtree(self._parts_folder, ignore_errors=True)
 
-    @staticmethod
-    def name_of(path: Path) -> str:
-        """A path as text that any file format can hold, whatever bytes are in it."""
-        return os.fsencode(path).decode("utf-8", "backslashreplace")
-
     def new_part(self) -> PartWriter:
         """A part to be written next; it counts once its context ends without an error."""
         number = 1 + max((int(part.stem) for part in self._parts()), default=-1)

@@ -347,7 +347,7 @@ def test_an_interrupted_write_leaves_the_old_file(encoder, tmp_path, monkeypatch
     def full_disk(*_):
         raise OSError("No space left on device")
 
-    monkeypatch.setattr("hear_tune.checkpoints.save_file", full_disk)
+    monkeypatch.setattr("pathlib.Path.write_bytes", full_disk)
     with pytest.raises(OSError, match="No space"):
         save_checkpoint(encoder, path)
     assert load_checkpoint(path, digest)

@@ -15,7 +15,7 @@ from conftest import noise
 from test_audio import bad_files
 
 import hear_tune
-from hear_tune import embed
+from hear_tune import embed, files
 from hear_tune.clips import PER_CHOICES
 from hear_tune.stores import StoreError
 
@@ -205,7 +205,7 @@ def test_only_bad_files_leave_no_output(small_model, tmp_path):
 def test_symlink_loops_and_hidden_files(music):
     (music / "loop").symlink_to(music)
     (music / "._a.wav").write_bytes(b"resource fork")
-    assert len(embed.find_audio([music, music / "a.wav"])) == 4
+    assert len(files.find_audio([music, music / "a.wav"])) == 4
 
 
 # --- Interruptions ---
@@ -225,7 +225,7 @@ def library(tmp_path):
 def test_interrupted_and_resumed_equals_uninterrupted(
     small_model, library, tmp_path, monkeypatch, per, break_at
 ):
-    monkeypatch.setattr(embed, "GROUP_FILES", 4)
+    monkeypatch.setattr(files, "GROUP_FILES", 4)
     hear_tune.embed_folder([library], tmp_path / "whole.parquet", small_model, per)
     read = embed.read_blocks
 
@@ -256,7 +256,7 @@ def test_killed_at_any_moment(library, tmp_path):
     """kill -9 loses the group under way, no more, and the result is the same."""
     arguments = ["embed", library, "--variant", "tune-vanilla-small", "--per", "window", "-o"]
     program = (
-        "import sys; from hear_tune import embed; embed.GROUP_FILES = 2; "
+        "import sys; from hear_tune import files; files.GROUP_FILES = 2; "
         "from hear_tune.cli import main; sys.exit(main(sys.argv[1:]))"
     )
 
@@ -280,7 +280,7 @@ def test_killed_at_any_moment(library, tmp_path):
 
 def test_killed_between_joining_and_cleaning(small_model, library, tmp_path, monkeypatch):
     out = tmp_path / "out.parquet"
-    monkeypatch.setattr(embed, "GROUP_FILES", 10)
+    monkeypatch.setattr(files, "GROUP_FILES", 10)
     hear_tune.embed_folder([library], tmp_path / "whole.parquet", small_model)
     with monkeypatch.context() as patch:
         patch.setattr(

@@ -1,0 +1,235 @@
+"""Decoded audio on disk, ready for random crops: 16-bit mono PCM at 22,050 Hz, memory-mapped.
+
+A store is a folder of shards. ``000000.pcm`` holds the samples of some tracks end to end,
+``000000.json`` says which: path, number of samples and CRC-32 of each. A shard appears whole or not
+at all, so that building can be interrupted and goes on where it stopped.
+"""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+import os
+import zlib
+from collections.abc import Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from filelock import FileLock, Timeout
+from tqdm import tqdm
+
+from ..audio import AudioError, Samples, read_blocks
+from ..config import SAMPLE_RATE_HZ
+from ..files import find_audio, group_files, path_text
+
+FORMAT = "hear-tune audio store 1"
+FULL_SCALE = 32_768  # int16 value of 1.0
+
+Pcm = npt.NDArray[np.int16]
+
+
+class AudioStoreError(ValueError):
+    """A store is damaged, in use, or no store at all."""
+
+
+@dataclass(frozen=True)
+class Track:
+    """Where a track lies in a store.
+
+    Attributes
+    ----------
+    path
+        Of the file that it was decoded from.
+    samples
+        Its length at 22,050 Hz.
+    crc32
+        Of its PCM bytes.
+    shard
+        Name of its shard.
+    start
+        Its first sample in the shard.
+    """
+
+    path: str
+    samples: int
+    crc32: int
+    shard: str
+    start: int
+
+
+class AudioStore:
+    """A store opened for reading; cheap to open, and nothing is read before it is needed.
+
+    Parameters
+    ----------
+    folder
+        Made by `build_store`.
+
+    Attributes
+    ----------
+    tracks
+        All tracks, in the order of the shards.
+
+    Raises
+    ------
+    AudioStoreError
+        If the folder is no store, or a shard is damaged.
+    """
+
+    def __init__(self, folder: str | os.PathLike[str]) -> None:
+        self.folder = Path(folder)
+        self.tracks: list[Track] = []
+        self._maps: dict[str, Pcm] = {}
+        for index in sorted(self.folder.glob("*.json")):
+            self._open_shard(index)
+        if not self.tracks:
+            raise AudioStoreError(f"{self.folder}: no audio store; make one with hear-tune store")
+
+    @property
+    def seconds(self) -> float:
+        """Length of all tracks."""
+        return sum(track.samples for track in self.tracks) / SAMPLE_RATE_HZ
+
+    def crop(self, track: Track, start: int, length: int) -> Pcm:
+        """Samples of a track from `start` on, at most `length`, as a view of the file."""
+        end = min(start + length, track.samples)
+        return self._maps[track.shard][track.start + start : track.start + end]
+
+    def verify(self) -> list[Track]:
+        """Tracks whose samples are not those that were written."""
+        return [
+            track
+            for track in tqdm(self.tracks, "verify", unit="track")
+            if zlib.crc32(self.crop(track, 0, track.samples).data) != track.crc32
+        ]
+
+    def _open_shard(self, index: Path) -> None:
+        shard = index.stem
+        entries = _read_index(index)
+        start = 0
+        for entry in entries:
+            self.tracks.append(Track(**entry, shard=shard, start=start))
+            start += entry["samples"]
+        data = index.with_suffix(".pcm")
+        size = data.stat().st_size if data.exists() else 0
+        if size != 2 * start:
+            raise AudioStoreError(
+                f"{data}: {size:,} bytes where its index says {2 * start:,}; delete the shard "
+                f"({shard}.json and {shard}.pcm) and build the store again"
+            )
+        self._maps[shard] = np.memmap(data, "<i2", "r", shape=(start,))
+
+
+def build_store(
+    inputs: Sequence[str | os.PathLike[str]],
+    folder: str | os.PathLike[str],
+    workers: int | None = None,
+) -> dict[str, str]:
+    """Decode folders and files of music into a store, several at a time, with a progress bar.
+
+    Files that the store holds already are left as they are; new ones are added.
+
+    Parameters
+    ----------
+    inputs
+        Folders, searched through all levels, and single files.
+    folder
+        The store; made if it is not there.
+    workers
+        Processes; by default one per core.
+
+    Returns
+    -------
+    dict
+        Reason by path of each file that could not be decoded.
+
+    Raises
+    ------
+    FileNotFoundError
+        If the inputs hold no audio file at all.
+    AudioStoreError
+        If the store is in use or damaged.
+    """
+    folder = Path(folder)
+    paths = find_audio(inputs)
+    folder.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(folder / "lock")
+    try:
+        lock.acquire(timeout=0)
+    except Timeout as error:
+        raise AudioStoreError(f"{folder}: another process is building it") from error
+    with lock:
+        for leftover in folder.glob("*.partial"):
+            leftover.unlink()
+        indices = sorted(folder.glob("*.json"))
+        held = {entry["path"] for index in indices for entry in _read_index(index)}
+        todo = [path for path in paths if path_text(path) not in held]
+        first = 1 + max((int(index.stem) for index in indices), default=-1)
+        jobs = {folder / f"{first + i:06d}": g for i, g in enumerate(group_files(todo))}
+        failed: dict[str, str] = {}
+        context = multiprocessing.get_context("spawn")
+        with (
+            tqdm(total=len(paths), initial=len(paths) - len(todo), unit="file") as bar,
+            ProcessPoolExecutor(workers or os.cpu_count(), context) as pool,
+        ):
+            futures = {pool.submit(_write_shard, shard, g): g for shard, g in jobs.items()}
+            try:
+                for future in as_completed(futures):
+                    failed.update(future.result())
+                    bar.update(len(futures[future]))
+            except BaseException:
+                pool.shutdown(wait=False, cancel_futures=True)
+                raise
+    return failed
+
+
+def _write_shard(shard: Path, group: list[Path]) -> dict[str, str]:
+    """Decode a group of files into one shard; returns the reasons of those that failed."""
+    entries: list[dict[str, Any]] = []
+    failed: dict[str, str] = {}
+    data = shard.with_suffix(".pcm.partial")
+    with data.open("wb") as file:
+        for path in group:
+            start = file.tell()
+            checksum = 0
+            try:
+                for block in read_blocks(path):
+                    pcm = to_pcm(block).tobytes()
+                    checksum = zlib.crc32(pcm, checksum)
+                    file.write(pcm)
+            except AudioError as error:
+                failed[os.fspath(path)] = str(error)
+                file.seek(start)
+                file.truncate()
+                continue
+            samples = (file.tell() - start) // 2
+            entries.append({"path": path_text(path), "samples": samples, "crc32": checksum})
+    if not entries:
+        data.unlink()
+        return failed
+    index = shard.with_suffix(".json.partial")
+    index.write_text(json.dumps({"format": FORMAT, "tracks": entries}, indent=1), "utf-8")
+    data.replace(shard.with_suffix(".pcm"))
+    index.replace(shard.with_suffix(".json"))
+    return failed
+
+
+def to_pcm(samples: Samples) -> Pcm:
+    """Float samples as 16-bit PCM, little-endian; what exceeds full scale is clipped."""
+    scaled = np.rint(samples * FULL_SCALE)
+    return np.clip(scaled, -FULL_SCALE, FULL_SCALE - 1).astype("<i2")
+
+
+def _read_index(index: Path) -> list[dict[str, Any]]:
+    try:
+        content = json.loads(index.read_text("utf-8"))
+        if content["format"] == FORMAT:
+            tracks: list[dict[str, Any]] = content["tracks"]
+            return tracks
+    except (json.JSONDecodeError, KeyError, TypeError) as error:
+        raise AudioStoreError(f"{index}: damaged, or not of an audio store") from error
+    raise AudioStoreError(f"{index}: made by another version ({content['format']})")

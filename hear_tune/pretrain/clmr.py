@@ -1,0 +1,135 @@
+"""CLMR: contrastive learning of musical representations (Spijkervet & Burgoyne, ISMIR 2021)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+from lightning.pytorch import LightningModule
+from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
+from torch import Tensor, nn
+
+from ..network import build_encoder
+from ..variants import DEFAULT_VARIANT, get_variant
+from .augment import AugmentationChain, clmr_chain
+from .collapse import effective_rank, embedding_spread
+from .loss import NTXent
+from .pairs import to_float
+
+
+class CheckpointMismatchError(ValueError):
+    """A training run cannot go on from a checkpoint of another one."""
+
+
+class LossNotFiniteError(ArithmeticError):
+    """The loss became NaN or infinite."""
+
+
+class CLMR(LightningModule):
+    """An encoder under contrastive training.
+
+    Two crops of a track, each augmented on its own, pass through the encoder and a projection head;
+    NT-Xent pulls them together and pushes other tracks away. The defaults are those of the TUNE
+    authors. Both views pass separately, as theirs do: batch normalisation sees one view at a time.
+
+    Parameters
+    ----------
+    variant
+        A published encoder: ``hear-tune variants`` lists them.
+    projection_size
+        Output of the projection head, Linear - ReLU - Linear without biases.
+    temperature
+        Of NT-Xent.
+    augmentation
+        Chain of transforms; by default CLMR's.
+    optimizer
+        Adam at 3e-4; any torch optimizer, or `hear_tune.pretrain.lars.LARS`.
+    lr_scheduler
+        Any torch scheduler, stepped with the optimizer; by default none.
+    seed
+        Of the weights and augmentations; taken from the data's.
+
+    Raises
+    ------
+    ConfigError
+        If there is no such variant.
+    """
+
+    def __init__(
+        self,
+        variant: str = DEFAULT_VARIANT,
+        projection_size: int = 64,
+        temperature: float = 0.5,
+        augmentation: AugmentationChain | None = None,
+        optimizer: OptimizerCallable = lambda parameters: torch.optim.Adam(parameters, lr=3e-4),
+        lr_scheduler: LRSchedulerCallable | None = None,
+        seed: int = 0,
+    ) -> None:
+        super().__init__()
+        config = get_variant(variant).config
+        torch.manual_seed(seed)
+        self.encoder = build_encoder(config)
+        size = config.embedding_size
+        self.projector = nn.Sequential(
+            nn.Linear(size, size, bias=False),
+            nn.ReLU(),
+            nn.Linear(size, projection_size, bias=False),
+        )
+        self.augmentation = clmr_chain() if augmentation is None else augmentation
+        self.loss = NTXent(temperature)
+        self.variant = variant
+        self.seed = seed
+        self._make_optimizer = optimizer
+        self._make_scheduler = lr_scheduler
+
+    def forward(self, audio: Tensor) -> Tensor:
+        """Embeddings (batch, embedding_size) of audio (batch, samples)."""
+        embeddings: Tensor = self.encoder(audio[:, None])
+        return embeddings
+
+    def training_step(self, crops: Tensor) -> Tensor:
+        """Loss of a batch of pairs, (batch, 2, samples) int16."""
+        generator = self._generator()
+        views = [self.augmentation(to_float(view), generator) for view in crops.unbind(1)]
+        first, second = (self(view) for view in views)
+        contrast = self.loss(self.projector(first), self.projector(second))
+        if not torch.isfinite(contrast.loss):
+            raise LossNotFiniteError(
+                f"the loss became {contrast.loss.item()} at step {self.global_step}; the last "
+                "checkpoint is from before; try a lower learning rate or full precision"
+            )
+        self.log("train/loss", contrast.loss.detach(), prog_bar=True)
+        self.log("train/contrastive_accuracy", contrast.accuracy, prog_bar=True)
+        if self.global_step % self.trainer.log_every_n_steps == 0:  # type: ignore[attr-defined]
+            self.log("train/embedding_spread", embedding_spread(first.detach()))
+            self.log("train/effective_rank", effective_rank(first.detach()))
+        loss: Tensor = contrast.loss
+        return loss
+
+    def _generator(self) -> torch.Generator:
+        """Randomness of one batch, which depends on nothing but its place in the run."""
+        place = [self.seed, self.global_rank, self.trainer.train_dataloader.delivered]  # type: ignore[union-attr]
+        (state,) = np.random.SeedSequence(place).generate_state(1, np.uint64)
+        return torch.Generator().manual_seed(int(state >> np.uint64(1)))
+
+    def configure_optimizers(self) -> Any:
+        """Build the optimizer and, if there is one, the scheduler, stepped together."""
+        optimizer = self._make_optimizer(self.parameters())
+        if self._make_scheduler is None:
+            return optimizer
+        scheduler = {"scheduler": self._make_scheduler(optimizer), "interval": "step"}
+        return {"optimizer": optimizer, "lr_scheduler": scheduler}
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Note the variant, so that a run never goes on with another."""
+        checkpoint["hear_tune_variant"] = self.variant
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Refuse a checkpoint of another variant."""
+        found = checkpoint.get("hear_tune_variant")
+        if found != self.variant:
+            raise CheckpointMismatchError(
+                f"the checkpoint to resume from is of {found}, not of {self.variant}; "
+                "choose another output folder, or --resume never"
+            )

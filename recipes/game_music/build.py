@@ -1,0 +1,196 @@
+#!/usr/bin/env python3
+"""Music of free games from Debian's packages, with a manifest of sources and licences.
+
+Downloads each package with apt-get, takes its music out without installing it, and writes
+
+    OUT/music/<package>/...      the tracks
+    OUT/copyright/<package>      the package's statement of authors and licences
+    OUT/manifest.csv             file, package, version, source, seconds, sha256, licence
+
+Interrupted, it goes on with the package under way. Needs apt-get (with lists: apt-get update),
+dpkg-deb and ffmpeg. Tracks that libsndfile cannot read (tracker modules) become FLAC.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import hashlib
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+import zipfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import soundfile
+from tqdm import tqdm
+
+DIRECT = {".flac", ".mp3", ".oga", ".ogg", ".opus", ".wav"}
+MODULES = {".it", ".mod", ".s3m", ".xm"}
+ARCHIVES = {".love", ".pk3", ".wz", ".zip"}
+SHORTEST_SECONDS = 20
+SMALLEST_BYTES = 30_000  # jingles and effects; tracker modules are music at any size
+HERE = Path(__file__).parent
+COLUMNS = ["file", "package", "version", "source", "seconds", "sha256", "licence"]
+
+
+@dataclass(frozen=True)
+class Package:
+    """A row of the table: which files of a package are music, and under which licence.
+
+    `long_tracks` "1000:180" means: of tracks longer than 1000 s (loops) keep the first 180 s.
+    """
+
+    package: str
+    include: str
+    exclude: str
+    licence: str
+    long_tracks: str
+
+    def is_music(self, name: str, size: int) -> bool:
+        """Whether a file of the package is a track."""
+        suffix = Path(name).suffix.lower()
+        if suffix not in DIRECT | MODULES or (suffix in DIRECT and size < SMALLEST_BYTES):
+            return False
+        if self.exclude and re.search(self.exclude, name, re.IGNORECASE):
+            return False
+        return re.search(self.include, name, re.IGNORECASE) is not None
+
+
+def main() -> int:
+    """Build the corpus; the exit code is 1 if a package could not be had."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("output", type=Path, metavar="OUT")
+    parser.add_argument("--packages", type=Path, default=HERE / "packages.tsv", metavar="TSV")
+    options = parser.parse_args()
+    for program in ("apt-get", "dpkg-deb", "ffmpeg"):
+        if shutil.which(program) is None:
+            parser.error(f"{program} is needed and not there")
+    options.output.mkdir(parents=True, exist_ok=True)
+    rows = read_manifest(options.output)
+    done = {row["package"] for row in rows}
+    failed = []
+    for package in tqdm(read_packages(options.packages), unit="package"):
+        if package.package in done:
+            continue
+        try:
+            rows += build_package(package, options.output, {row["sha256"] for row in rows})
+        except subprocess.CalledProcessError as error:
+            failed.append(f"{package.package}: {error}")
+            continue
+        write_manifest(options.output, rows)
+    hours = sum(float(row["seconds"]) for row in rows) / 3600
+    print(f"{options.output}: {len(rows)} tracks, {hours:.1f} h")
+    print(*failed, sep="\n", end="", file=sys.stderr)
+    return 1 if failed else 0
+
+
+def read_packages(table: Path) -> list[Package]:
+    """Rows of the table of packages."""
+    with table.open(newline="") as file:
+        return [
+            Package(**{name: row[name] or "" for name in Package.__annotations__})
+            for row in csv.DictReader(file, delimiter="\t")
+        ]
+
+
+def read_manifest(output: Path) -> list[dict[str, str]]:
+    """Tracks of the packages that are finished."""
+    path = output / "manifest.csv"
+    if not path.exists():
+        return []
+    with path.open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def write_manifest(output: Path, rows: list[dict[str, str]]) -> None:
+    """Replace the manifest at once."""
+    partial = output / "manifest.csv.partial"
+    with partial.open("w", newline="") as file:
+        writer = csv.DictWriter(file, COLUMNS)
+        writer.writeheader()
+        writer.writerows(rows)
+    partial.replace(output / "manifest.csv")
+
+
+def build_package(package: Package, output: Path, known: set[str]) -> list[dict[str, str]]:
+    """Fetch one package and keep its tracks; returns their rows of the manifest."""
+    folder = output / "music" / package.package
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    rows = []
+    with tempfile.TemporaryDirectory() as name:
+        temporary = Path(name)
+        temporary.chmod(0o777)  # apt-get downloads as a user of its own
+        subprocess.run(["apt-get", "-qq", "download", package.package], cwd=temporary, check=True)
+        (deb,) = temporary.glob("*.deb")
+        root = temporary / "root"
+        subprocess.run(["dpkg-deb", "-x", deb, root], check=True)
+        for statement in root.glob("usr/share/doc/*/copyright"):
+            (output / "copyright").mkdir(exist_ok=True)
+            shutil.copy(statement, output / "copyright" / package.package)
+        version = deb.name.split("_")[1].replace("%3a", ":")
+        for source, path in find_tracks(package, root):
+            digest = hashlib.sha256(path.read_bytes()).hexdigest()
+            if digest in known:
+                continue
+            known.add(digest)
+            track = keep_track(package, path, folder / track_name(source, digest))
+            if track is not None:
+                values = (package.package, version, source, seconds(track), digest, package.licence)
+                file = track.relative_to(output).as_posix()
+                rows.append(dict(zip(COLUMNS, map(str, (file, *values)), strict=True)))
+    return rows
+
+
+def find_tracks(package: Package, root: Path) -> Iterator[tuple[str, Path]]:
+    """Name in the package, and file, of each track; archives are unpacked beside themselves."""
+    for path in sorted(p for p in root.rglob("*") if p.is_file() and not p.is_symlink()):
+        name = path.relative_to(root).as_posix()
+        if path.suffix.lower() in ARCHIVES and zipfile.is_zipfile(path):
+            with zipfile.ZipFile(path) as archive:
+                for entry in archive.infolist():
+                    if package.is_music(f"/{entry.filename}", entry.file_size):
+                        target = path.with_name(path.name + ".unpacked")
+                        yield f"{name}!/{entry.filename}", Path(archive.extract(entry, target))
+        elif package.is_music(f"/{name}", path.stat().st_size):
+            yield name, path
+
+
+def track_name(source: str, digest: str) -> str:
+    """A readable file name that no other track has."""
+    stem = "_".join(Path(source).with_suffix("").parts[-2:])
+    return re.sub(r"[^A-Za-z0-9.-]+", "_", stem).strip("_")[:90] + f"-{digest[:6]}"
+
+
+def keep_track(package: Package, source: Path, target: Path) -> Path | None:
+    """Copy or convert a track; None if it is too short or nothing can decode it."""
+    loop, kept = (float(x) for x in (package.long_tracks or "inf:0").split(":"))
+    readable = source.suffix.lower() in DIRECT and seconds(source) > 0
+    if readable and seconds(source) <= loop:
+        target = target.with_name(target.name + source.suffix.lower())
+        shutil.copy(source, target)
+    else:
+        target = target.with_name(target.name + ".flac")
+        cut = ["-t", f"{kept:g}"] if readable else []
+        command = ["ffmpeg", "-v", "error", "-nostdin", "-y", "-i", source, "-map", "0:a:0", *cut]
+        subprocess.run([*command, "-map_metadata", "-1", target], check=False)
+    if target.exists() and seconds(target) < SHORTEST_SECONDS:
+        target.unlink()
+    return target if target.exists() else None
+
+
+def seconds(path: Path) -> float:
+    """Length of an audio file; 0 if libsndfile cannot read it."""
+    try:
+        return float(soundfile.info(path).duration)
+    except soundfile.SoundFileError:
+        return 0.0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
