@@ -15,6 +15,7 @@ from .embed import FolderReport, embed_array, embed_file, embed_folder
 from .hear import UntrainedWarning, get_scene_embeddings, get_timestamp_embeddings, load_model
 from .model import EmbeddingModel
 from .network import Encoder, build_encoder
+from .stores import StoreError
 from .variants import VARIANTS, Variant, get_variant
 
 __version__ = version("hear-tune")
@@ -29,6 +30,7 @@ __all__ = [
     "Encoder",
     "FolderReport",
     "SampleCNNConfig",
+    "StoreError",
     "TuneConfig",
     "UntrainedWarning",
     "Variant",

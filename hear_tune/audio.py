@@ -8,6 +8,7 @@ length needs little memory.
 from __future__ import annotations
 
 import os
+import stat
 from collections.abc import Iterator
 from typing import Any
 
@@ -22,6 +23,7 @@ Samples = npt.NDArray[np.float32]
 
 _BLOCK_VALUES = 1 << 19  # samples x channels decoded at a time, 2 MiB of float32
 _MAX_CHANNELS = 1024  # libsndfile's limit
+_LOWEST_RATE_HZ, _HIGHEST_RATE_HZ = 1_000, 768_000  # beyond them a header is wrong
 _RESAMPLER_QUALITY = "HQ"  # lower settings change the embeddings measurably
 
 # libsndfile's major formats by file name; RAW has no header to read.
@@ -53,8 +55,11 @@ def read_blocks(path: str | os.PathLike[str]) -> Iterator[Samples]:
     AudioError
         If the file cannot be read or decoded, is empty, or has NaN or infinite samples.
     """
+    _check_regular(path)
+    # libsndfile takes bytes on POSIX, where a name may be undecodable; elsewhere, text
+    name = os.fsencode(path) if os.name == "posix" else os.fspath(path)
     try:
-        with soundfile.SoundFile(os.fsencode(path)) as file:
+        with soundfile.SoundFile(name) as file:
             resample = _StreamResampler(file.samplerate)
             blocks = file.blocks(
                 max(1, _BLOCK_VALUES // file.channels), dtype="float32", always_2d=True
@@ -69,7 +74,10 @@ def read_blocks(path: str | os.PathLike[str]) -> Iterator[Samples]:
             if length + len(rest) == 0:
                 raise AudioError(_NO_AUDIO)
     except (soundfile.SoundFileError, OSError) as error:
-        raise AudioError(_explain(path, error)) from error
+        reason = getattr(error, "error_string", str(error)).strip().rstrip(".")
+        raise AudioError(
+            f"libsndfile cannot decode it ({reason}); if it plays, convert it to WAV or FLAC"
+        ) from error
 
 
 def to_mono(audio: npt.ArrayLike, sample_rate: int) -> Samples:
@@ -98,7 +106,7 @@ def to_mono(audio: npt.ArrayLike, sample_rate: int) -> Samples:
         raise AudioError(f"audio must be (samples,) or (samples, channels), not {array.shape}")
     if array.ndim == 2 and array.shape[1] > _MAX_CHANNELS:
         raise AudioError(f"audio of shape {array.shape} is (channels, samples): transpose it")
-    if array.dtype in (np.int16, np.int32):
+    if array.dtype.kind == "i" and array.dtype.itemsize in (2, 4):
         array = array / -float(np.iinfo(array.dtype).min)
     elif not np.issubdtype(array.dtype, np.floating):
         raise AudioError(f"audio must be floating point, int16 or int32, not {array.dtype}")
@@ -117,6 +125,11 @@ class _StreamResampler:
     """Resamples successive pieces of one signal; passes them through at the encoders' rate."""
 
     def __init__(self, sample_rate: int) -> None:
+        if not _LOWEST_RATE_HZ <= sample_rate <= _HIGHEST_RATE_HZ:
+            raise AudioError(
+                f"its sample rate is {sample_rate} Hz: not within {_LOWEST_RATE_HZ:,} to "
+                f"{_HIGHEST_RATE_HZ:,} Hz"
+            )
         self._stream: Any = None
         if sample_rate != SAMPLE_RATE_HZ:
             self._stream = soxr.ResampleStream(
@@ -140,12 +153,17 @@ def _mix(block: Samples) -> Samples:
     return np.ascontiguousarray(mono, dtype=np.float32)
 
 
-def _explain(path: str | os.PathLike[str], error: Exception) -> str:
-    if not os.path.exists(path):
-        return "no such file"
+def _check_regular(path: str | os.PathLike[str]) -> None:
+    """Name what the decoder could not, or would wait for without end."""
+    try:
+        status = os.stat(path)
+    except FileNotFoundError as error:
+        raise AudioError("no such file") from error
+    except OSError as error:
+        raise AudioError(f"cannot be read ({error.strerror})") from error
+    if not stat.S_ISREG(status.st_mode):
+        raise AudioError("not a regular file")
     if not os.access(path, os.R_OK):
-        return "no permission to read it"
-    if os.path.getsize(path) == 0:
-        return "the file is empty (0 bytes)"
-    reason = getattr(error, "error_string", str(error)).strip().rstrip(".")
-    return f"libsndfile cannot decode it ({reason}); if it plays, convert it to WAV or FLAC"
+        raise AudioError("no permission to read it")
+    if status.st_size == 0:
+        raise AudioError("the file is empty (0 bytes)")

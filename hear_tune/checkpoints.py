@@ -20,17 +20,12 @@ from safetensors.torch import save
 from torch import Tensor
 
 from .config import SAMPLE_RATE_HZ, ConfigError, EncoderConfig, config_from_dict, config_to_dict
-from .conversion import (
-    ForeignCheckpointError,
-    infer_config,
-    read_pickled_tensors,
-    rename_tensors,
-    tensor_shapes,
-)
+from .conversion import ForeignCheckpointError, infer_config, rename_tensors, tensor_shapes
 from .network import HUB_FILE_NAME, Encoder, build_encoder
+from .unpickling import UnpicklingError, read_state_dict
 from .variants import variant_name
 
-FORMAT = "hear-tune"
+METADATA_KEY = "hear_tune"
 EXPECTED = (
     "expected a hear-tune checkpoint (.safetensors), a Lightning checkpoint of the TUNE authors "
     "(.ckpt) or CLMR's released weights (.pt)"
@@ -68,17 +63,20 @@ def save_checkpoint(encoder: Encoder, path: str | os.PathLike[str]) -> str:
     """
     path = Path(path)
     metadata = {
-        "format": FORMAT,
-        "config": json.dumps(config_to_dict(encoder.config)),
+        "config": config_to_dict(encoder.config),
         "variant": variant_name(encoder.config),
-        "sample_rate": str(SAMPLE_RATE_HZ),
-        "training": json.dumps(encoder.training_record),
+        "sample_rate": SAMPLE_RATE_HZ,
+        "training": encoder.training_record,
         "hear_tune_version": version("hear-tune"),
     }
     tensors = {name: t.detach().cpu().contiguous() for name, t in encoder.state_dict().items()}
     partial = path.with_name(path.name + ".partial")
-    partial.write_bytes(save(tensors, metadata))
-    partial.replace(path)
+    try:  # a single key: the order of several would differ from file to file
+        partial.write_bytes(save(tensors, {METADATA_KEY: json.dumps(metadata)}))
+        partial.replace(path)
+    except OSError:
+        partial.unlink(missing_ok=True)
+        raise
     return sha256_of(path)
 
 
@@ -121,30 +119,24 @@ def load_checkpoint(path: str | os.PathLike[str], sha256: str | None = None) -> 
         config, tensors, training = _read(path)
         tensors = {name: _as_float32(tensor) for name, tensor in tensors.items()}
         _check_fit(config, tensors)
-    except (CheckpointError, ConfigError, ForeignCheckpointError) as error:
+    except (CheckpointError, ConfigError, ForeignCheckpointError, UnpicklingError) as error:
         raise CheckpointError(f"{path}: {error}") from error
-    return _build(config, tensors, training, digest)
-
-
-def _build(
-    config: EncoderConfig, tensors: dict[str, Tensor], training: dict[str, Any], sha256: str
-) -> Encoder:
     with torch.device("meta"):  # no random weights only to overwrite them
         encoder = build_encoder(config)
     encoder.load_state_dict(tensors, assign=True)
     encoder.training_record = training
-    encoder.sha256 = sha256
     return encoder.eval()
 
 
 def _read(path: Path) -> tuple[EncoderConfig, dict[str, Tensor], dict[str, Any]]:
     kind = _identify(path)
     if kind == "safetensors":
-        metadata, tensors = _read_safetensors(path)
-        if metadata.get("format") == FORMAT:
-            return _config_of(metadata), tensors, _json_object(metadata, "training")
+        header, tensors = _read_safetensors(path)
+        if METADATA_KEY in header:
+            metadata = _parse_metadata(header[METADATA_KEY])
+            return config_from_dict(metadata["config"]), tensors, metadata["training"]
     elif kind == "pickle":
-        tensors = read_pickled_tensors(path)
+        tensors = read_state_dict(path)
     else:
         raise CheckpointError(f"{kind}; {EXPECTED}")
     tensors = rename_tensors(tensors)
@@ -163,13 +155,13 @@ def _identify(path: Path) -> str:
         return "this is a git-lfs pointer, not the weights: run `git lfs pull`"
     if head.lstrip().startswith(b"<"):
         return "this is a web page, not weights: the download failed"
-    if head.startswith((b"PK", b"\x80")):
-        return "pickle"
-    if head[8:9] == b"{":
+    if head[8:9] == b"{":  # before pickles: the length of its header may begin like one
         header_bytes = int.from_bytes(head[:8], "little")
         if 8 + header_bytes <= size:
             return "safetensors"
         return f"a safetensors file cut off after {size:,} bytes"
+    if head.startswith((b"PK", b"\x80")):
+        return "pickle"
     return f"not a checkpoint: it starts with {head[:8]!r}"
 
 
@@ -182,21 +174,18 @@ def _read_safetensors(path: Path) -> tuple[dict[str, str], dict[str, Tensor]]:
         raise CheckpointError(f"a damaged or cut-off safetensors file ({error})") from error
 
 
-def _config_of(metadata: dict[str, str]) -> EncoderConfig:
-    rate = metadata.get("sample_rate")
-    if rate != str(SAMPLE_RATE_HZ):
-        raise CheckpointError(f"made for audio at {rate} Hz; this version knows {SAMPLE_RATE_HZ}")
-    return config_from_dict(_json_object(metadata, "config"))
-
-
-def _json_object(metadata: dict[str, str], key: str) -> dict[str, Any]:
+def _parse_metadata(text: str) -> dict[str, Any]:
     try:
-        value = json.loads(metadata.get(key, "null"))
-    except json.JSONDecodeError as error:
-        raise CheckpointError(f"its metadata {key!r} is not JSON ({error})") from error
-    if not isinstance(value, dict):
-        raise CheckpointError(f"its metadata {key!r} is missing or not an object")
-    return value
+        metadata: dict[str, Any] = json.loads(text)
+        config, training = metadata["config"], metadata["training"]
+        rate = metadata["sample_rate"]
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
+        raise CheckpointError("its metadata are damaged") from error
+    if not isinstance(config, dict) or not isinstance(training, dict):
+        raise CheckpointError("its metadata are damaged")
+    if rate != SAMPLE_RATE_HZ:
+        raise CheckpointError(f"made for audio at {rate} Hz; this version knows {SAMPLE_RATE_HZ}")
+    return metadata
 
 
 def _as_float32(tensor: Tensor) -> Tensor:
@@ -212,6 +201,11 @@ def _check_fit(config: EncoderConfig, tensors: dict[str, Tensor]) -> None:
         f"{name} is {found[name]}, not {shape}"
         for name, shape in expected.items()
         if found.get(name, shape) != shape
+    ]
+    problems += [
+        f"{name} is {tensor.dtype}"
+        for name, tensor in tensors.items()
+        if tensor.dtype not in (torch.float32, torch.int64)
     ]
     if problems:
         hidden = len(problems) - _LISTED_PROBLEMS

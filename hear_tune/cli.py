@@ -35,7 +35,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         options = _parser().parse_args(arguments)
         code: int = options.run(options)
     except KeyboardInterrupt:
-        print("\ninterrupted; the same command goes on from here", file=sys.stderr)
+        print("\ninterrupted; what was finished is kept for the same command", file=sys.stderr)
         return EXIT_INTERRUPTED
     except (ValueError, OSError, ArithmeticError) as error:
         print(f"hear-tune: error: {_one_line(str(error))}", file=sys.stderr)
@@ -53,6 +53,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_variants(commands.add_parser("variants", help="list the published encoders, or show one"))
     _add_convert(commands.add_parser("convert", help="turn any checkpoint into safetensors"))
     _add_store(commands.add_parser("store", help="decode music into a store to train from"))
+    _add_augment(commands.add_parser("augment", help="hear and see what training does to audio"))
     commands.add_parser("pretrain", help="train an encoder by CLMR", add_help=False)
     return parser
 
@@ -88,6 +89,8 @@ def _add_embed(parser: argparse.ArgumentParser) -> None:
 
 
 def _embed(options: argparse.Namespace) -> int:
+    if options.per == "timestamp" and options.hop_ms is not None:
+        raise ValueError("--hop-ms is between windows; timestamps come every 33.06 ms")
     layers = {"timestamp_layers" if options.per == "timestamp" else "layers": options.layers}
     model = load_model(
         options.model,
@@ -103,8 +106,10 @@ def _embed(options: argparse.Namespace) -> int:
 
 def _device(name: str) -> torch.device:
     try:
-        return torch.empty(0, device=name).device
-    except (RuntimeError, AssertionError) as error:  # torch raises either
+        device = torch.zeros(1, device=name)
+        device.cpu()
+        return device.device
+    except (RuntimeError, AssertionError, NotImplementedError) as error:  # torch raises any
         reason = str(error).splitlines()[0]
         raise ValueError(f"device {name!r} cannot be used here: {reason}") from error
 
@@ -114,6 +119,9 @@ def _print_report(report: FolderReport, output: str) -> None:
     print(f"{output}: {report.embedded} files embedded{kept}, {len(report.failed)} failed")
     for path in report.silent:
         print(f"  silent: {_one_line(path)}: every sample is zero", file=sys.stderr)
+    if report.ignored:
+        kinds = ", ".join(f"{suffix} ({n})" for suffix, n in report.ignored.most_common(5))
+        print(f"  ignored, no audio by their names: {kinds}", file=sys.stderr)
     _print_failures(report.failed)
 
 
@@ -153,6 +161,8 @@ def _add_convert(parser: argparse.ArgumentParser) -> None:
 
 
 def _convert(options: argparse.Namespace) -> int:
+    if not options.output.endswith(".safetensors"):
+        raise ValueError(f"{options.output}: the name must end in .safetensors")
     encoder = load_checkpoint(options.checkpoint, options.sha256)
     digest = save_checkpoint(encoder, options.output)
     print(f"{options.output}: {variant_name(encoder.config)}, sha256 {digest}")
@@ -183,10 +193,38 @@ def _store(options: argparse.Namespace) -> int:
     return EXIT_FAILED if failed else 0
 
 
-def _pretrain(arguments: list[str]) -> int:
-    missing = [name for name in ("lightning", "jsonargparse", "sklearn") if not find_spec(name)]
+def _add_augment(parser: argparse.ArgumentParser) -> None:
+    parser.description = (
+        "Write views of an audio file as contrastive training makes them: each transform of CLMR's "
+        "chain alone, then whole chains, and a picture of their spectrograms."
+    )
+    parser.add_argument("file", metavar="FILE")
+    parser.add_argument("-o", "--output", required=True, metavar="DIR")
+    parser.add_argument("--views", type=int, default=4, help="whole chains (default: 4)")
+    parser.add_argument("--seconds", type=float, default=5.0, help="of the file (default: 5)")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.set_defaults(run=_augment)
+
+
+def _augment(options: argparse.Namespace) -> int:
+    _require_extra("pretrain", "matplotlib")
+    from .pretrain.listen import write_views
+
+    written = write_views(
+        options.file, options.output, options.views, options.seconds, options.seed
+    )
+    print(f"{options.output}: {len(written) - 1} sounds, {written[-1].name}")
+    return 0
+
+
+def _require_extra(extra: str, *modules: str) -> None:
+    missing = [module for module in modules if find_spec(module) is None]
     if missing:
-        raise ValueError(f'training needs {missing[0]}: pip install "hear-tune[pretrain]"')
+        raise ValueError(f'this needs {missing[0]}: pip install "hear-tune[{extra}]"')
+
+
+def _pretrain(arguments: list[str]) -> int:
+    _require_extra("pretrain", "lightning", "jsonargparse", "sklearn", "tensorboard")
     from .pretrain.cli import main as pretrain
 
     return pretrain(arguments)

@@ -75,10 +75,8 @@ def embed_clips(
         return
     windows = _in_batches(model.embed_windows, _pieces(model.windows, clips), model.device)
     for key, group in groupby(windows, key=itemgetter(0)):
-        _, clip_windows, window_vectors = zip(*group, strict=True)
-        matrix = np.stack(window_vectors)
-        start = np.array([window.start for window in clip_windows])
-        end = np.array([window.end for window in clip_windows])
+        rows = [(window.start, window.end, vector) for _, window, vector in group]
+        start, end, matrix = (np.array(column) for column in zip(*rows, strict=True))
         if per == "window":
             yield key, _in_seconds(matrix, start, end)
         else:

@@ -1,19 +1,13 @@
 """Checkpoints of others: read their pickles without running them, find their variant.
 
-The TUNE authors share Lightning checkpoints, CLMR a plain state dict. Both are pickles, which can
-name any function to be called on loading. Here no function of the file's choice is ever called:
-tensors are rebuilt by our own code, and every other object becomes an inert placeholder.
+The TUNE authors share Lightning checkpoints, CLMR a plain state dict. Both are pickles (see
+`hear_tune.unpickling`) of tensors under the names of their own code.
 """
 
 from __future__ import annotations
 
-import pickle
 import re
-import sys
-from collections import OrderedDict
 from collections.abc import Callable, Mapping
-from pathlib import Path
-from typing import Any, BinaryIO
 
 import torch
 from torch import Tensor
@@ -25,138 +19,7 @@ Shapes = Mapping[str, tuple[int, ...]]
 
 
 class ForeignCheckpointError(ValueError):
-    """A pickle is not a checkpoint of a known encoder, or names something dangerous."""
-
-
-# --- Reading a pickle without running it ---
-
-# Standard-library classes that appear in hyper-parameters; they too become placeholders.
-_PATHS = {"Path", "PosixPath", "PurePath", "PurePosixPath", "PureWindowsPath", "WindowsPath"}
-_HARMLESS = {
-    "argparse": {"Namespace"},
-    "builtins": {"bool", "bytes", "bytearray", "complex", "float", "frozenset", "int", "list"}
-    | {"dict", "object", "range", "set", "slice", "str", "tuple"},
-    "collections": {"Counter", "OrderedDict", "defaultdict", "deque"},
-    "copyreg": {"_reconstructor"},
-    "datetime": {"date", "datetime", "time", "timedelta", "timezone"},
-    "decimal": {"Decimal"},
-    "enum": {"Enum", "IntEnum"},
-    "fractions": {"Fraction"},
-    "functools": {"partial"},
-    "pathlib": _PATHS,
-    "pathlib._local": _PATHS,
-    "types": {"SimpleNamespace"},
-    "uuid": {"UUID"},
-}
-# Old names of standard-library modules and C twins of new ones, which reach the same functions.
-_STANDARD_MODULES = sys.stdlib_module_names | {"__builtin__", "__main__", "copy_reg", "commands"}
-
-
-class _Placeholder(dict[Any, Any]):
-    """Takes whatever a pickle does to an object, and does nothing."""
-
-    def __init__(self, *_: Any, **__: Any) -> None:
-        super().__init__()
-
-    def __setstate__(self, state: Any) -> None:
-        pass
-
-    def __setitem__(self, key: Any, value: Any) -> None:
-        pass
-
-    def append(self, item: Any) -> None:
-        pass
-
-    def extend(self, items: Any) -> None:
-        pass
-
-    def add(self, item: Any) -> None:
-        pass
-
-    def __hash__(self) -> int:  # type: ignore[override]  # may be a dictionary's key
-        return id(self)
-
-
-def _rebuild_tensor(
-    storage: Any, offset: int, size: tuple[int, ...], stride: tuple[int, ...], *_: Any
-) -> Tensor:
-    """Stand-in for torch's own function, which would grow the storage to any size asked for."""
-    untyped, dtype = storage._untyped_storage, storage.dtype
-    last = offset + sum((n - 1) * step for n, step in zip(size, stride, strict=True))
-    held = untyped.nbytes() // dtype.itemsize
-    if min((offset, *size, *stride)) < 0 or (0 not in size and last >= held):
-        raise ForeignCheckpointError("a tensor reaches outside its data: the file is damaged")
-    return torch.empty(0, dtype=dtype).set_(untyped, offset, size, stride)
-
-
-def _rebuild_parameter(data: Tensor, *_: Any) -> Tensor:
-    return data
-
-
-_REBUILDERS: dict[tuple[str, str], Any] = {
-    ("collections", "OrderedDict"): OrderedDict,
-    ("torch._utils", "_rebuild_tensor_v2"): _rebuild_tensor,
-    ("torch._utils", "_rebuild_parameter"): _rebuild_parameter,
-}
-
-
-class _SafeUnpickler(pickle.Unpickler):
-    def find_class(self, module: str, name: str) -> Any:
-        if (module, name) in _REBUILDERS:
-            return _REBUILDERS[module, name]
-        if module == "torch" and name.endswith("Storage"):
-            storage = getattr(torch, name, None)
-            if isinstance(storage, type):
-                return storage
-        top = module.split(".")[0]
-        if top.lstrip("_") in {m.lstrip("_") for m in _STANDARD_MODULES} and name not in (
-            _HARMLESS.get(module, ())
-        ):
-            raise ForeignCheckpointError(
-                f"refused: it asks for {module}.{name}, which no checkpoint needs and which may "
-                "run code; do not trust this file"
-            )
-        return _Placeholder
-
-
-class _SafePickle:
-    """The part of the `pickle` module that torch.load uses, made safe."""
-
-    __name__ = "hear_tune_safe_pickle"
-    Unpickler = _SafeUnpickler
-
-    @staticmethod
-    def load(file: BinaryIO, **options: Any) -> Any:
-        return _SafeUnpickler(file, **options).load()
-
-
-def read_pickled_tensors(path: Path) -> dict[str, Tensor]:
-    """Encoder tensors of a Lightning checkpoint or a pickled state dict, under their own names.
-
-    Raises
-    ------
-    ForeignCheckpointError
-        If the file is damaged, names something dangerous, or holds no tensors.
-    """
-    try:
-        content = torch.load(
-            path, map_location="cpu", weights_only=False, pickle_module=_SafePickle()
-        )
-    except ForeignCheckpointError:
-        raise
-    except Exception as error:  # torch and pickle raise nearly everything on damaged files
-        raise ForeignCheckpointError(
-            f"a damaged, cut-off or foreign pickle ({type(error).__name__}: {error})"
-        ) from error
-    state = content.get("state_dict", content) if isinstance(content, dict) else {}
-    tensors = {
-        name: tensor
-        for name, tensor in (state.items() if isinstance(state, dict) else ())
-        if isinstance(name, str) and isinstance(tensor, Tensor)
-    }
-    if not tensors:
-        raise ForeignCheckpointError("a pickle without a state dict of tensors")
-    return tensors
+    """Tensors are not those of a known encoder."""
 
 
 # --- From their names to ours ---
@@ -164,6 +27,7 @@ def read_pickled_tensors(path: Path) -> dict[str, Tensor]:
 _PREFIXES = ("encoder.", "model.encoder.")  # Lightning keeps every encoder tensor twice
 _HEADS = ("fc.", "model.fc.")  # linear heads are no part of the encoder
 _OPERATIONS = {"0": "conv", "1": "norm"}
+_COUNTER = "num_batches_tracked"
 
 
 def _numbered_block(number: int) -> str:
@@ -197,6 +61,8 @@ def rename_tensors(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     for prefix in (*_PREFIXES, ""):
         inner = {n.removeprefix(prefix): t for n, t in tensors.items() if n.startswith(prefix)}
         renamed = {_rename(n): t for n, t in inner.items() if not n.startswith(_HEADS)}
+        for name in [n for n in renamed if n.endswith(".norm.running_var")]:  # old torch had none
+            renamed.setdefault(name.replace("running_var", _COUNTER), torch.tensor(0))
         if any(name.startswith(("contractive.", "blocks.")) for name in renamed):
             return renamed
     sample = ", ".join(list(tensors)[:3])

@@ -7,6 +7,8 @@ A tensor's embeddings come from `hear_tune.get_scene_embeddings` and
 from __future__ import annotations
 
 import os
+import time
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,7 +19,7 @@ import numpy.typing as npt
 from tqdm import tqdm
 
 from .audio import AudioError, Samples, read_blocks, to_mono
-from .clips import ClipEmbeddings, Per, embed_clips
+from .clips import PER_CHOICES, ClipEmbeddings, Per, embed_clips
 from .config import SAMPLE_RATE_HZ
 from .files import find_audio, group_files, path_text
 from .model import EmbeddingModel
@@ -40,24 +42,43 @@ def embed_array(
     per
         "track", "window" or "timestamp".
 
+    Returns
+    -------
+    ClipEmbeddings
+        One row per track, window or timestamp.
+
     Raises
     ------
     AudioError
         If the array holds no usable audio.
     """
+    _check_per(per)
     return _embed_clip(model, [to_mono(audio, sample_rate)], per)
 
 
 def embed_file(
     path: str | os.PathLike[str], model: EmbeddingModel, per: Per = "track"
 ) -> ClipEmbeddings:
-    """Embed an audio file of any rate, channel count and length; see `embed_array`.
+    """Embed an audio file of any rate, channel count and length.
+
+    Parameters
+    ----------
+    path
+        Any file that libsndfile reads.
+    model, per
+        As of `embed_array`.
+
+    Returns
+    -------
+    ClipEmbeddings
+        One row per track, window or timestamp.
 
     Raises
     ------
     AudioError
         If the file holds no usable audio.
     """
+    _check_per(per)
     try:
         return _embed_clip(model, read_blocks(path), per)
     except AudioError as error:
@@ -84,9 +105,11 @@ class FolderReport:
     skipped
         Number of files that the output held already.
     failed
-        Reason by path of each file without embedding.
+        Reason by path of each file, or folder, that could not be read.
     silent
         Paths of the embedded files whose every sample is zero.
+    ignored
+        How many files were no audio by their names, by suffix.
     seconds
         Length of the audio embedded now.
     """
@@ -95,11 +118,12 @@ class FolderReport:
     skipped: int = 0
     failed: dict[str, str] = field(default_factory=dict)
     silent: list[str] = field(default_factory=list)
+    ignored: Counter[str] = field(default_factory=Counter)
     seconds: float = 0.0
 
 
 def embed_folder(
-    inputs: Sequence[str | os.PathLike[str]],
+    inputs: str | os.PathLike[str] | Sequence[str | os.PathLike[str]],
     output: str | os.PathLike[str],
     model: EmbeddingModel,
     per: Per = "track",
@@ -109,7 +133,7 @@ def embed_folder(
 
     Work is kept in groups of files beside the output; after an interruption, the same call goes on
     where it stopped and gives the same output. Parquet output that exists is extended by the files
-    that it lacks. A bad file never ends the work.
+    that it lacks, known by their paths. A bad file never ends the work.
 
     Parameters
     ----------
@@ -122,7 +146,7 @@ def embed_folder(
     per
         "track", "window" or "timestamp": rows per file.
     overwrite
-        Replace an existing output instead of extending it.
+        Make the output anew; the old one is replaced when the new one is complete.
 
     Returns
     -------
@@ -136,16 +160,26 @@ def embed_folder(
     StoreError
         If the output belongs to another model or other options, is in use, or cannot be extended.
     """
-    paths = find_audio(inputs)
-    report = FolderReport()
-    with EmbeddingStore(output, _identity(model, per), overwrite) as store:
-        todo = [path for path in paths if path_text(path) not in store.done]
-        report.skipped = len(paths) - len(todo)
-        with tqdm(total=len(paths), initial=report.skipped, unit="file", smoothing=0.1) as bar:
-            for group in group_files(todo):
-                _embed_group(group, model, per, store, report, bar)
+    _check_per(per)
+    found = find_audio(inputs)
+    report = FolderReport(failed=dict(found.unreadable), ignored=found.ignored)
+    with (
+        EmbeddingStore(output, _identity(model, per), overwrite) as store,
+        tqdm(total=len(found.paths), unit="file", smoothing=0.1) as bar,
+    ):
+        progress = _Progress(report, bar)
+        for group in group_files(found.paths):
+            todo = [path for path in group if path_text(path) not in store.done]
+            progress.skip(len(group) - len(todo))
+            if todo:
+                _embed_group(todo, model, per, store, progress)
         store.finish()
     return report
+
+
+def _check_per(per: str) -> None:
+    if per not in PER_CHOICES:
+        raise ValueError(f"per must be one of {', '.join(PER_CHOICES)}, not {per!r}")
 
 
 def _identity(model: EmbeddingModel, per: Per) -> dict[str, object]:
@@ -163,31 +197,44 @@ def _embed_group(
     model: EmbeddingModel,
     per: Per,
     store: EmbeddingStore,
-    report: FolderReport,
-    bar: tqdm[NoReturn],
+    progress: _Progress,
 ) -> None:
-    clips = ((path, _read(path, report, bar)) for path in group)
+    clips = ((path, progress.read(path)) for path in group)
+    failed = progress.report.failed
     with store.new_part() as part:
         for path, embeddings in embed_clips(model, clips, per):
             part.add(path_text(path), embeddings)
-        part.drop(path_text(path) for path in group if os.fspath(path) in report.failed)
+        part.drop(path_text(path) for path in group if os.fspath(path) in failed)
 
 
-def _read(path: Path, report: FolderReport, bar: tqdm[NoReturn]) -> Iterator[Samples]:
-    """Blocks of a file, up to where it goes wrong, and an entry in the report."""
-    length, silent = 0, True
-    try:
-        for block in read_blocks(path):
-            length += len(block)
-            silent = silent and not block.any()
-            yield block
-    except AudioError as error:
-        report.failed[os.fspath(path)] = str(error)
-    else:
-        report.embedded += 1
-        report.seconds += length / SAMPLE_RATE_HZ
-        if silent:
-            report.silent.append(os.fspath(path))
-        rate = report.seconds / bar.format_dict["elapsed"]
-        bar.set_postfix_str(f"{rate:.0f} s of audio/s", refresh=False)
-    bar.update()
+class _Progress:
+    """Reads files and keeps the report and the bar up to date."""
+
+    def __init__(self, report: FolderReport, bar: tqdm[NoReturn]) -> None:
+        self.report = report
+        self._bar = bar
+        self._begin = time.monotonic()
+
+    def skip(self, count: int) -> None:
+        self.report.skipped += count
+        self._bar.initial += count  # time left is of the files that are still to do
+        self._bar.update(count)
+
+    def read(self, path: Path) -> Iterator[Samples]:
+        """Blocks of a file, up to where it goes wrong, and an entry in the report."""
+        report, length, silent = self.report, 0, True
+        try:
+            for block in read_blocks(path):
+                length += len(block)
+                silent = silent and not block.any()
+                yield block
+        except AudioError as error:
+            report.failed[os.fspath(path)] = str(error)
+        else:
+            report.embedded += 1
+            report.seconds += length / SAMPLE_RATE_HZ
+            if silent:
+                report.silent.append(os.fspath(path))
+            rate = report.seconds / max(time.monotonic() - self._begin, 1e-9)
+            self._bar.set_postfix_str(f"{rate:.0f} s of audio/s", refresh=False)
+        self._bar.update()

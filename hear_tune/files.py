@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from .audio import SUFFIXES
@@ -12,32 +14,70 @@ GROUP_FILES = 64
 GROUP_BYTES = 64 << 20
 
 
-def find_audio(inputs: Sequence[str | os.PathLike[str]]) -> list[Path]:
-    """Audio files among the inputs, without duplicates; in folders by name, hidden ones left out.
+@dataclass(frozen=True)
+class FoundAudio:
+    """What a search found.
+
+    Attributes
+    ----------
+    paths
+        Audio files without duplicates; those of a folder by name, hidden ones left out.
+    unreadable
+        Reason by path of each folder that could not be searched.
+    ignored
+        How many other files there were, by suffix.
+    """
+
+    paths: list[Path]
+    unreadable: dict[str, str]
+    ignored: Counter[str]
+
+
+def find_audio(inputs: str | os.PathLike[str] | Sequence[str | os.PathLike[str]]) -> FoundAudio:
+    """Search folders through all levels for names of audio files; a file stands for itself.
+
+    Links to folders are followed, each folder once.
 
     Raises
     ------
     FileNotFoundError
-        If there is none.
+        If there is no audio file at all.
     """
-    found = [path for given in inputs for path in _walk(Path(given))]
-    if not found:
-        looked = ", ".join(os.fspath(given) for given in inputs) or "no inputs"
+    given = [inputs] if isinstance(inputs, str | os.PathLike) else list(inputs)
+    found = FoundAudio([], {}, Counter())
+    for path in map(Path, given):
+        if os.path.isdir(path):
+            _search(path, found)
+        else:
+            found.paths.append(path)
+    if not found.paths and not found.unreadable:
+        looked = ", ".join(os.fspath(path) for path in given) or "no inputs"
         raise FileNotFoundError(
             f"no audio files in {looked} (looked for {', '.join(sorted(SUFFIXES))})"
         )
-    return list(dict.fromkeys(found))
+    found.paths[:] = dict.fromkeys(found.paths)
+    return found
 
 
-def _walk(given: Path) -> Iterator[Path]:
-    if not given.is_dir():
-        yield given
-        return
-    for folder, folders, names in os.walk(given):
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
-        for name in sorted(names):
-            if not name.startswith(".") and Path(name).suffix.lower() in SUFFIXES:
-                yield Path(folder, name)
+def _search(top: Path, found: FoundAudio) -> None:
+    def note(error: OSError) -> None:
+        found.unreadable[str(error.filename)] = f"folder cannot be read ({error.strerror})"
+
+    searched = set()
+    for folder, folders, names in os.walk(top, onerror=note, followlinks=True):
+        searched.add(os.path.realpath(folder))
+        folders[:] = sorted(
+            name
+            for name in folders
+            if not name.startswith(".")
+            and os.path.realpath(os.path.join(folder, name)) not in searched
+        )
+        for name in sorted(name for name in names if not name.startswith(".")):
+            suffix = Path(name).suffix.lower()
+            if suffix in SUFFIXES:
+                found.paths.append(Path(folder, name))
+            else:
+                found.ignored[suffix or "no suffix"] += 1
 
 
 def path_text(path: Path) -> str:
@@ -46,16 +86,12 @@ def path_text(path: Path) -> str:
 
 
 def group_files(paths: Iterable[Path]) -> Iterator[list[Path]]:
-    """Cut a list into groups that depend on nothing but the list from here on.
-
-    What is left after whole groups is cut as it would have been: an interrupted job goes on with
-    the same groups.
-    """
+    """Cut a list into groups of bounded number and size, in order."""
     group: list[Path] = []
     size = 0
     for path in paths:
         group.append(path)
-        size += path.stat().st_size if path.is_file() else 0
+        size += os.path.getsize(path) if os.path.isfile(path) else 0
         if len(group) >= GROUP_FILES or size >= GROUP_BYTES:
             yield group
             group, size = [], 0

@@ -73,6 +73,8 @@ def load_model(
         If an option is wrong, or a variant is given beside a checkpoint.
     """
     if not os.fspath(model_file_path):
+        if sha256 is not None:
+            raise ValueError("sha256 is a checkpoint's hash, and no checkpoint was given")
         encoder = _untrained_encoder(DEFAULT_VARIANT if variant is None else variant)
     elif variant is None:
         encoder = load_checkpoint(model_file_path, sha256)
@@ -165,8 +167,12 @@ def _embed(
 
 
 def _samples(clip: Tensor) -> Samples:
+    if not isinstance(clip, Tensor):
+        raise ValueError(f"a clip must be a tensor, not {type(clip).__name__}: see embed_array")
     if clip.ndim != 1 or len(clip) == 0:
         raise ValueError(f"a clip must be (n_samples,), at least one, not {tuple(clip.shape)}")
+    if not clip.is_floating_point():
+        raise ValueError(f"audio must be floating point in -1..1, not {clip.dtype}")
     samples: Samples = clip.detach().float().cpu().numpy()
     if not np.isfinite(samples).all():
         raise ValueError("audio has NaN or infinite samples")

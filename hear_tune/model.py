@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
+import math
 from collections.abc import Iterable, Iterator, Sequence
 
 import torch
@@ -9,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from .audio import Samples
-from .config import SAMPLE_RATE_HZ, WINDOW_SAMPLES
+from .config import SAMPLE_RATE_HZ, WINDOW_SAMPLES, config_to_dict
 from .framing import TIMESTAMP_STRIDE, Stretch, Window, cut_stretches, cut_windows
 from .network import Encoder
 from .variants import variant_name
@@ -78,15 +81,23 @@ class EmbeddingModel(nn.Module):
         return next(self.parameters()).device
 
     @property
+    def dtype(self) -> torch.dtype:
+        return next(self.parameters()).dtype
+
+    @property
     def identity(self) -> str:
-        """Which model this is: variant and hash of its weights."""
-        weights = f"sha256:{self.encoder.sha256}" if self.encoder.sha256 else "untrained"
-        return f"{variant_name(self.encoder.config)} {weights}"
+        """Which encoder this is: its variant and a SHA-256 of its configuration and weights."""
+        config = self.encoder.config
+        digest = hashlib.sha256(json.dumps(config_to_dict(config)).encode())
+        for name, tensor in sorted(self.encoder.state_dict().items()):
+            digest.update(name.encode() + tensor.cpu().contiguous().numpy().tobytes())
+        return f"{variant_name(config)} sha256:{digest.hexdigest()}"
 
     @torch.no_grad()
     def embed_windows(self, audio: Tensor) -> Tensor:
         """One embedding per window: (batch, samples) -> (batch, scene_embedding_size)."""
-        features = self.encoder.features(audio[:, None], self.layers)
+        self.eval()  # batch statistics would make a clip depend on its batch, and change the model
+        features = self.encoder.features(audio[:, None].to(self.dtype), self.layers)
         return torch.cat([feature.mean(dim=-1) for feature in features.values()], dim=1)
 
     @torch.no_grad()
@@ -97,7 +108,8 @@ class EmbeddingModel(nn.Module):
         averaged over each timestamp's samples, coarser ones interpolated linearly between the
         centres of their frames.
         """
-        features = self.encoder.features(audio[:, None], self.timestamp_layers)
+        self.eval()
+        features = self.encoder.features(audio[:, None].to(self.dtype), self.timestamp_layers)
         frames = audio.shape[-1] // TIMESTAMP_STRIDE
         return torch.cat([_to_frames(f, frames) for f in features.values()], dim=1).mT
 
@@ -139,7 +151,7 @@ def _hop_samples(hop_ms: float | None) -> int:
     if hop_ms is None:
         return WINDOW_SAMPLES
     longest_ms = 1000 * WINDOW_SAMPLES / SAMPLE_RATE_HZ
-    hop = round(hop_ms * SAMPLE_RATE_HZ / 1000)
+    hop = round(hop_ms * SAMPLE_RATE_HZ / 1000) if math.isfinite(hop_ms) else 0
     if not 0 < hop <= WINDOW_SAMPLES:
         raise ValueError(f"hop_ms must be within (0, {longest_ms:.0f}], not {hop_ms}")
     return hop

@@ -80,8 +80,6 @@ class Encoder(nn.Module, ModelHubMixin):
         Its layers, in the order in which they are computed.
     training_record
         How its weights came about: any JSON-ready record; empty for random weights.
-    sha256
-        Hash of the file that its weights were read from, if any.
     """
 
     def __init__(self, config: EncoderConfig) -> None:
@@ -89,7 +87,6 @@ class Encoder(nn.Module, ModelHubMixin):
         self.config = config
         self.layers = encoder_layers(config)
         self.training_record: dict[str, Any] = {}
-        self.sha256: str | None = None
 
     @property
     def embedding_size(self) -> int:

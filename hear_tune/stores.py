@@ -43,7 +43,7 @@ class EmbeddingStore:
         What the embeddings depend on, JSON-ready, with the key "model": rows of another identity
         never enter one output.
     overwrite
-        Remove an existing output and its parts.
+        Make the output anew; the old one stays until the new one is complete.
 
     Raises
     ------
@@ -58,9 +58,11 @@ class EmbeddingStore:
         self._output = Path(output)
         self._identity = dict(identity)
         self._overwrite = overwrite
+        self._join = _joiner(self._output)
         self._parts_folder = self._output.with_name(self._output.name + ".parts")
         self._lock = FileLock(self._parts_folder / "lock")
-        self._join = _joiner(self._output)
+        self._replaces = self._parts_folder / "replaces-output"  # begun with `overwrite`
+        self._joined = self._parts_folder / "joined"  # parts are in the output, and may go
         self.done: set[str] = set()
 
     def __enter__(self) -> EmbeddingStore:
@@ -74,14 +76,17 @@ class EmbeddingStore:
         try:
             self._take_stock()
         except BaseException:
-            self._lock.release()
+            self._close()
             raise
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._lock.release()
-        if self._parts_folder.is_dir() and not self._parts():
+        self._close()
+
+    def _close(self) -> None:
+        if not self._parts():
             shutil.rmtree(self._parts_folder, ignore_errors=True)
+        self._lock.release()
 
     def new_part(self) -> PartWriter:
         """A part to be written next; it counts once its context ends without an error."""
@@ -89,54 +94,56 @@ class EmbeddingStore:
         return PartWriter(self._parts_folder / f"{number:06d}.parquet", self._identity)
 
     def finish(self) -> None:
-        """Join the parts, behind the rows of an existing output, and remove them."""
+        """Join the parts, behind the rows of an output that is extended, and remove them."""
         if not self._parts():
             return
-        joined = self._parts_folder / f"joined{self._output.suffix}"
-        self._join(self._sources(), joined, self._output)
-        for part in self._parts():
-            part.unlink()
+        scratch = self._parts_folder / f"scratch{self._output.suffix}"
+        self._join(self._sources(), scratch, self._output)
+        self._joined.touch()
+        self._remove_parts()
+
+    def _remove_parts(self) -> None:
+        for path in (*self._parts(), self._replaces, self._joined):
+            path.unlink(missing_ok=True)
 
     def _take_stock(self) -> None:
         for leftover in (
             *self._parts_folder.glob("*.partial"),
-            *self._parts_folder.glob("joined*"),
+            *self._parts_folder.glob("scratch*"),
         ):
             leftover.unlink()
+        if self._joined.exists() or (self._overwrite and not self._replaces.exists()):
+            self._remove_parts()
         if self._overwrite:
-            for old in (*self._parts(), self._output):
-                old.unlink(missing_ok=True)
-        if self._output.exists() and not self._extendable and not self._parts():
-            raise StoreError(
-                f"{self._output}: already there, and only Parquet output can be extended; choose "
-                "another name or overwrite it"
-            )
+            self._replaces.touch()
+        self._check_replaceable()
         for source in self._sources():
-            self._check_identity(source)
+            _check_identity(source, self._output, self._identity)
             names = _read_names(source)
             if source != self._output and names <= self.done:
-                source.unlink()  # joined, but not removed in time
+                source.unlink()  # joined, but not marked so in time
             self.done |= names
+
+    def _check_replaceable(self) -> None:
+        if self._extendable or self._replaces.exists() or self._parts():
+            return
+        for path in (self._output, *_side_files(self._output)):
+            if path.exists():
+                raise StoreError(
+                    f"{path}: already there, and only Parquet output can be extended; choose "
+                    "another name or overwrite it"
+                )
 
     @property
     def _extendable(self) -> bool:
-        return self._output.suffix == ".parquet"
+        return self._output.suffix.lower() == ".parquet"
 
     def _parts(self) -> list[Path]:
         return sorted(self._parts_folder.glob("[0-9]*.parquet"))
 
     def _sources(self) -> list[Path]:
-        existing = [self._output] if self._extendable and self._output.exists() else []
-        return existing + self._parts()
-
-    def _check_identity(self, source: Path) -> None:
-        found = _read_identity(source)
-        for key, wanted in self._identity.items():
-            if found.get(key) != wanted:
-                raise StoreError(
-                    f"{self._output}: was begun with {key} {found.get(key)!r}, not {wanted!r}; "
-                    "choose another name or overwrite it"
-                )
+        extended = self._extendable and self._output.exists() and not self._replaces.exists()
+        return [*([self._output] if extended else []), *self._parts()]
 
 
 class PartWriter:
@@ -214,6 +221,20 @@ def _read_identity(source: Path) -> dict[str, Any]:
     return identity
 
 
+def _check_identity(source: Path, output: Path, wanted: Mapping[str, Any]) -> None:
+    found = _read_identity(source)
+    differences = [
+        f"{key} {found.get(key)!r}, not {value!r}"
+        for key, value in wanted.items()
+        if found.get(key) != value
+    ]
+    if differences:
+        raise StoreError(
+            f"{output}: was begun with {'; '.join(differences)}; choose another name or "
+            "overwrite it"
+        )
+
+
 def _read_names(source: Path) -> set[str]:
     names: set[str] = set()
     for batch in _read_rows(source, ["path"]):
@@ -243,17 +264,30 @@ def _joiner(output: Path) -> Callable[[list[Path], Path, Path], None]:
         ".h5": _join_hdf5,
         ".hdf5": _join_hdf5,
     }
-    if output.suffix not in joiners:
+    suffix = output.suffix.lower()
+    if suffix not in joiners:
         raise StoreError(f"{output}: the name must end in one of {', '.join(joiners)}")
-    if joiners[output.suffix] is _join_hdf5 and find_spec("h5py") is None:
+    if joiners[suffix] is _join_hdf5 and find_spec("h5py") is None:
         raise StoreError(f'{output}: HDF5 needs h5py: pip install "hear-tune[hdf5]"')
-    return joiners[output.suffix]
+    return joiners[suffix]
+
+
+def _side_files(output: Path) -> list[Path]:
+    """Files that are written beside an output."""
+    return [output.with_suffix(".csv")] if output.suffix.lower() == ".npy" else []
 
 
 def _join_parquet(sources: list[Path], scratch: Path, output: Path) -> None:
-    with pq.ParquetWriter(scratch, pq.read_schema(sources[-1])) as writer:
+    schema = pq.read_schema(sources[-1])
+    waiting: list[pa.RecordBatch] = []
+    with pq.ParquetWriter(scratch, schema) as writer:
         for batch in _all_rows(sources):
-            writer.write_batch(batch)
+            waiting.append(batch)
+            if sum(b.num_rows for b in waiting) >= _ROWS_PER_WRITE:
+                writer.write_table(pa.Table.from_batches(waiting, schema))
+                waiting = []
+        if waiting:
+            writer.write_table(pa.Table.from_batches(waiting, schema))
     scratch.replace(output)
 
 
@@ -271,7 +305,9 @@ def _join_npy(sources: list[Path], scratch: Path, output: Path) -> None:
             writer.writerows(row.values() for row in batch.select(_INDEX_COLUMNS).to_pylist())
             row += batch.num_rows
     vectors.flush()
-    index.replace(output.with_suffix(".csv"))
+    del vectors  # an open file cannot be replaced on every system
+    (side_file,) = _side_files(output)
+    index.replace(side_file)
     scratch.replace(output)
 
 

@@ -1,3 +1,5 @@
+import os
+
 import numpy as np
 import pytest
 import soundfile
@@ -91,6 +93,8 @@ def bad_files(folder):
     (folder / "text.wav").write_text("I am not a sound")
     (folder / "headless.ogg").write_bytes(b"OggS" + bytes(100))
     (folder / "folder.wav").mkdir()
+    os.mkfifo(folder / "pipe.wav")
+    soundfile.write(folder / "slow.wav", noise(5000), 1)
     return {
         "nan.wav": "NaN or infinite",
         "inf.wav": "NaN or infinite",
@@ -99,7 +103,9 @@ def bad_files(folder):
         "empty.mp3": "empty",
         "text.wav": "cannot decode",
         "headless.ogg": "cannot decode",
-        "folder.wav": "cannot decode",
+        "folder.wav": "not a regular file",
+        "pipe.wav": "not a regular file",
+        "slow.wav": "its sample rate is 1 Hz",
         "missing.wav": "no such file",
     }
 

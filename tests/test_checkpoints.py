@@ -1,15 +1,21 @@
 import argparse
 import collections
+import datetime
+import decimal
+import functools
 import json
 import pathlib
 import pickle
+import re
 import struct
 import sys
 import types
 import zipfile
 
+import numpy as np
 import pytest
 import torch
+from safetensors import safe_open
 from safetensors.torch import save_file
 
 import hear_tune
@@ -36,23 +42,29 @@ def test_a_file_alone_rebuilds_its_encoder(encoder, tmp_path):
     loaded = load_checkpoint(tmp_path / "x.safetensors", sha256=digest)
     assert loaded.config == SMALL
     assert loaded.training_record == encoder.training_record
-    assert loaded.sha256 == digest == sha256_of(tmp_path / "x.safetensors")
+    assert digest == sha256_of(tmp_path / "x.safetensors")
     assert same(encoder, loaded)
     assert not loaded.training
     assert all(parameter.requires_grad for parameter in loaded.parameters())
 
 
-def test_metadata_is_complete(encoder, tmp_path):
-    from safetensors import safe_open
+def read_metadata(path):
+    with safe_open(path, "pt") as file:
+        return json.loads(file.metadata()["hear_tune"])
 
+
+def test_metadata_is_complete(encoder, tmp_path):
     save_checkpoint(encoder, tmp_path / "x.safetensors")
-    with safe_open(tmp_path / "x.safetensors", "pt") as file:
-        metadata = file.metadata()
-    assert json.loads(metadata["config"])["filters"] == 2
+    metadata = read_metadata(tmp_path / "x.safetensors")
+    assert metadata["config"]["filters"] == 2
     assert metadata["variant"] == "custom"
-    assert metadata["sample_rate"] == "22050"
+    assert metadata["sample_rate"] == 22_050
     assert metadata["hear_tune_version"] == hear_tune.__version__
-    assert json.loads(metadata["training"]) == encoder.training_record
+    assert metadata["training"] == encoder.training_record
+
+
+def test_the_same_encoder_makes_the_same_file(encoder, tmp_path):
+    assert len({save_checkpoint(encoder, tmp_path / f"{i}.safetensors") for i in range(5)}) == 1
 
 
 def test_half_precision_weights_load_as_float32(encoder, tmp_path):
@@ -72,8 +84,9 @@ def test_hub_folders(encoder, tmp_path):
 
 def test_wrong_hash_is_refused(encoder, tmp_path):
     save_checkpoint(encoder, tmp_path / "x.safetensors")
-    with pytest.raises(CheckpointError, match=r"x\.safetensors: its sha256 is .* not 00"):
-        load_checkpoint(tmp_path / "x.safetensors", sha256="00")
+    for wrong in ("00", sha256_of(__file__)):
+        with pytest.raises(CheckpointError, match=rf"x\.safetensors: its sha256 is .* not {wrong}"):
+            load_checkpoint(tmp_path / "x.safetensors", sha256=wrong)
 
 
 # --- Files of others ---
@@ -107,12 +120,6 @@ def absent_libraries(monkeypatch):
                 patch.setitem(sys.modules, name, sys.modules.get(name, types.ModuleType(name)))
             patch.setattr(sys.modules[cls.__module__], cls.__qualname__, cls, raising=False)
         yield
-
-
-RENAMED = {
-    "contractive.": lambda level: f"conv{level + 1}.layers.",
-    "tail.": lambda level: f"convDown{level}.layers.",
-}
 
 
 def authors_state(encoder):
@@ -224,22 +231,106 @@ def test_code_of_installed_libraries_is_never_called(vanilla, tmp_path):
     assert not canary.exists()
 
 
-def test_tensor_beyond_its_storage_is_refused(tmp_path):
-    """A forged size must not make torch allocate what the file does not hold."""
-    path = tmp_path / "forged.pt"
-    torch.save({"conv1.layers.0.weight": torch.zeros(12_345)}, path)
-    with zipfile.ZipFile(path) as source:
-        members = {name: source.read(name) for name in source.namelist()}
-    forged = tmp_path / "forged2.pt"
-    with zipfile.ZipFile(forged, "w") as target:
-        for name, data in members.items():
-            size, forged_size = (b"M" + struct.pack("<H", n) for n in (12_345, 65_000))
-            if name.endswith("data.pkl"):
-                assert data.count(size) == 2  # the storage's size, then the tensor's
-                data = forged_size.join(data.rsplit(size, 1))
-            target.writestr(name, data)
+HARMLESS = [
+    np.float64(0.5),
+    np.arange(5),
+    np.random.default_rng(0),
+    b"bytes",
+    bytearray(b"bytes"),
+    {1, 2},
+    frozenset({1}),
+    complex(1, 2),
+    datetime.datetime(2022, 12, 4),
+    decimal.Decimal(1),
+    functools.partial(print, 1),
+    re.compile("x"),
+    collections.defaultdict(list, a=[1]),
+    {(1, 2): 3, "a": {"b": None}},
+    {"self": [10**40, -5, 2.5, True, False, None, "ä", ""]},
+    torch.float32,
+    torch.Size([1, 2]),
+    torch.nn.Linear(2, 2),
+    slice(1, 2),
+]
+
+
+@pytest.mark.parametrize("value", HARMLESS, ids=lambda value: type(value).__name__)
+@pytest.mark.parametrize("zipped", [True, False])
+def test_any_harmless_value_beside_the_tensors(vanilla, tmp_path, value, zipped):
+    content = lightning_checkpoint(vanilla, hyper_parameters={"value": value}, callbacks=value)
+    torch.save(content, tmp_path / "x.ckpt", _use_new_zipfile_serialization=zipped)
+    assert same(vanilla, load_checkpoint(tmp_path / "x.ckpt"))
+
+
+def rezipped(source, target, change, compress=zipfile.ZIP_STORED):
+    """A copy of a checkpoint with some of its entries changed."""
+    with zipfile.ZipFile(source) as old, zipfile.ZipFile(target, "w", compress) as new:
+        for name in old.namelist():
+            new.writestr(name, change(name, old.read(name)))
+    return target
+
+
+@pytest.mark.parametrize("size", [12_346, 65_000])
+def test_tensor_beyond_its_storage_is_refused(tmp_path, size):
+    """A forged size must not reach outside what the file holds."""
+    torch.save({"conv1.layers.0.weight": torch.zeros(12_345)}, tmp_path / "x.pt")
+
+    def forge(name, data):
+        if not name.endswith("data.pkl"):
+            return data
+        honest, forged = (b"M" + struct.pack("<H", n) for n in (12_345, size))
+        assert data.count(honest) == 2  # the storage's size, then the tensor's
+        return forged.join(data.rsplit(honest, 1))
+
     with pytest.raises(CheckpointError, match="reaches outside its data"):
+        load_checkpoint(rezipped(tmp_path / "x.pt", tmp_path / "forged.pt", forge))
+
+
+def test_torchscript_is_refused(tmp_path):
+    torch.jit.save(torch.jit.script(torch.nn.Linear(2, 2)), tmp_path / "x.ckpt")
+    with pytest.raises(CheckpointError, match="TorchScript"):
+        load_checkpoint(tmp_path / "x.ckpt")
+
+
+BOMBS = {
+    "a memo index of billions": b"\x80\x02}r\x00\x00\x00\xff.",
+    "a key that takes forever to hash": b"\x80\x02}(" + b")" + b"2\x86" * 200 + b"K\x01u.",
+    "torch's own class, changed": b"\x80\x02}ctorch\nUntypedStorage\n}(X\x06\0\0\0nbytesNub0.",
+    "a raw pointer as allocator": b"\x80\x04}ctorch\nUntypedStorage\n)}(X\x09\0\0\0allocator"
+    b"\x8a\x08AAAAAAAAu\x920.",
+    "an empty stack": b"\x80\x02.",
+    "a mark that is not there": b"\x80\x02t.",
+    "an unknown memo": b"\x80\x02h\x05.",
+}
+
+
+@pytest.mark.parametrize("bomb", BOMBS)
+def test_programs_that_only_harm(tmp_path, bomb):
+    torch.save({}, tmp_path / "x.pt")
+    nbytes = torch.UntypedStorage.nbytes
+    forged = rezipped(
+        tmp_path / "x.pt",
+        tmp_path / "bomb.pt",
+        lambda name, data: BOMBS[bomb] if name.endswith("data.pkl") else data,
+    )
+    with pytest.raises(CheckpointError, match=r"bomb\.pt: .*pickle"):
         load_checkpoint(forged)
+    assert torch.UntypedStorage.nbytes is nbytes
+
+
+def test_compressed_entries_are_refused(vanilla, tmp_path):
+    torch.save(lightning_checkpoint(vanilla), tmp_path / "x.ckpt")
+    deflated = rezipped(
+        tmp_path / "x.ckpt", tmp_path / "y.ckpt", lambda _, data: data, zipfile.ZIP_DEFLATED
+    )
+    with pytest.raises(CheckpointError, match="compressed"):
+        load_checkpoint(deflated)
+
+
+def test_old_batch_norms_without_a_counter(vanilla, tmp_path):
+    state = {n: t for n, t in authors_state(vanilla).items() if "num_batches" not in n}
+    torch.save(state, tmp_path / "x.pt")
+    assert same(vanilla, load_checkpoint(tmp_path / "x.pt"))
 
 
 def truncated(source, target, share):
@@ -285,14 +376,12 @@ def test_tensors_of_another_model(tmp_path):
         load_checkpoint(tmp_path / "x.pt")
 
 
-def rewritten(encoder, path, change_tensors=lambda t: t, **metadata):
-    from safetensors import safe_open
-
+def rewritten(encoder, path, change_tensors=lambda t: t, **changes):
     save_checkpoint(encoder, path)
+    metadata = json.dumps({**read_metadata(path), **changes})
     with safe_open(path, "pt") as file:
-        kept = file.metadata()
         tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    save_file(change_tensors(tensors), path, {**kept, **metadata})
+    save_file(change_tensors(tensors), path, {"hear_tune": metadata})
     return path
 
 
@@ -314,6 +403,8 @@ def replaced(name, tensor):
         ),
         (replaced("tail.9.conv.bias", torch.zeros(9)), r"unknown tensor tail\.9"),
         (replaced("tail.3.conv.bias", torch.full((8,), torch.nan)), "NaN or infinite weights"),
+        (replaced("tail.3.conv.bias", torch.zeros(8, dtype=torch.int32)), r"is torch\.int32"),
+        (replaced("tail.3.conv.bias", torch.zeros(8, dtype=torch.cfloat)), r"is torch\.complex64"),
     ],
 )
 def test_tensors_that_do_not_fit(encoder, tmp_path, change, message):
@@ -323,21 +414,33 @@ def test_tensors_that_do_not_fit(encoder, tmp_path, change, message):
 
 
 @pytest.mark.parametrize(
-    ("metadata", "message"),
+    ("changes", "message"),
     [
-        ({"config": "{"}, "not JSON"),
-        ({"config": "[]"}, "not an object"),
-        ({"config": '{"architecture": "wavenet"}'}, "unknown architecture 'wavenet'"),
-        ({"config": '{"architecture": "tune", "filtres": 3}'}, "filtres"),
-        ({"config": '{"architecture": "tune", "filters": 3}'}, "do not fit"),
-        ({"config": '{"architecture": "tune", "filters": 1000000000}'}, "too wide"),
-        ({"sample_rate": "16000"}, "audio at 16000 Hz"),
+        ({"config": []}, "metadata are damaged"),
+        ({"training": None}, "metadata are damaged"),
+        ({"config": {"architecture": "wavenet"}}, "unknown architecture 'wavenet'"),
+        ({"config": {"architecture": "tune", "filtres": 3}}, "filtres"),
+        ({"config": {"architecture": "tune", "filters": 3}}, "do not fit"),
+        ({"config": {"architecture": "tune", "filters": 1_000_000_000}}, "too wide"),
+        ({"sample_rate": 16_000}, "audio at 16000 Hz"),
     ],
 )
-def test_metadata_that_makes_no_sense(encoder, tmp_path, metadata, message):
-    path = rewritten(encoder, tmp_path / "x.safetensors", **metadata)
+def test_metadata_that_makes_no_sense(encoder, tmp_path, changes, message):
+    path = rewritten(encoder, tmp_path / "x.safetensors", **changes)
     with pytest.raises(CheckpointError, match=message):
         load_checkpoint(path)
+
+
+@pytest.mark.parametrize("text", ["{", "[" * 100_000, "9" * 5000, "null", ""], ids=len)
+def test_metadata_that_are_no_json(encoder, tmp_path, text):
+    save_file(encoder.state_dict(), tmp_path / "x.safetensors", {"hear_tune": text})
+    with pytest.raises(CheckpointError, match="metadata are damaged"):
+        load_checkpoint(tmp_path / "x.safetensors")
+
+
+def test_safetensors_of_others_need_no_metadata(vanilla, tmp_path):
+    save_file(authors_state(vanilla), tmp_path / "x.safetensors")
+    assert same(vanilla, load_checkpoint(tmp_path / "x.safetensors"))
 
 
 def test_an_interrupted_write_leaves_the_old_file(encoder, tmp_path, monkeypatch):

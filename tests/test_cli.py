@@ -64,6 +64,13 @@ def test_untrained_weights_are_announced(music, tmp_path):
         (["embed", "x", "-o", "x.parquet", "--layers", "tail.77"], "unknown layer 'tail.77'"),
         (["embed", "x", "-o", "x.parquet", "--hop-ms", "-1"], "hop_ms must be within"),
         (["embed", "x", "-o", "x.parquet", "--device", "gpu"], "device"),
+        (["embed", "x", "-o", "x.parquet", "--device", "meta"], "device 'meta' cannot be used"),
+        (["embed", "x", "-o", "x.parquet", "--sha256", "00"], "no checkpoint was given"),
+        (
+            ["embed", "x", "-o", "x.parquet", "--per", "timestamp", "--hop-ms", "9"],
+            "between windows",
+        ),
+        (["convert", "no.ckpt", "-o", "thesis.txt"], "must end in .safetensors"),
         (["variants", "tune-tail5"], "did you mean tune-tail"),
         (["variants", "--figure", "x.svg"], "needs the name"),
         (["convert", "no.ckpt", "-o", "x.safetensors"], "no.ckpt: no such checkpoint"),

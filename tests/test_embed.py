@@ -1,5 +1,6 @@
 """Embedding arrays, files and folders; interruptions and bad files."""
 
+import copy
 import os
 import signal
 import subprocess
@@ -79,7 +80,7 @@ def test_a_folder(small_model, music, tmp_path):
     np.testing.assert_allclose(
         rows["end"][:3], [70_000 / RATE, 30_000 / RATE, 60_000 / 44_100], 1e-4
     )
-    assert set(rows["model"]) == {"custom untrained"}
+    assert set(rows["model"]) == {small_model.identity}
     for name, row in zip(names, rows["embedding"], strict=True):
         alone = hear_tune.embed_file(music / name, small_model).vectors[0]
         np.testing.assert_allclose(row, alone, rtol=1e-4, atol=1e-6)
@@ -128,8 +129,15 @@ def test_other_outputs_are_not_overwritten_unasked(small_model, music, tmp_path)
 def test_one_output_never_mixes_models_or_options(small_model, music, tmp_path):
     out = tmp_path / "out.parquet"
     hear_tune.embed_folder([music], out, small_model)
-    with pytest.raises(StoreError, match="begun with per 'track', not 'window'"):
+    with pytest.raises(StoreError, match=r"begun with .*per 'track', not 'window'"):
         hear_tune.embed_folder([music], out, small_model, "window")
+    changed = copy.deepcopy(small_model)
+    changed.encoder.tail["3"].conv.bias.data += 1
+    with pytest.raises(StoreError, match="begun with model 'custom sha256:"):
+        hear_tune.embed_folder([music], out, changed)
+    dense = hear_tune.EmbeddingModel(small_model.encoder, hop_ms=500)
+    with pytest.raises(StoreError, match="begun with hop_samples"):
+        hear_tune.embed_folder([music], out, dense)
     other = hear_tune.EmbeddingModel(small_model.encoder, layers="tail.1")
     with pytest.raises(StoreError, match=r"begun with layers \['tail.3'\], not \['tail.1'\]"):
         hear_tune.embed_folder([music], out, other)
@@ -202,10 +210,76 @@ def test_only_bad_files_leave_no_output(small_model, tmp_path):
     assert not (tmp_path / "out.parquet.parts").exists()
 
 
-def test_symlink_loops_and_hidden_files(music):
+def test_links_loops_and_hidden_files(music, tmp_path):
     (music / "loop").symlink_to(music)
+    (tmp_path / "elsewhere").mkdir()
+    soundfile.write(tmp_path / "elsewhere" / "e.wav", noise(500), RATE)
+    (music / "linked").symlink_to(tmp_path / "elsewhere")
     (music / "._a.wav").write_bytes(b"resource fork")
-    assert len(files.find_audio([music, music / "a.wav"])) == 4
+    found = files.find_audio([music, music / "a.wav"])
+    names = [path.name for path in found.paths]
+    assert sorted(names) == ["a.wav", "b.flac", "c.ogg", "d.mp3", "e.wav"]
+    assert found.ignored == {".txt": 1}
+    assert files.find_audio(str(music)).paths == found.paths
+
+
+def test_a_wrong_per_is_refused(small_model, music, tmp_path):
+    for call in (
+        lambda: hear_tune.embed_folder(music, tmp_path / "out.parquet", small_model, "windows"),
+        lambda: hear_tune.embed_file(music / "a.wav", small_model, "windows"),
+        lambda: hear_tune.embed_array(noise(500), RATE, small_model, "windows"),
+    ):
+        with pytest.raises(ValueError, match="per must be one of track, window, timestamp"):
+            call()
+
+
+def test_overwriting_keeps_the_old_output_until_the_new_one_is_there(
+    small_model, music, tmp_path, monkeypatch
+):
+    out = tmp_path / "out.parquet"
+    hear_tune.embed_folder(music, out, small_model)
+    before = out.read_bytes()
+    (tmp_path / "bad.wav").write_text("no sound")
+    hear_tune.embed_folder(tmp_path / "bad.wav", out, small_model, overwrite=True)
+    assert out.read_bytes() == before
+    monkeypatch.setattr(files, "GROUP_FILES", 2)
+    read = embed.read_blocks
+
+    def interrupted(path):
+        if path.name == "d.mp3":
+            raise KeyboardInterrupt
+        return read(path)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(embed, "read_blocks", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            hear_tune.embed_folder(music, out, small_model, "window", overwrite=True)
+    assert out.read_bytes() == before
+    report = hear_tune.embed_folder(music, out, small_model, "window", overwrite=True)
+    assert (report.embedded, report.skipped) == (2, 2)
+    assert len(table(out)["path"]) == 5
+
+
+def test_a_csv_of_others_is_not_overwritten(small_model, music, tmp_path):
+    (tmp_path / "tracks.csv").write_text("precious")
+    with pytest.raises(StoreError, match=r"tracks\.csv: already there"):
+        hear_tune.embed_folder(music, tmp_path / "tracks.npy", small_model)
+    assert (tmp_path / "tracks.csv").read_text() == "precious"
+
+
+def test_rows_of_a_file_that_goes_bad_late_are_taken_back(small_model, tmp_path, monkeypatch):
+    monkeypatch.setattr("hear_tune.stores._ROWS_PER_WRITE", 100)
+    soundfile.write(tmp_path / "whole.wav", noise(3_000_000), RATE)
+    soundfile.write(tmp_path / "bad.wav", noise(3_000_000), RATE, subtype="FLOAT")
+    data = bytearray((tmp_path / "bad.wav").read_bytes())
+    position = len(data) - 40_000
+    data[position - position % 4 : position - position % 4 + 4] = np.float32(np.nan).tobytes()
+    (tmp_path / "bad.wav").write_bytes(data)
+    inputs = [tmp_path / "bad.wav", tmp_path / "whole.wav"]
+    report = hear_tune.embed_folder(inputs, tmp_path / "o.parquet", small_model, "timestamp")
+    assert list(report.failed) == [str(tmp_path / "bad.wav")]
+    assert set(table(tmp_path / "o.parquet")["path"]) == {str(tmp_path / "whole.wav")}
+    assert report.seconds == pytest.approx(3_000_000 / RATE)
 
 
 # --- Interruptions ---
@@ -245,13 +319,6 @@ def test_interrupted_and_resumed_equals_uninterrupted(
     assert pq.read_table(out).equals(pq.read_table(tmp_path / "whole.parquet"))
 
 
-def run(*arguments, **options):
-    command = [sys.executable, "-m", "hear_tune", *map(str, arguments)]
-    return subprocess.Popen(
-        command, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True, **options
-    )
-
-
 def test_killed_at_any_moment(library, tmp_path):
     """kill -9 loses the group under way, no more, and the result is the same."""
     arguments = ["embed", library, "--variant", "tune-vanilla-small", "--per", "window", "-o"]
@@ -266,7 +333,7 @@ def test_killed_at_any_moment(library, tmp_path):
 
     assert start(tmp_path / "whole.parquet").wait() == 0
     out, parts = tmp_path / "out.parquet", tmp_path / "out.parquet.parts"
-    for finished in (2, 7):
+    for finished in (2, 6):
         process = start(out)
         while process.poll() is None and len(list(parts.glob("0*.parquet"))) < finished:
             time.sleep(0.005)

@@ -190,7 +190,7 @@ def test_hop_option(model):
     starts = [window.start for window in dense.windows([clip[0].numpy()])]
     assert starts == [0, 22_050, 44_100, 66_150, 88_200, 110_250, 132_300, 200_000 - WINDOW_SAMPLES]
     assert hear_tune.get_scene_embeddings(clip, dense).shape == (1, 512)
-    for wrong in (0, -5, 2700):
+    for wrong in (0, -5, 2700, float("inf"), float("nan")):
         with pytest.raises(ValueError, match="hop_ms"):
             hear_tune.EmbeddingModel(model.encoder, hop_ms=wrong)
 
@@ -214,6 +214,10 @@ def test_wrong_audio_is_refused(model):
         hear_tune.get_timestamp_embeddings([torch.zeros(5)], model)
     with pytest.raises(ValueError, match="NaN"):
         hear_tune.get_scene_embeddings(torch.full((1, 500), torch.nan), model)
+    with pytest.raises(ValueError, match="floating point"):
+        hear_tune.get_scene_embeddings(torch.zeros(1, 500, dtype=torch.int16), model)
+    with pytest.raises(ValueError, match="must be a tensor"):
+        hear_tune.get_scene_embeddings(np.zeros((1, 500), np.float32), model)
 
 
 def test_untrained_weights_are_fixed_and_announced_once():
@@ -229,13 +233,46 @@ def test_untrained_weights_are_fixed_and_announced_once():
         assert torch.equal(a, b)
 
 
+def test_untrained_weights_are_the_same_whatever_was_drawn_before():
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        torch.manual_seed(123)
+        first = hear_tune.load_model()
+        torch.manual_seed(456)
+        second = hear_tune.load_model()
+    assert first.identity == second.identity
+
+
+def test_training_mode_never_touches_embeddings(small_model):
+    clip = audio(2, 70_000)
+    expected = hear_tune.get_scene_embeddings(clip, small_model)
+    identity = small_model.identity
+    small_model.train()
+    torch.testing.assert_close(hear_tune.get_scene_embeddings(clip, small_model), expected)
+    assert small_model.identity == identity
+
+
+def test_the_last_window_weighs_what_it_adds(model):
+    clip = audio(1, WINDOW_SAMPLES + 10_000)
+    with torch.no_grad():
+        windows = model.encoder(torch.stack([clip[:, :WINDOW_SAMPLES], clip[:, 10_000:]]))
+    share = 10_000 / WINDOW_SAMPLES
+    expected = (windows[0] + share * windows[1]) / (1 + share)
+    torch.testing.assert_close(hear_tune.get_scene_embeddings(clip, model)[0], expected)
+
+
 def test_load_model_from_a_checkpoint(model, tmp_path):
     path = tmp_path / "weights.safetensors"
     digest = hear_tune.save_checkpoint(model.encoder, path)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         loaded = hear_tune.load_model(str(path), sha256=digest, layers="tail.5")
-    assert loaded.identity == f"tune+ sha256:{digest}"
+    assert loaded.identity == model.identity
+    assert loaded.identity.startswith("tune+ sha256:")
     assert loaded.scene_embedding_size == 352
     with pytest.raises(ValueError, match="checkpoint or a variant"):
         hear_tune.load_model(path, variant="clmr")
+    with pytest.raises(ValueError, match="no checkpoint was given"):
+        hear_tune.load_model(sha256=digest)
+    with pytest.raises(hear_tune.CheckpointError, match="its sha256 is"):
+        hear_tune.load_model(path, sha256=digest[::-1])

@@ -40,18 +40,15 @@ def workplace(tmp_path, music, monkeypatch):
     return tmp_path
 
 
-@pytest.mark.parametrize("command", [c for c in commands() if not c.startswith(RUN_BY_CI)])
-@pytest.mark.usefixtures("workplace")
-def test_command(command):
-    program, *arguments = shlex.split(command)
-    assert program == "hear-tune"
-    subprocess.run([program, *arguments], check=True)
-
-
 @pytest.mark.usefixtures("workplace")
 @pytest.mark.filterwarnings("ignore::hear_tune.UntrainedWarning")
-def test_python():
-    subprocess.run(["hear-tune", "embed", "MUSIC", "-o", "music.parquet"], check=True)
+def test_everything_in_order():
+    """A reader who types all of it, from top to bottom, in one folder."""
+    for command in commands():
+        if not command.startswith(RUN_BY_CI):
+            program, *arguments = shlex.split(command)
+            assert program == "hear-tune"
+            subprocess.run([program, *arguments], check=True)
     namespace = {}
     for code in blocks("python"):
         exec(compile(code, "README.md", "exec"), namespace)

@@ -155,7 +155,8 @@ def build_store(
         If the store is in use or damaged.
     """
     folder = Path(folder)
-    paths = find_audio(inputs)
+    found = find_audio(inputs)
+    paths = found.paths
     folder.mkdir(parents=True, exist_ok=True)
     lock = FileLock(folder / "lock")
     try:
@@ -170,7 +171,7 @@ def build_store(
         todo = [path for path in paths if path_text(path) not in held]
         first = 1 + max((int(index.stem) for index in indices), default=-1)
         jobs = {folder / f"{first + i:06d}": g for i, g in enumerate(group_files(todo))}
-        failed: dict[str, str] = {}
+        failed = dict(found.unreadable)
         context = multiprocessing.get_context("spawn")
         with (
             tqdm(total=len(paths), initial=len(paths) - len(todo), unit="file") as bar,

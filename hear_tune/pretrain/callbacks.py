@@ -200,7 +200,7 @@ class OnlineProbe(Callback):
         self.enabled = folder is not None
         if folder is None:
             return
-        paths = find_audio([folder])
+        paths = find_audio(folder).paths
         paths = paths[:: -(-len(paths) // max_clips)]
         labels = [path.relative_to(folder).parts[0] for path in paths]
         counts = {label: labels.count(label) for label in labels}

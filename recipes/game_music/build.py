@@ -157,7 +157,9 @@ def find_tracks(package: Package, root: Path) -> Iterator[tuple[str, Path]]:
                     if package.is_music(f"/{entry.filename}", entry.file_size):
                         target = path.with_name(path.name + ".unpacked")
                         yield f"{name}!/{entry.filename}", Path(archive.extract(entry, target))
-        elif package.is_music(f"/{name}", path.stat().st_size):
+        elif not path.suffix and path.open("rb").read(4) == b"OggS":  # some games name no format
+            path = path.rename(path.with_name(path.name + ".ogg"))
+        if package.is_music(f"/{path.relative_to(root).as_posix()}", path.stat().st_size):
             yield name, path
 
 
