@@ -200,6 +200,8 @@ class OnlineProbe(Callback):
         self.enabled = folder is not None
         if folder is None:
             return
+        if not Path(folder).is_dir():
+            raise FileNotFoundError(f"{folder}: no such folder of labelled clips")
         paths = find_audio(folder).paths
         paths = paths[:: -(-len(paths) // max_clips)]
         labels = [path.relative_to(folder).parts[0] for path in paths]

@@ -1,0 +1,113 @@
+import json
+
+import numpy as np
+import pytest
+import soundfile
+from conftest import noise, tone
+
+from hear_tune import files
+from hear_tune.cli import main
+from hear_tune.pretrain.audio_store import AudioStore, AudioStoreError, build_store, to_pcm
+
+RATE = 22_050
+
+
+def test_a_store_holds_what_was_decoded(music, tmp_path):
+    assert build_store([music], tmp_path / "store", workers=2) == {}
+    store = AudioStore(tmp_path / "store")
+    assert [track.path for track in store.tracks] == [
+        str(music / name) for name in ("a.wav", "b.flac", "deeper/c.ogg", "deeper/d.mp3")
+    ]
+    samples, _ = soundfile.read(music / "a.wav", dtype="int16")
+    track = store.tracks[0]
+    assert track.samples == 70_000
+    np.testing.assert_array_equal(store.crop(track, 0, track.samples), samples)
+    np.testing.assert_array_equal(store.crop(track, 123, 1000), samples[123:1123])
+    assert len(store.crop(track, 69_990, 1000)) == 10
+    assert store.tracks[2].samples == pytest.approx(30_000, abs=1)
+    assert store.verify() == []
+
+
+def test_full_scale_is_clipped_not_wrapped():
+    floats = np.array([-1.5, -1, -0.5, 0, 0.5, 1, 1.5], np.float32)
+    pcm = [-32_768, -32_768, -16_384, 0, 16_384, 32_767, 32_767]
+    assert to_pcm(floats).tolist() == pcm
+
+
+def test_new_files_are_added_and_old_ones_left(music, tmp_path):
+    store = tmp_path / "store"
+    build_store([music], store, workers=1)
+    before = {path: path.stat().st_mtime_ns for path in store.glob("0*")}
+    soundfile.write(music / "new.wav", noise(500), RATE)
+    build_store([music], store, workers=1)
+    assert len(AudioStore(store).tracks) == 5
+    assert all(path.stat().st_mtime_ns == time for path, time in before.items())
+
+
+def test_an_interrupted_build_goes_on(music, tmp_path, monkeypatch):
+    monkeypatch.setattr(files, "GROUP_FILES", 1)
+    store = tmp_path / "store"
+    build_store([music], store, workers=1)
+    whole = {path.name: path.read_bytes() for path in store.glob("0*")}
+    (store / "000002.json").unlink()  # killed before the third shard was complete
+    (store / "000003.json").rename(store / "000003.json.partial")
+    build_store([music], store, workers=1)
+    tracks = AudioStore(store).tracks
+    assert sorted(track.path for track in tracks) == sorted(
+        entry["path"]
+        for name in whole
+        if name.endswith("json")
+        for entry in json.loads(whole[name])["tracks"]
+    )
+    assert AudioStore(store).verify() == []
+
+
+def test_bad_files_are_named(music, tmp_path):
+    (music / "bad.wav").write_text("no sound")
+    failed = build_store([music], tmp_path / "store", workers=1)
+    assert list(failed) == [str(music / "bad.wav")]
+    assert len(AudioStore(tmp_path / "store").tracks) == 4
+
+
+def test_damage_is_found(music, tmp_path):
+    store = tmp_path / "store"
+    build_store([music], store, workers=1)
+    data = store / "000000.pcm"
+    content = bytearray(data.read_bytes())
+    content[150_000] ^= 1
+    data.write_bytes(content)
+    assert [track.path for track in AudioStore(store).verify()] == [str(music / "b.flac")]
+    data.write_bytes(content[:-2])
+    with pytest.raises(AudioStoreError, match=r"000000\.pcm: .* bytes where its index says"):
+        AudioStore(store)
+    (store / "000000.json").write_text("{")
+    with pytest.raises(AudioStoreError, match=r"000000\.json: damaged"):
+        AudioStore(store)
+    with pytest.raises(AudioStoreError, match="no audio store"):
+        AudioStore(tmp_path)
+
+
+def test_the_command(music, tmp_path, capsys):
+    assert main(["store", str(music), "-o", str(tmp_path / "s"), "--verify"]) == 0
+    assert "4 tracks, 0.00 h" in capsys.readouterr().out
+    (music / "bad.wav").write_text("no sound")
+    assert main(["store", str(music), "-o", str(tmp_path / "s")]) == 1
+    assert "bad.wav: libsndfile cannot decode it" in capsys.readouterr().err
+    assert main(["store", "-o", str(tmp_path / "nothing")]) == 2
+
+
+def test_listening_to_augmentations(tmp_path, capsys):
+    soundfile.write(tmp_path / "x.wav", tone(440, 66_150), RATE)
+    out = tmp_path / "views"
+    arguments = ["augment", str(tmp_path / "x.wav"), "-o", str(out), "--views", "2"]
+    assert main([*arguments, "--seconds", "1"]) == 0
+    sounds = sorted(out.glob("*.wav"))
+    assert len(sounds) == 1 + 2 + 7
+    assert {soundfile.info(sound).frames for sound in sounds} == {RATE}
+    original, _ = soundfile.read(sounds[0])
+    np.testing.assert_allclose(original, tone(440, RATE), atol=1e-4)
+    flipped, _ = soundfile.read(out / "03 PolarityInversion alone (p = 0.8).wav")
+    np.testing.assert_allclose(flipped, -original, atol=1e-6)
+    assert (out / "spectrograms.png").read_bytes().startswith(b"\x89PNG")
+    assert main(["augment", str(tmp_path / "no.wav"), "-o", str(out)]) == 2
+    assert "no.wav: no such file" in capsys.readouterr().err

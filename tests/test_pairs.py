@@ -1,0 +1,135 @@
+import numpy as np
+import pytest
+import soundfile
+import torch
+
+from hear_tune.config import SAMPLE_RATE_HZ
+from hear_tune.pretrain.audio_store import AudioStore, build_store
+from hear_tune.pretrain.pairs import PairDataset, PairLoader, to_float
+
+CROP = 2_000
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory):
+    """Ten tracks; every sample of track n is n, but for a ramp that tells its place."""
+    folder = tmp_path_factory.mktemp("tracks")
+    for number in range(10):
+        length = 700 if number == 9 else 1_500 if number == 8 else 9_000 + number
+        pcm = (np.arange(length) + 1).astype(np.int16)
+        pcm[0::2] = number
+        soundfile.write(folder / f"{number}.wav", pcm, SAMPLE_RATE_HZ)
+    build_store([folder], folder / "store", workers=1)
+    return AudioStore(folder / "store")
+
+
+def tracks_of(crops):
+    """Number of the track that each crop is from."""
+    return [int(crop[0] if crop[0] == crop[2] else crop[1]) for crop in crops]
+
+
+def places_of(crops):
+    """First sample of each crop within its track."""
+    return [int(crop[1]) - 2 if crop[0] == crop[2] else int(crop[0]) - 1 for crop in crops]
+
+
+def batches(store, count=1, size=3, seed=0, **options):
+    dataset = PairDataset([store], CROP, seed)
+    loader = PairLoader(dataset, size, count * size, **options)
+    return [batch for _ in range(3) for batch in loader]
+
+
+def test_both_crops_are_of_one_track(store):
+    dataset = PairDataset([store], CROP, seed=0)
+    for number in range(100):
+        pair = dataset[number]
+        assert pair.dtype == torch.int16
+        assert pair.shape == (2, CROP)
+        first, second = tracks_of(pair)
+        assert first == second
+
+
+def test_short_tracks_are_repeated_or_left_out_and_never_replaced(store):
+    dataset = PairDataset([store], CROP, seed=0)
+    assert len(dataset) == 9
+    assert dataset.left_out == 1
+    for number in range(18):
+        pair = dataset[number]
+        if tracks_of(pair)[0] == 8:
+            np.testing.assert_array_equal(pair[0, 1_500:], pair[0, :500])
+    assert len(PairDataset([store], CROP, 0, shortest_samples=1)) == 10
+    with pytest.raises(ValueError, match="none of 10 tracks has 99999 samples"):
+        PairDataset([store], CROP, 0, shortest_samples=99_999)
+
+
+def test_every_pass_takes_every_track_once_in_another_order(store):
+    dataset = PairDataset([store], CROP, seed=3)
+    passes = [[tracks_of(dataset[9 * i + j])[0] for j in range(9)] for i in range(4)]
+    assert all(sorted(tracks) == list(range(9)) for tracks in passes)
+    assert len({tuple(tracks) for tracks in passes}) == 4
+
+
+def test_crops_come_from_everywhere_in_the_track(store):
+    dataset = PairDataset([store], CROP, seed=1)
+    pairs = [dataset[number] for number in range(900)]
+    places = np.array([places_of(pair) for pair in pairs if tracks_of(pair)[0] == 0])
+    assert places.min() < 300
+    assert places.max() > 6_700
+    assert abs(np.corrcoef(places.T)[0, 1]) < 0.3
+
+
+def test_distance_of_positives(store):
+    dataset = PairDataset([store], CROP, 1, max_distance_samples=50)
+    places = [places_of(dataset[number]) for number in range(200)]
+    distances = np.abs(np.diff(places, axis=1))
+    assert distances.max() <= 50
+    assert distances.max() > 30
+
+
+def test_a_seed_reproduces_everything(store):
+    first, second = batches(store, 4, seed=5), batches(store, 4, seed=5)
+    other = batches(store, 4, seed=6)
+    assert all(torch.equal(a, b) for a, b in zip(first, second, strict=True))
+    assert not any(torch.equal(a, b) for a, b in zip(first, other, strict=True))
+
+
+def test_workers_change_nothing(store):
+    alone, helped = batches(store, 4), batches(store, 4, workers=2)
+    assert all(torch.equal(a, b) for a, b in zip(alone, helped, strict=True))
+
+
+def test_ranks_share_nothing_and_together_are_one_process(store):
+    size, world = 2, 2
+    ranks = [batches(store, 4, size, rank=rank, world_size=world) for rank in range(world)]
+    together = batches(store, 4, size * world)[: len(ranks[0])]
+    for first, second, joined in zip(*ranks, together, strict=False):
+        assert torch.equal(torch.cat([first, second]), joined)
+
+
+def test_no_batch_holds_a_track_twice(store):
+    for batch in batches(store, count=20, size=4):
+        tracks = tracks_of(batch[:, 0])
+        assert len(set(tracks)) == len(tracks)
+
+
+@pytest.mark.parametrize("stop", [1, 4, 5, 7])
+def test_going_on_from_a_checkpoint(store, stop):
+    expected = batches(store, 5)
+    loader = PairLoader(PairDataset([store], CROP, 0), 3, 15)
+    stream = (batch for _ in range(3) for batch in loader)
+    for _ in range(stop):
+        next(stream)
+    resumed = PairLoader(PairDataset([store], CROP, 0), 3, 15)
+    resumed.load_state_dict(loader.state_dict())
+    rest = [batch for _ in range(3) for batch in resumed][: len(expected) - stop]
+    assert all(torch.equal(a, b) for a, b in zip(rest, expected[stop:], strict=True))
+
+
+def test_a_batch_larger_than_the_data_is_refused(store):
+    with pytest.raises(ValueError, match="a batch of 10 pairs needs as many tracks"):
+        PairLoader(PairDataset([store], CROP, 0), 5, 10, world_size=2)
+
+
+def test_pcm_as_float():
+    crops = torch.tensor([-32_768, 0, 16_384], dtype=torch.int16)
+    assert to_float(crops).tolist() == [-1, 0, 0.5]

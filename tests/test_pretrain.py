@@ -1,0 +1,287 @@
+"""Training runs: exact resumption, interruptions, clear errors before long work."""
+
+import csv
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+import soundfile
+import torch
+from conftest import noise, tone
+from safetensors import safe_open
+
+import hear_tune
+from hear_tune.cli import main
+from hear_tune.pretrain.audio_store import build_store
+from hear_tune.pretrain.callbacks import probe_accuracy
+from hear_tune.pretrain.clmr import CLMR
+from hear_tune.pretrain.lars import LARS
+
+RATE = 22_050
+VARIANT = "tune-vanilla-small"
+
+
+@pytest.fixture(scope="module")
+def audio(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("music")
+    for number in range(8):
+        sound = 0.5 * noise(30_000, number) + tone(200 * (number + 1), 30_000)
+        soundfile.write(folder / f"{number}.wav", sound, RATE)
+    build_store([folder], folder / "store", workers=1)
+    return folder / "store"
+
+
+@pytest.fixture
+def arguments(audio, tmp_path):
+    """A run of a few seconds."""
+    options = {
+        "data.audio": json.dumps([str(audio)]),
+        "data.batch_size": 4,
+        "data.crop_samples": 2187,
+        "data.pairs_per_epoch": 12,
+        "model.variant": VARIANT,
+        "trainer.accelerator": "cpu",
+        "trainer.log_every_n_steps": 1,
+        "trainer.max_steps": 7,
+        "checkpoint_every": 2,
+        "output": tmp_path / "run",
+    }
+
+    def build(**changes):
+        merged = {**options, **{name.replace("__", "."): value for name, value in changes.items()}}
+        return ["pretrain", *(f"--{name}={value}" for name, value in merged.items())]
+
+    return build
+
+
+def losses(run):
+    """Loss by step, from the logs of all the run's sessions, the newest first."""
+    rows = {}
+    for log in sorted(run.glob("logs/version_*/metrics.csv")):
+        for row in csv.DictReader(log.open()):
+            if row["train/loss"]:
+                rows[int(row["step"])] = float(row["train/loss"])
+    return rows
+
+
+def weights(run, name="last"):
+    return hear_tune.load_checkpoint(run / f"{name}.safetensors").state_dict()
+
+
+def assert_same(a, b):
+    assert a.keys() == b.keys()
+    assert all(torch.equal(a[name], b[name]) for name in a)
+
+
+@pytest.mark.parametrize("scheduler", [False, True])
+def test_interrupted_and_resumed_equals_uninterrupted(arguments, tmp_path, scheduler):
+    options = {}
+    if scheduler:
+        options["model.optimizer"] = "hear_tune.pretrain.lars.LARS"
+        options["model.optimizer.lr"] = 0.05
+        options["model.lr_scheduler"] = "torch.optim.lr_scheduler.CosineAnnealingLR"
+        options["model.lr_scheduler.T_max"] = 7
+    assert main(arguments(**options)) == 0
+    for steps in (3, 4, 7):  # in the middle, and at the end, of an epoch of three steps
+        assert main(arguments(output=tmp_path / "parts", trainer__max_steps=steps, **options)) == 0
+    assert losses(tmp_path / "run") == losses(tmp_path / "parts")
+    assert sorted(losses(tmp_path / "run")) == list(range(7))
+    assert_same(weights(tmp_path / "run"), weights(tmp_path / "parts"))
+
+
+def test_a_seed_decides_everything(arguments, tmp_path):
+    assert main(arguments(trainer__max_steps=2)) == 0
+    assert main(arguments(trainer__max_steps=2, output=tmp_path / "same")) == 0
+    assert main(arguments(trainer__max_steps=2, output=tmp_path / "other", data__seed=1)) == 0
+    assert losses(tmp_path / "run") == losses(tmp_path / "same")
+    assert losses(tmp_path / "run")[0] != losses(tmp_path / "other")[0]
+
+
+def test_exported_weights_say_how_they_came_about(arguments, tmp_path):
+    assert main(arguments(trainer__max_steps=2)) == 0
+    record = hear_tune.load_checkpoint(tmp_path / "run/last.safetensors").training_record
+    assert record["method"] == "CLMR"
+    assert (record["steps"], record["pairs"], record["tracks"]) == (2, 8, 8)
+    model = hear_tune.load_model(tmp_path / "run/last.safetensors")
+    assert hear_tune.embed_array(noise(5000), RATE, model).vectors.shape == (1, 512)
+
+
+def test_training_learns(arguments, tmp_path):
+    """Eight tracks that differ as clearly as can be: the loss falls below that of chance."""
+    options = {"model.optimizer": "torch.optim.Adam", "model.optimizer.lr": 0.003}
+    assert main(arguments(trainer__max_steps=60, checkpoint_every=100, **options)) == 0
+    curve = [loss for _, loss in sorted(losses(tmp_path / "run").items())]
+    assert np.mean(curve[-10:]) < np.mean(curve[:10]) - 0.15
+
+
+@pytest.mark.parametrize("precision", ["bf16-mixed", "32-true"])
+def test_precision_and_accumulation(arguments, tmp_path, precision):
+    options = {"trainer.precision": precision, "trainer.accumulate_grad_batches": 2}
+    assert main(arguments(trainer__max_steps=3, data__pairs_per_epoch=24, **options)) == 0
+    assert all(np.isfinite(loss) for loss in losses(tmp_path / "run").values())
+
+
+def test_indicators_of_collapse_are_logged(arguments, tmp_path):
+    assert main(arguments(trainer__max_steps=2)) == 0
+    (log,) = (tmp_path / "run").glob("logs/version_0/metrics.csv")
+    row = next(csv.DictReader(log.open()))
+    assert 1 <= float(row["train/effective_rank"]) <= 4
+    assert 0 < float(row["train/embedding_spread"]) < 1
+    assert 0 <= float(row["train/contrastive_accuracy"]) <= 1
+    assert list((tmp_path / "run").glob("logs/version_0/events.out.tfevents*"))
+
+
+def test_online_probe_and_best_weights(arguments, tmp_path, capsys):
+    for label, frequency in (("low", 200), ("high", 3000)):
+        (tmp_path / "labelled" / label).mkdir(parents=True)
+        for number in range(6):
+            sound = tone(frequency + 9 * number, 9_000) + 0.1 * noise(9_000, number)
+            soundfile.write(tmp_path / "labelled" / label / f"{number}.wav", sound, RATE)
+    options = {"probe.folder": tmp_path / "labelled", "probe.every_n_steps": 2}
+    assert main(arguments(trainer__max_steps=4, **options)) == 0
+    output = capsys.readouterr()
+    assert "step 0: probe/accuracy" in output.out + output.err
+    (log,) = (tmp_path / "run").glob("logs/version_0/metrics.csv")
+    scores = [row["probe/accuracy"] for row in csv.DictReader(log.open()) if row["probe/accuracy"]]
+    assert len(scores) == 3
+    assert weights(tmp_path / "run", "best")
+
+
+def test_probe_accuracy_of_known_vectors():
+    rng = np.random.default_rng(0)
+    labels = np.repeat(["a", "b", "c"], 30)
+    vectors = rng.normal(size=(90, 5))
+    assert probe_accuracy(vectors, labels) < 0.6
+    vectors[:, :3] += 100 * np.repeat(np.eye(3), 30, axis=0)
+    assert probe_accuracy(vectors, labels) == 1
+
+
+# --- Interruptions ---
+
+
+def start(arguments):
+    command = [sys.executable, "-m", "hear_tune", *arguments]
+    return subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True
+    )
+
+
+def wait_for(path, process):
+    while not path.exists():
+        assert process.poll() is None, process.stdout.read()
+        time.sleep(0.05)
+
+
+@pytest.mark.parametrize("kind", [signal.SIGINT, signal.SIGKILL])
+def test_stopped_from_outside(arguments, tmp_path, kind):
+    """Ctrl-C loses nothing, kill -9 what came after the last checkpoint; both resume exactly."""
+    process = start(arguments(trainer__max_steps=100_000))
+    wait_for(tmp_path / "run/last.ckpt", process)
+    time.sleep(1)
+    process.send_signal(kind)
+    output, _ = process.communicate(timeout=60)
+    assert "Traceback" not in output
+    if kind == signal.SIGINT:
+        assert process.returncode == 130
+    done = torch.load(tmp_path / "run/last.ckpt", weights_only=True)["global_step"]
+    assert done >= 2
+    assert main(arguments(trainer__max_steps=done + 2)) == 0
+    assert main(arguments(trainer__max_steps=done + 2, output=tmp_path / "whole")) == 0
+    assert_same(weights(tmp_path / "run"), weights(tmp_path / "whole"))
+
+
+def test_nan_stops_the_run_and_keeps_the_last_good_checkpoint(
+    arguments, tmp_path, monkeypatch, capsys
+):
+    step = CLMR.training_step
+
+    def broken(self, crops):
+        if self.global_step == 3:
+            self.projector[0].weight.data.fill_(torch.nan)
+        return step(self, crops)
+
+    monkeypatch.setattr(CLMR, "training_step", broken)
+    assert main(arguments()) == 2
+    assert "the loss became nan at step 3" in capsys.readouterr().err
+    state = torch.load(tmp_path / "run/last.ckpt", weights_only=True)
+    assert state["global_step"] == 2
+    assert all(torch.isfinite(tensor).all() for tensor in weights(tmp_path / "run").values())
+
+
+# --- Mistakes ---
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"data__audio": '["nowhere"]'}, "nowhere: no audio store"),
+        ({"data__batch_size": 9}, "a batch of 9 pairs needs as many tracks, and there are 8"),
+        ({"data__crop_samples": 99_999}, "none of 8 tracks has 49999 samples"),
+        ({"data__crop_samples": 2188}, "multiple of 81"),
+        ({"model__variant": "tune-tail5"}, "did you mean tune-tail"),
+        ({"output": "/dev/null/run"}, "/dev/null/run: cannot be written"),
+        ({"resume": "nothing.ckpt"}, "nothing.ckpt: no such checkpoint"),
+        ({"probe.folder": "nowhere"}, "nowhere: no such folder of labelled clips"),
+    ],
+)
+def test_mistakes_end_before_any_work(arguments, capsys, changes, message):
+    assert main(arguments(**changes)) == 2
+    error = capsys.readouterr().err
+    assert message in error
+    assert "Traceback" not in error
+
+
+def test_a_checkpoint_of_another_variant_is_refused(arguments, capsys):
+    assert main(arguments(trainer__max_steps=2)) == 0
+    assert main(arguments(model__variant="tune-vanilla", data__crop_samples=2187)) == 2
+    assert f"is of {VARIANT}, not of tune-vanilla" in capsys.readouterr().err
+
+
+def test_a_malicious_checkpoint_is_not_run(arguments, tmp_path, capsys):
+    class Exploit:
+        def __reduce__(self):
+            return os.system, (f"touch {tmp_path / 'canary'}",)
+
+    torch.save({"state_dict": Exploit()}, tmp_path / "evil.ckpt")
+    assert main(arguments(resume=tmp_path / "evil.ckpt")) == 2
+    assert "no checkpoint of a training run" in capsys.readouterr().err
+    assert not (tmp_path / "canary").exists()
+
+
+# --- Parts ---
+
+
+def test_lars_on_a_known_step():
+    matrix = torch.nn.Parameter(torch.full((2, 2), 3.0))
+    bias = torch.nn.Parameter(torch.full((2,), 3.0))
+    optimizer = LARS([matrix, bias], lr=0.5, momentum=0.9, weight_decay=0.0, trust=0.1)
+    for parameter in (matrix, bias):
+        parameter.grad = torch.ones_like(parameter)
+    optimizer.step()
+    # trust * |w| / |g| = 0.1 * 6 / 2 = 0.3 for the matrix, 1 for the bias
+    torch.testing.assert_close(matrix.data, torch.full((2, 2), 3 - 0.5 * 0.3))
+    torch.testing.assert_close(bias.data, torch.full((2,), 3 - 0.5))
+    before = bias.data.clone()
+    for parameter in (matrix, bias):
+        parameter.grad = torch.zeros_like(parameter)
+    optimizer.step()
+    torch.testing.assert_close(bias.data, before - 0.5 * 0.9)
+
+
+@pytest.mark.slow
+def test_two_processes_train_one_model(arguments, tmp_path):
+    """DDP on two CPU processes: the same samples, and so nearly the same curve, as one."""
+    assert main(arguments(trainer__max_steps=3, data__batch_size=8)) == 0
+    options = {"trainer.devices": 2, "trainer.strategy": "ddp", "trainer.sync_batchnorm": "true"}
+    process = start(
+        arguments(trainer__max_steps=3, data__batch_size=4, output=tmp_path / "ddp", **options)
+    )
+    output, _ = process.communicate(timeout=300)
+    assert process.returncode == 0, output
+    with safe_open(tmp_path / "ddp/last.safetensors", "pt") as file:
+        assert json.loads(file.metadata()["hear_tune"])["training"]["pairs"] == 24
