@@ -14,11 +14,12 @@ import torch
 
 from .checkpoints import load_checkpoint, save_checkpoint
 from .clips import PER_CHOICES
+from .config import WINDOW_SAMPLES
 from .embed import FolderReport, embed_folder
 from .figure import network_svg
 from .hear import load_model
 from .summary import variant_summary, variants_table
-from .variants import get_variant, variant_name
+from .variants import DEFAULT_VARIANT, get_variant, variant_name
 
 EXIT_FAILED = 1  # the work was done, but not all of it
 EXIT_ERROR = 2  # nothing could be done
@@ -53,6 +54,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_variants(commands.add_parser("variants", help="list the published encoders, or show one"))
     _add_convert(commands.add_parser("convert", help="turn any checkpoint into safetensors"))
     _add_store(commands.add_parser("store", help="decode music into a store to train from"))
+    _add_benchmark(commands.add_parser("benchmark", help="measure speed on this machine"))
     _add_augment(commands.add_parser("augment", help="hear and see what training does to audio"))
     commands.add_parser("pretrain", help="train an encoder by CLMR", add_help=False)
     return parser
@@ -214,6 +216,38 @@ def _augment(options: argparse.Namespace) -> int:
         options.file, options.output, options.views, options.seconds, options.seed
     )
     print(f"{options.output}: {len(written) - 1} sounds, {written[-1].name}")
+    return 0
+
+
+def _add_benchmark(parser: argparse.ArgumentParser) -> None:
+    parser.description = (
+        "Time the stages of pre-training on noise, interleaved, and print the ratio of a training "
+        "step's speed to a plain float32 step of the same run."
+    )
+    parser.add_argument("what", choices=["pretrain"])
+    parser.add_argument("--variant", default=DEFAULT_VARIANT, metavar="NAME")
+    parser.add_argument("--batch-size", type=int, default=16, help="pairs (default: 16)")
+    parser.add_argument("--crop-samples", type=int, default=WINDOW_SAMPLES)
+    parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--json", metavar="FILE", help="save the result")
+    parser.set_defaults(run=_benchmark)
+
+
+def _benchmark(options: argparse.Namespace) -> int:
+    from .pretrain.benchmark import benchmark_pretrain, save, table
+
+    result = benchmark_pretrain(
+        options.variant,
+        options.batch_size,
+        options.crop_samples,
+        options.repeats,
+        str(_device(options.device)),
+    )
+    print(", ".join(f"{key} {value}" for key, value in result["machine"].items()))
+    print(table(result))
+    if options.json:
+        save(result, options.json)
     return 0
 
 

@@ -277,7 +277,7 @@ def test_lars_on_a_known_step():
 def test_two_processes_train_one_model(arguments, tmp_path):
     """DDP on two CPU processes: the same samples, and so nearly the same curve, as one."""
     assert main(arguments(trainer__max_steps=3, data__batch_size=8)) == 0
-    options = {"trainer.devices": 2, "trainer.strategy": "ddp", "trainer.sync_batchnorm": "true"}
+    options = {"trainer.devices": 2, "trainer.strategy": "ddp"}
     process = start(
         arguments(trainer__max_steps=3, data__batch_size=4, output=tmp_path / "ddp", **options)
     )

@@ -12,6 +12,7 @@ from test_checkpoints import lightning_checkpoint
 import hear_tune
 
 README = (ROOT / "README.md").read_text()
+SHORT_RUN = ["--data.batch_size=2", "--data.crop_samples=19683", "--trainer.max_steps=1"]
 RUN_BY_CI = ("pip ", "pytest")  # .ci/run installs and tests as the README says
 
 
@@ -48,6 +49,8 @@ def test_everything_in_order():
         if not command.startswith(RUN_BY_CI):
             program, *arguments = shlex.split(command)
             assert program == "hear-tune"
+            if arguments[0] == "pretrain":
+                arguments += SHORT_RUN
             subprocess.run([program, *arguments], check=True)
     namespace = {}
     for code in blocks("python"):
