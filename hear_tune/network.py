@@ -14,7 +14,7 @@ from huggingface_hub import ModelHubMixin, hf_hub_download
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from .config import FACTOR, EncoderConfig, SampleCNNConfig, TuneConfig
+from .config import FACTOR, EncoderConfig, SampleCNNConfig, TuneConfig, config_to_dict
 from .layers import KERNEL, Layer, encoder_layers
 
 HUB_FILE_NAME = "model.safetensors"  # the name that huggingface_hub's tools look for
@@ -69,7 +69,7 @@ def sample_cnn_blocks(layers: Collection[Layer]) -> nn.ModuleDict:
     return nn.ModuleDict({str(index): block for index, block in enumerate(blocks)})
 
 
-class Encoder(nn.Module, ModelHubMixin):
+class Encoder(nn.Module, ModelHubMixin, library_name="hear-tune", tags=["audio", "music"]):
     """What all encoders share: named layers, the embedding, and the Hugging Face hub.
 
     Attributes
@@ -87,6 +87,7 @@ class Encoder(nn.Module, ModelHubMixin):
         self.config = config
         self.layers = encoder_layers(config)
         self.training_record: dict[str, Any] = {}
+        self._hub_mixin_config = config_to_dict(config)  # what save_pretrained writes beside
 
     @property
     def embedding_size(self) -> int:

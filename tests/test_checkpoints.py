@@ -21,6 +21,7 @@ from safetensors.torch import save_file
 import hear_tune
 from hear_tune import CheckpointError, TuneConfig, build_encoder, load_checkpoint, save_checkpoint
 from hear_tune.checkpoints import sha256_of
+from hear_tune.config import config_from_dict
 
 SMALL = TuneConfig(2, contractive=2, expansive=2, tail=3, embedding_size=8)
 
@@ -80,6 +81,10 @@ def test_hub_folders(encoder, tmp_path):
     assert same(encoder, loaded)
     assert same(encoder, load_checkpoint(tmp_path / "hub"))
     assert hear_tune.load_model(tmp_path / "hub").scene_embedding_size == 8
+    config = json.loads((tmp_path / "hub/config.json").read_text())
+    assert config_from_dict(config) == SMALL
+    card = (tmp_path / "hub/README.md").read_text()
+    assert "library_name: hear-tune" in card
 
 
 def test_wrong_hash_is_refused(encoder, tmp_path):

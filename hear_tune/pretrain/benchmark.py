@@ -1,4 +1,4 @@
-"""How fast a training step is here, stage by stage, against a plain float32 step of the same run."""
+"""How fast training is here, stage by stage, against a plain float32 step of the same run."""
 
 from __future__ import annotations
 
