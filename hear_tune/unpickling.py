@@ -13,12 +13,14 @@ import pickletools
 import zipfile
 from collections.abc import Callable
 from dataclasses import dataclass
+from math import prod
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
+MAX_SHARING = 4  # tensors may share data: Lightning names each of an encoder's twice
 MAX_PICKLE_BYTES = 32 << 20  # real ones, optimizer state included, stay below 1 MiB
 
 _DTYPES = {
@@ -83,11 +85,16 @@ class _TensorPlan:
     size: tuple[int, ...]
     stride: tuple[int, ...]
 
-    def build(self, data: memoryview) -> Tensor:
-        """The tensor, from its storage's bytes."""
+    @property
+    def bytes(self) -> int:
+        """What the tensor takes in memory."""
         sizes = (self.offset, *self.size, *self.stride)
         if len(self.size) != len(self.stride) or any(type(n) is not int or n < 0 for n in sizes):
             raise UnpicklingError("a tensor has an impossible shape")
+        return prod(self.size) * self.storage.dtype.itemsize
+
+    def build(self, data: memoryview) -> Tensor:
+        """The tensor, from its storage's bytes."""
         reach = sum((n - 1) * step for n, step in zip(self.size, self.stride, strict=True))
         held = len(data) // self.storage.dtype.itemsize
         if 0 in self.size:
@@ -135,6 +142,8 @@ def read_state_dict(path: Path) -> dict[str, Tensor]:
             for name, plan in (state.items() if isinstance(state, dict) else ())
             if isinstance(name, str) and isinstance(plan, _TensorPlan)
         }
+        if sum(plan.bytes for plan in plans.values()) > MAX_SHARING * path.stat().st_size:
+            raise UnpicklingError("its tensors claim far more data than the file holds")
         tensors = {name: plan.build(read_storage(plan.storage)) for name, plan in plans.items()}
     except (UnpicklingError, OSError):
         raise

@@ -287,8 +287,18 @@ def test_tensor_beyond_its_storage_is_refused(tmp_path, size):
         assert data.count(honest) == 2  # the storage's size, then the tensor's
         return forged.join(data.rsplit(honest, 1))
 
-    with pytest.raises(CheckpointError, match="reaches outside its data"):
+    with pytest.raises(CheckpointError, match=r"outside its data|more data than"):
         load_checkpoint(rezipped(tmp_path / "x.pt", tmp_path / "forged.pt", forge))
+
+
+def test_tensors_that_repeat_their_data_without_end_are_refused(tmp_path):
+    seed = torch.zeros(3)
+    torch.save({"a": seed.expand(1_000_000, 3)}, tmp_path / "wide.pt")
+    large = torch.zeros(100_000)
+    torch.save({str(number): large for number in range(50)}, tmp_path / "many.pt")
+    for name in ("wide.pt", "many.pt"):
+        with pytest.raises(CheckpointError, match="far more data than the file holds"):
+            load_checkpoint(tmp_path / name)
 
 
 def test_torchscript_is_refused(tmp_path):
