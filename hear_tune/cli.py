@@ -12,6 +12,7 @@ from pathlib import Path
 
 import torch
 
+from .allocator import keep_freed_memory
 from .checkpoints import load_checkpoint, save_checkpoint
 from .clips import PER_CHOICES
 from .config import WINDOW_SAMPLES
@@ -101,6 +102,7 @@ def _embed(options: argparse.Namespace) -> int:
         hop_ms=options.hop_ms,
         **layers,
     ).to(_device(options.device))
+    keep_freed_memory()
     report = embed_folder(options.inputs, options.output, model, options.per, options.overwrite)
     _print_report(report, options.output)
     return EXIT_FAILED if report.failed else 0

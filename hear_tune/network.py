@@ -16,6 +16,7 @@ from torch.nn import functional as F
 
 from .config import FACTOR, EncoderConfig, SampleCNNConfig, TuneConfig, config_to_dict
 from .layers import KERNEL, Layer, encoder_layers
+from .pooling import max_pool
 
 HUB_FILE_NAME = "model.safetensors"  # the name that huggingface_hub's tools look for
 _HUB_OPTIONS = ("revision", "cache_dir", "force_download", "local_files_only", "token")
@@ -42,7 +43,7 @@ class PooledBlock(Block):
     """A block followed by max pooling: (batch, in_channels, T) -> (batch, channels, T / 3)."""
 
     def forward(self, x: Tensor) -> Tensor:
-        return F.max_pool1d(super().forward(x), FACTOR)
+        return max_pool(super().forward(x))
 
 
 class ExpansiveBlock(Block):
@@ -227,7 +228,7 @@ class TailedUNet(Encoder):
         x = audio
         levels: dict[str, Tensor] = {}  # newest output of each level, for the connections
         for level, block in self.contractive.items():
-            x = block(x if level == "0" else F.max_pool1d(x, FACTOR))
+            x = block(x if level == "0" else max_pool(x))
             levels[level] = x
             yield f"contractive.{level}", x
         for level, block in self.expansive.items():
@@ -243,7 +244,7 @@ class TailedUNet(Encoder):
         return isinstance(self.config.tail, SampleCNNConfig)
 
     def _tail_input(self, x: Tensor, extra: Tensor | None) -> Tensor:
-        pooled = F.max_pool1d(x, FACTOR)
+        pooled = max_pool(x)
         if extra is None or not self.config.extra_connections:
             return pooled
         return torch.cat([pooled, extra], dim=1)

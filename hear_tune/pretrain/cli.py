@@ -16,6 +16,7 @@ from lightning.pytorch import Trainer
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 
+from ..allocator import keep_freed_memory
 from .callbacks import CHECKPOINT, ExportWeights, OnlineProbe, RunCheckpoint, TrainingProgress
 from .clmr import CLMR
 from .data import PretrainData
@@ -26,6 +27,7 @@ _NOISE = (".*args parameter is intended to run", ".*LeafSpec", ".*does not have 
 
 def main(arguments: Sequence[str]) -> int:
     """Train as the arguments say; returns an exit code."""
+    keep_freed_memory()
     for message in _NOISE:
         warnings.filterwarnings("ignore", message)
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
