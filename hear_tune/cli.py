@@ -199,8 +199,8 @@ def _store(options: argparse.Namespace) -> int:
 
 def _add_augment(parser: argparse.ArgumentParser) -> None:
     parser.description = (
-        "Write views of an audio file as contrastive training makes them: each transform of CLMR's "
-        "chain alone, then whole chains, and a picture of their spectrograms."
+        "Write views of an audio file as contrastive training makes them: whole chains of CLMR's "
+        "transforms, then each transform alone, and a picture of their spectrograms."
     )
     parser.add_argument("file", metavar="FILE")
     parser.add_argument("-o", "--output", required=True, metavar="DIR")

@@ -158,9 +158,8 @@ def build_store(
     found = find_audio(inputs)
     paths = found.paths
     folder.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(folder / "lock")
     try:
-        lock.acquire(timeout=0)
+        lock = FileLock(folder / "lock").acquire(timeout=0)
     except Timeout as error:
         raise AudioStoreError(f"{folder}: another process is building it") from error
     with lock:

@@ -25,8 +25,8 @@ from .audio_store import AudioStore, build_store
 from .augment import clmr_chain
 from .loss import NTXent
 from .pairs import PairDataset, to_float
+from .projector import projection_head
 
-PROJECTION_SIZE = 64
 _TRACKS, _TRACK_SECONDS = 64, 10
 
 
@@ -147,13 +147,9 @@ class _Step:
 
     def __init__(self, config: Any, audio: Tensor, autocast: torch.dtype | None) -> None:
         torch.manual_seed(0)
-        size = config.embedding_size
-        self.model = nn.Sequential(
-            build_encoder(config),
-            nn.Linear(size, size, bias=False),
-            nn.ReLU(),
-            nn.Linear(size, PROJECTION_SIZE, bias=False),
-        ).to(audio.device)
+        encoder = build_encoder(config)
+        self.model = nn.Sequential(encoder, projection_head(config.embedding_size))
+        self.model.to(audio.device)
         self.optimizer = torch.optim.Adam(self.model.parameters(), lr=3e-4)
         self.loss = NTXent()
         self.audio = audio

@@ -17,7 +17,14 @@ from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 
 from ..allocator import keep_freed_memory
-from .callbacks import CHECKPOINT, ExportWeights, OnlineProbe, RunCheckpoint, TrainingProgress
+from .callbacks import (
+    CHECKPOINT,
+    LAST_WEIGHTS,
+    ExportWeights,
+    OnlineProbe,
+    RunCheckpoint,
+    TrainingProgress,
+)
 from .clmr import CLMR
 from .data import PretrainData
 
@@ -57,7 +64,7 @@ def main(arguments: Sequence[str]) -> int:
         raise ValueError(f"{checkpoint}: no checkpoint of a training run ({error})") from error
     if cli.run_checkpoint.interrupted:
         raise KeyboardInterrupt
-    print(f"{output / 'last.safetensors'}: after {cli.trainer.global_step} steps")
+    print(f"{output / LAST_WEIGHTS}: after {cli.trainer.global_step} steps")
     return 0
 
 

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from lightning.pytorch import LightningModule
 from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
-from torch import Tensor, nn
+from torch import Tensor
 
 from ..network import build_encoder
 from ..variants import DEFAULT_VARIANT, get_variant
@@ -16,6 +16,7 @@ from .augment import AugmentationChain, clmr_chain
 from .collapse import effective_rank, embedding_spread
 from .loss import NTXent
 from .pairs import to_float
+from .projector import PROJECTION_SIZE, projection_head
 
 
 class CheckpointMismatchError(ValueError):
@@ -59,7 +60,7 @@ class CLMR(LightningModule):
     def __init__(
         self,
         variant: str = DEFAULT_VARIANT,
-        projection_size: int = 64,
+        projection_size: int = PROJECTION_SIZE,
         temperature: float = 0.5,
         augmentation: AugmentationChain | None = None,
         optimizer: OptimizerCallable = lambda parameters: torch.optim.Adam(parameters, lr=3e-4),
@@ -70,12 +71,7 @@ class CLMR(LightningModule):
         config = get_variant(variant).config
         torch.manual_seed(seed)
         self.encoder = build_encoder(config)
-        size = config.embedding_size
-        self.projector = nn.Sequential(
-            nn.Linear(size, size, bias=False),
-            nn.ReLU(),
-            nn.Linear(size, projection_size, bias=False),
-        )
+        self.projector = projection_head(config.embedding_size, projection_size)
         self.augmentation = clmr_chain() if augmentation is None else augmentation
         self.loss = NTXent(temperature)
         self.variant = variant

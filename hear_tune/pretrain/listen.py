@@ -86,7 +86,7 @@ def _augment(sound: Tensor, views: int, generator: torch.Generator) -> dict[str,
     sounds = {"original": sound}
     for view in range(views):
         sounds[f"view {view + 1}"] = chain(sound[None], generator)[0]
-    for transform in clmr_chain().transforms:
+    for transform in chain.transforms:
         assert isinstance(transform, RandomTransform)
         name = f"{type(transform).__name__} alone (p = {transform.p})"
         transform.p = 1.0

@@ -1,0 +1,19 @@
+"""The projection head: what the loss compares in an encoder's place."""
+
+from __future__ import annotations
+
+from torch import nn
+
+PROJECTION_SIZE = 64
+
+
+def projection_head(embedding_size: int, projection_size: int = PROJECTION_SIZE) -> nn.Sequential:
+    """Linear - ReLU - Linear without biases: (batch, embedding_size) -> (batch, projection_size).
+
+    As in CLMR (Spijkervet & Burgoyne, ISMIR 2021); it is left behind after training.
+    """
+    return nn.Sequential(
+        nn.Linear(embedding_size, embedding_size, bias=False),
+        nn.ReLU(),
+        nn.Linear(embedding_size, projection_size, bias=False),
+    )
