@@ -5,7 +5,7 @@ import torch
 
 from hear_tune.config import SAMPLE_RATE_HZ
 from hear_tune.pretrain.audio_store import AudioStore, build_store
-from hear_tune.pretrain.pairs import PairDataset, PairLoader, to_float
+from hear_tune.pretrain.pairs import PairDataset, PairLoader, Share, to_float
 
 CROP = 2_000
 
@@ -35,7 +35,7 @@ def places_of(crops):
 
 def batches(store, count=1, size=3, seed=0, **options):
     dataset = PairDataset([store], CROP, seed)
-    loader = PairLoader(dataset, size, count * size, **options)
+    loader = PairLoader(dataset, Share(size, **options), count * size)
     return [batch for _ in range(3) for batch in loader]
 
 
@@ -115,11 +115,11 @@ def test_no_batch_holds_a_track_twice(store):
 @pytest.mark.parametrize("stop", [1, 4, 5, 7])
 def test_going_on_from_a_checkpoint(store, stop):
     expected = batches(store, 5)
-    loader = PairLoader(PairDataset([store], CROP, 0), 3, 15)
+    loader = PairLoader(PairDataset([store], CROP, 0), Share(3), 15)
     stream = (batch for _ in range(3) for batch in loader)
     for _ in range(stop):
         next(stream)
-    resumed = PairLoader(PairDataset([store], CROP, 0), 3, 15)
+    resumed = PairLoader(PairDataset([store], CROP, 0), Share(3), 15)
     resumed.load_state_dict(loader.state_dict())
     rest = [batch for _ in range(3) for batch in resumed][: len(expected) - stop]
     assert all(torch.equal(a, b) for a, b in zip(rest, expected[stop:], strict=True))
@@ -127,7 +127,7 @@ def test_going_on_from_a_checkpoint(store, stop):
 
 def test_a_batch_larger_than_the_data_is_refused(store):
     with pytest.raises(ValueError, match="a batch of 10 pairs needs as many tracks"):
-        PairLoader(PairDataset([store], CROP, 0), 5, 10, world_size=2)
+        PairLoader(PairDataset([store], CROP, 0), Share(5, world_size=2), 10)
 
 
 def test_pcm_as_float():

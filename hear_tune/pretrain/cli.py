@@ -51,10 +51,10 @@ def main(arguments: Sequence[str]) -> int:
             "description": "Pre-train an encoder by CLMR.",
         },
     )
-    output = Path(cli.config.output)
+    output, source = Path(cli.config.output), cli.datamodule.source
     print(
-        f"{cli.config.model.variant}: {len(cli.datamodule.dataset)} tracks, "
-        f"{cli.datamodule.hours:.1f} h of audio, {cli.datamodule.dataset.left_out} too short; "
+        f"{cli.config.model.variant}: {len(source)} tracks, "
+        f"{source.seconds / 3600:.1f} h of audio, {source.left_out} too short; "
         f"on {cli.trainer.strategy.root_device}; writing to {output}"
     )
     checkpoint = _checkpoint(cli.config.resume, output)

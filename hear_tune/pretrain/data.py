@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from lightning.pytorch import LightningDataModule
 
 from ..config import SAMPLE_RATE_HZ, WINDOW_SAMPLES
 from .audio_store import AudioStore
-from .pairs import PairDataset, PairLoader
+from .pairs import PairDataset, PairLoader, PairSource, Share
+from .shards import StreamedPairs, read_index
 
 
 class PretrainData(LightningDataModule):
-    """Pairs of crops from one or more audio stores.
+    """Pairs of crops from audio stores, or from tar shards that stream past.
 
     Parameters
     ----------
     audio
-        Folders of stores, made by ``hear-tune store``.
+        Folders of stores, made by ``hear-tune store``; or indices of shards (paths or URLs that end
+        in ``.json``), made by ``hear-tune shards``.
     batch_size
         Pairs per step and device.
     crop_samples
@@ -23,10 +27,10 @@ class PretrainData(LightningDataModule):
     max_distance_seconds
         Farthest that the two crops of a pair start apart; by default anywhere in the track.
     shortest_seconds
-        Tracks shorter than this are left out; by default half a crop. Those shorter than a crop are
-        repeated to fill it.
+        Tracks or clips shorter than this are left out; by default half a crop. Those shorter than a
+        crop are repeated to fill it.
     pairs_per_epoch
-        By default the number of tracks.
+        By default the number of tracks or clips.
     workers
         Processes that read crops; reading from a store is so quick that none is the default.
     seed
@@ -34,8 +38,8 @@ class PretrainData(LightningDataModule):
 
     Raises
     ------
-    AudioStoreError, ValueError
-        If a store is unusable, or the batch is larger than the data.
+    AudioStoreError, ShardError, ValueError
+        If a store or index is unusable, or they are mixed, or the batch is larger than the data.
     """
 
     def __init__(
@@ -50,34 +54,33 @@ class PretrainData(LightningDataModule):
         seed: int = 0,
     ) -> None:
         super().__init__()
-        self.stores = [AudioStore(folder) for folder in audio]
-        self.dataset = PairDataset(
-            self.stores,
+        self.source = _open(
+            audio,
             crop_samples,
             seed,
             _to_samples(max_distance_seconds),
             _to_samples(shortest_seconds),
         )
         self.batch_size = batch_size
-        self.pairs_per_epoch = pairs_per_epoch or len(self.dataset)
+        self.pairs_per_epoch = pairs_per_epoch or len(self.source)
         self.workers = workers
-
-    @property
-    def hours(self) -> float:
-        """Length of all audio."""
-        return sum(store.seconds for store in self.stores) / 3600
 
     def train_dataloader(self) -> PairLoader:
         """Batches of this process."""
         assert self.trainer is not None
-        return PairLoader(
-            self.dataset,
-            self.batch_size,
-            self.pairs_per_epoch,
-            self.trainer.global_rank,
-            self.trainer.world_size,
-            self.workers,
+        share = Share(
+            self.batch_size, self.trainer.global_rank, self.trainer.world_size, self.workers
         )
+        return PairLoader(self.source, share, self.pairs_per_epoch)
+
+
+def _open(audio: list[str], *options: Any) -> PairSource:
+    indices = [place for place in audio if place.endswith(".json")]
+    if not indices:
+        return PairDataset([AudioStore(folder) for folder in audio], *options)
+    if len(indices) < len(audio):
+        raise ValueError(f"either stores or indices of shards, not both: {', '.join(audio)}")
+    return StreamedPairs([shard for index in indices for shard in read_index(index)], *options)
 
 
 def _to_samples(seconds: float | None) -> int | None:

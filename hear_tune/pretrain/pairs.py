@@ -6,15 +6,62 @@ before: any run can go on from any place, and no two workers or ranks ever share
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from typing import Any
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
 
 import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from .audio_store import FULL_SCALE, AudioStore, Track
+from ..config import SAMPLE_RATE_HZ
+from .audio_store import FULL_SCALE, AudioStore, Pcm
+
+
+@dataclass(frozen=True)
+class Share:
+    """Which part of every batch a process makes, and how.
+
+    Attributes
+    ----------
+    batch_size
+        Pairs per batch and process.
+    rank, world_size
+        Which of how many processes this is; each gets samples of its own.
+    workers
+        Processes that read for this one.
+    """
+
+    batch_size: int
+    rank: int = 0
+    world_size: int = 1
+    workers: int = 0
+
+    @property
+    def readers(self) -> int:
+        """Workers of all processes; a process without any reads itself."""
+        return self.world_size * max(1, self.workers)
+
+
+class PairSource(Protocol):
+    """Where pairs come from: tracks on disk, or clips that stream past."""
+
+    crop_samples: int
+    left_out: int
+
+    @property
+    def seconds(self) -> float:
+        """Length of all audio."""
+
+    def __len__(self) -> int:
+        """Number of tracks or clips that are long enough."""
+
+    def check(self, share: Share) -> None:
+        """Raise a ValueError if there is not enough for such batches."""
+
+    def batches(self, share: Share, first: int, last: int) -> Iterable[Tensor]:
+        """Batches number `first` to `last` of a process, (pairs, 2, crop_samples) int16."""
 
 
 class PairDataset(Dataset[Tensor]):
@@ -62,20 +109,41 @@ class PairDataset(Dataset[Tensor]):
     def __len__(self) -> int:
         return len(self.tracks)
 
+    @property
+    def seconds(self) -> float:
+        """Length of all tracks that are used."""
+        return sum(track.samples for _, track in self.tracks) / SAMPLE_RATE_HZ
+
     def __getitem__(self, number: int) -> Tensor:
         """Sample number `number` of the run: (2, crop_samples) int16."""
         epoch, place = divmod(number, len(self))
         store, track = self.tracks[self._order(epoch)[place]]
-        starts = self._draw_starts(track, np.random.default_rng([self.seed, 1, number]))
-        crops = [store.crop(track, start, self.crop_samples) for start in starts]
-        return torch.from_numpy(np.stack([np.resize(crop, self.crop_samples) for crop in crops]))
+        rng = np.random.default_rng([self.seed, 1, number])
+        starts = draw_starts(track.samples, self.crop_samples, self.max_distance_samples, rng)
+        return to_pair(
+            [store.crop(track, start, self.crop_samples) for start in starts], self.crop_samples
+        )
 
-    def _draw_starts(self, track: Track, rng: np.random.Generator) -> tuple[int, int]:
-        latest = max(0, track.samples - self.crop_samples)
-        first = int(rng.integers(latest + 1))
-        reach = latest if self.max_distance_samples is None else self.max_distance_samples
-        lowest, highest = max(0, first - reach), min(latest, first + reach)
-        return first, int(rng.integers(lowest, highest + 1))
+    def check(self, share: Share) -> None:
+        """Raise a ValueError if a batch of all processes takes more pairs than there are tracks."""
+        together = share.batch_size * share.world_size
+        if together > len(self):
+            raise ValueError(
+                f"a batch of {together} pairs needs as many tracks, and there are {len(self)} "
+                f"({self.left_out} too short): a track would be its own negative"
+            )
+
+    def batches(self, share: Share, first: int, last: int) -> Iterable[Tensor]:
+        """Batches number `first` to `last` of a process, (pairs, 2, crop_samples) int16."""
+        numbers = [self._numbers(share, batch) for batch in range(first, last)]
+        return DataLoader(self, batch_sampler=numbers, num_workers=share.workers)
+
+    def _numbers(self, share: Share, batch: int) -> list[int]:
+        """Sample numbers of a process's share of a batch, counted from the start of the run."""
+        together = share.batch_size * share.world_size
+        turn, place = divmod(batch, len(self) // together)
+        first = turn * len(self) + place * together + share.rank * share.batch_size
+        return list(range(first, first + share.batch_size))
 
     def _order(self, epoch: int) -> np.ndarray[Any, np.dtype[np.int64]]:
         """All tracks, shuffled anew for each epoch."""
@@ -88,6 +156,22 @@ class PairDataset(Dataset[Tensor]):
     _cached_order: np.ndarray[Any, np.dtype[np.int64]]
 
 
+def draw_starts(
+    samples: int, crop_samples: int, max_distance: int | None, rng: np.random.Generator
+) -> tuple[int, int]:
+    """Places of two crops in a track of so many samples, at most `max_distance` apart."""
+    latest = max(0, samples - crop_samples)
+    first = int(rng.integers(latest + 1))
+    reach = latest if max_distance is None else max_distance
+    lowest, highest = max(0, first - reach), min(latest, first + reach)
+    return first, int(rng.integers(lowest, highest + 1))
+
+
+def to_pair(crops: Sequence[Pcm], crop_samples: int) -> Tensor:
+    """Crops as one tensor; those of a short track are repeated to fill it."""
+    return torch.from_numpy(np.stack([np.resize(crop, crop_samples) for crop in crops]))
+
+
 def to_float(crops: Tensor) -> Tensor:
     """PCM of any shape as float32 in -1..1."""
     return crops.float() / FULL_SCALE
@@ -96,68 +180,40 @@ def to_float(crops: Tensor) -> Tensor:
 class PairLoader:
     """Batches of pairs that a checkpoint can stop and go on with, without repeating any.
 
-    Within one pass over the tracks no batch holds a track twice; the few tracks that fill no whole
-    batch wait for the next pass, which has another order.
+    Within one pass over the tracks of stores no batch holds a track twice; the few tracks that fill
+    no whole batch wait for the next pass, which has another order.
 
     Parameters
     ----------
-    dataset
+    source
         Of pairs.
-    batch_size
-        Pairs per batch and process.
+    share
+        This process's part of every batch.
     pairs_per_epoch
         Of all processes; an epoch may be a part of a pass, or several.
-    rank, world_size
-        Which of how many processes this is; each gets samples of its own.
-    workers
-        Processes that read.
 
     Raises
     ------
     ValueError
-        If a batch of all processes takes more pairs than there are tracks.
+        If the source has not enough for such batches.
     """
 
-    def __init__(
-        self,
-        dataset: PairDataset,
-        batch_size: int,
-        pairs_per_epoch: int,
-        rank: int = 0,
-        world_size: int = 1,
-        workers: int = 0,
-    ) -> None:
-        together = batch_size * world_size
-        if together > len(dataset):
-            raise ValueError(
-                f"a batch of {together} pairs needs as many tracks, and there are {len(dataset)} "
-                f"({dataset.left_out} too short): a track would be its own negative"
-            )
-        self.dataset = dataset
-        self.batch_size = batch_size
-        self.batches = max(1, pairs_per_epoch // together)
-        self.rank = rank
-        self.world_size = world_size
-        self.workers = workers
+    def __init__(self, source: PairSource, share: Share, pairs_per_epoch: int) -> None:
+        source.check(share)
+        self.source = source
+        self.share = share
+        self.epoch_batches = max(1, pairs_per_epoch // (share.batch_size * share.world_size))
         self.delivered = 0
 
     def __len__(self) -> int:
-        return self.batches
+        return self.epoch_batches
 
     def __iter__(self) -> Iterator[Tensor]:
         """The rest of the epoch under way, or the next one."""
-        end = (self.delivered // self.batches + 1) * self.batches
-        numbers = [self._numbers(batch) for batch in range(self.delivered, end)]
-        for crops in DataLoader(self.dataset, batch_sampler=numbers, num_workers=self.workers):
+        end = (self.delivered // self.epoch_batches + 1) * self.epoch_batches
+        for crops in self.source.batches(self.share, self.delivered, end):
             self.delivered += 1
             yield crops
-
-    def _numbers(self, batch: int) -> list[int]:
-        """Sample numbers of this process's share of a batch, counted from the start of the run."""
-        together = self.batch_size * self.world_size
-        turn, place = divmod(batch, len(self.dataset) // together)
-        first = turn * len(self.dataset) + place * together + self.rank * self.batch_size
-        return list(range(first, first + self.batch_size))
 
     def state_dict(self) -> dict[str, int]:
         """Where the run is, for a checkpoint."""

@@ -1,0 +1,1 @@
+"""Labelled music: what a probe learns from and is scored on."""
