@@ -55,6 +55,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_variants(commands.add_parser("variants", help="list the published encoders, or show one"))
     _add_convert(commands.add_parser("convert", help="turn any checkpoint into safetensors"))
     _add_store(commands.add_parser("store", help="decode music into a store to train from"))
+    _add_shards(commands.add_parser("shards", help="write music that streams past training"))
     _add_benchmark(commands.add_parser("benchmark", help="measure speed on this machine"))
     _add_augment(commands.add_parser("augment", help="hear and see what training does to audio"))
     commands.add_parser("pretrain", help="train an encoder by CLMR", add_help=False)
@@ -193,6 +194,46 @@ def _store(options: argparse.Namespace) -> int:
     if options.verify:
         failed |= {track.path: "damaged in the store" for track in store.verify()}
     print(f"{options.output}: {len(store.tracks)} tracks, {store.seconds / 3600:.2f} h")
+    _print_failures(failed)
+    return EXIT_FAILED if failed else 0
+
+
+def _add_shards(parser: argparse.ArgumentParser) -> None:
+    parser.description = (
+        "Cut the tracks of stores into clips and write them as FLAC into tar shards, with an index "
+        "that training streams from: --data.audio '[SHARDS/shards.json]', local or a URL. Tars of "
+        "audio that are there already (WebDataset's layout) are only indexed."
+    )
+    parser.add_argument("inputs", nargs="+", metavar="STORE|TAR", help="stores, or tars to index")
+    parser.add_argument("-o", "--output", required=True, metavar="SHARDS", help="a folder")
+    parser.add_argument("--clip-seconds", type=float, default=30.0, help="about (default: 30)")
+    parser.add_argument("--clips-per-shard", type=int, default=256, help="(default: 256)")
+    parser.add_argument("--seed", type=int, default=0, help="of the order (default: 0)")
+    parser.add_argument("--workers", type=int, help="processes (default: one per core)")
+    parser.set_defaults(run=_shards)
+
+
+def _shards(options: argparse.Namespace) -> int:
+    _require_extra("pretrain", "fsspec")
+    from .pretrain.shards import INDEX, index_shards, write_shards
+
+    tars = [place for place in options.inputs if place.endswith(".tar")]
+    if tars and len(tars) < len(options.inputs):
+        raise ValueError("either stores to write from, or tars to index, not both")
+    failed: dict[str, str] = {}
+    if tars:
+        shards, failed = index_shards(tars, options.output)
+    else:
+        shards = write_shards(
+            options.inputs,
+            options.output,
+            options.clip_seconds,
+            options.clips_per_shard,
+            options.seed,
+            options.workers,
+        )
+    clips = sum(len(shard.lengths) for shard in shards)
+    print(f"{options.output}/{INDEX}: {len(shards)} shards of {clips} clips")
     _print_failures(failed)
     return EXIT_FAILED if failed else 0
 

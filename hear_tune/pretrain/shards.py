@@ -17,6 +17,7 @@ import time
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import asdict, dataclass
+from itertools import pairwise
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -222,7 +223,9 @@ class StreamedPairs:
         self.shards = list(shards)
         shortest = crop_samples // 2 if shortest_samples is None else shortest_samples
         self.shortest_samples = max(1, shortest)
-        self.usable = [sum(n >= self.shortest_samples for n in s.lengths) for s in self.shards]
+        self.usable = np.array(
+            [sum(n >= self.shortest_samples for n in shard.lengths) for shard in self.shards]
+        )
         self.left_out = sum(len(shard.lengths) for shard in self.shards) - len(self)
         if not len(self):
             raise ValueError(f"none of {self.left_out} clips has {shortest} samples or more")
@@ -231,7 +234,7 @@ class StreamedPairs:
         self.max_distance_samples = max_distance_samples
 
     def __len__(self) -> int:
-        return sum(self.usable)
+        return int(self.usable.sum())
 
     @property
     def seconds(self) -> float:
@@ -259,10 +262,8 @@ class StreamedPairs:
 
     def batches_per_pass(self, share: Share, turn: int) -> int:
         """Batches that every reader has in a pass: as many as the one with the fewest clips."""
-        counts = [
-            sum(self.usable[i] for i in self._shards_of(share, reader, turn))
-            for reader in range(share.readers)
-        ]
+        readers = range(share.readers)
+        counts = [int(self.usable[self._shards_of(share, i, turn)].sum()) for i in readers]
         return min(counts) // share.batch_size
 
     def read(self, share: Share, reader: int, first: int) -> Iterator[Tensor]:
@@ -301,7 +302,7 @@ class StreamedPairs:
         rng = np.random.default_rng(seed)
         groups = [shards[i : i + OPEN_SHARDS] for i in range(0, len(shards), OPEN_SHARDS)]
         return np.concatenate(
-            [rng.permutation(np.repeat(g, [self.usable[i] for i in g])) for g in groups]
+            [rng.permutation(np.repeat(group, self.usable[group])) for group in groups]
         )
 
     def _clips(self, shard: Shard, skip: int) -> Iterator[tuple[str, bytes]]:
@@ -382,7 +383,7 @@ def _plan(stores: Sequence[str], clip_samples: int, seed: int) -> list[_Clip]:
             edges = [track.samples * i // count for i in range(count + 1)]
             clips += [
                 _Clip(number, track, start, end - start)
-                for start, end in zip(edges, edges[1:], strict=False)
+                for start, end in pairwise(edges)
                 if end > start
             ]
     return [clips[i] for i in np.random.default_rng(seed).permutation(len(clips))]

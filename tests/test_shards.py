@@ -1,0 +1,249 @@
+"""Tar shards: what is written comes back, shared out among readers, from any place."""
+
+import json
+import tarfile
+from collections import Counter
+
+import numpy as np
+import pytest
+import soundfile
+import torch
+from conftest import noise
+
+from hear_tune.cli import main
+from hear_tune.config import SAMPLE_RATE_HZ
+from hear_tune.pretrain import shards as shards_module
+from hear_tune.pretrain.audio_store import AudioStore, build_store
+from hear_tune.pretrain.pairs import PairLoader, Share
+from hear_tune.pretrain.shards import (
+    ShardError,
+    StreamedPairs,
+    index_shards,
+    read_index,
+    write_shards,
+)
+
+CROP = 1_000
+CLIPS = 40
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory):
+    """Tracks of some clips of 4,000 samples each; every sample tells the clip it is from."""
+    folder = tmp_path_factory.mktemp("tracks")
+    for track in range(8):
+        pcm = np.repeat(np.arange(5) + 5 * track, 4_000).astype(np.int16)
+        soundfile.write(folder / f"{track}.wav", pcm, SAMPLE_RATE_HZ)
+    build_store([folder], folder / "store", workers=1)
+    return folder / "store"
+
+
+@pytest.fixture(scope="module")
+def folder(store, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("shards")
+    write_shards([store], folder, 4_000 / SAMPLE_RATE_HZ, clips_per_shard=4, workers=1)
+    return folder
+
+
+@pytest.fixture
+def source(folder):
+    return StreamedPairs(read_index(f"{folder}/shards.json"), CROP, seed=0)
+
+
+def numbers(batches):
+    """Clip of each pair, batch by batch; both crops are of one clip alone."""
+    for batch in batches:
+        assert batch.dtype == torch.int16
+        assert torch.equal(batch[:, 0], batch[:, 1])
+        assert (batch == batch[..., :1]).all()
+    return [batch[:, 0, 0].tolist() for batch in batches]
+
+
+def flat(batches):
+    return [number for batch in batches for number in batch]
+
+
+def read(source, share, first, last):
+    return list(source.batches(share, first, last))
+
+
+def test_shards_hold_the_tracks_without_loss(store, folder):
+    found = {}
+    for path in sorted(folder.glob("*.tar")):
+        with tarfile.open(path) as tar:
+            for member in tar:
+                if member.name.endswith(".json"):
+                    place = json.load(tar.extractfile(member))
+                    sound = tar.extractfile(member.name.replace(".json", ".flac"))
+                    key = place["path"], round(place["start_seconds"] * SAMPLE_RATE_HZ)
+                    found[key] = soundfile.read(sound, dtype="int16")
+    assert len(found) == CLIPS
+    tracks = AudioStore(store)
+    for track in tracks.tracks:
+        pieces = [found[key][0] for key in sorted(found) if key[0] == track.path]
+        np.testing.assert_array_equal(np.concatenate(pieces), tracks.crop(track, 0, 20_000))
+
+
+def test_a_pass_gives_each_clip_once_and_passes_differ(source):
+    share = Share(batch_size=5)
+    passes = [flat(numbers(read(source, share, 8 * i, 8 * i + 8))) for i in range(3)]
+    assert all(sorted(clips) == list(range(CLIPS)) for clips in passes)
+    assert len({tuple(clips) for clips in passes}) == 3
+
+
+def test_batches_mix_shards(source, folder):
+    order = flat(numbers(read(source, Share(5), 0, 8)))
+    stored = {}
+    for path in folder.glob("*.tar"):
+        with tarfile.open(path) as tar:
+            for member in tar:
+                if member.name.endswith(".flac"):
+                    clip, _ = soundfile.read(tar.extractfile(member), dtype="int16")
+                    stored[int(clip[0])] = path
+    assert len({stored[clip] for clip in order[:5]}) > 2
+
+
+@pytest.mark.parametrize(("world", "workers"), [(2, 0), (1, 2), (2, 2)])
+def test_readers_share_the_clips(source, world, workers):
+    batches = []
+    for rank in range(world):
+        batches += numbers(read(source, Share(2, rank, world, workers), 0, 8 // world * 2))
+    counts = Counter(flat(batches))
+    assert max(counts.values()) == 1
+    assert len(counts) == 32
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+@pytest.mark.parametrize("stop", [1, 5, 8, 13])
+def test_going_on_from_a_checkpoint(source, workers, stop):
+    share = Share(3, rank=1, world_size=2, workers=workers)
+    expected = numbers(read(source, share, 0, 15))
+    loader = PairLoader(source, share, pairs_per_epoch=30)
+    loader.load_state_dict({"delivered": stop})
+    rest = [batch for _ in range(3) for batch in loader]
+    assert numbers(rest)[: 15 - stop] == expected[stop:]
+
+
+def test_a_seed_reproduces_the_crops(tmp_path):
+    soundfile.write(tmp_path / "noise.wav", noise(60_000), SAMPLE_RATE_HZ)
+    build_store([tmp_path / "noise.wav"], tmp_path / "store", workers=1)
+    write_shards([tmp_path / "store"], tmp_path / "shards", clip_seconds=0.5, workers=1)
+    index = read_index(f"{tmp_path}/shards/shards.json")
+    first, same, other = (
+        read(StreamedPairs(index, CROP, seed), Share(2), 0, 2) for seed in (1, 1, 2)
+    )
+    assert all(torch.equal(a, b) for a, b in zip(first, same, strict=True))
+    assert not torch.equal(first[0], other[0])
+    assert not torch.equal(first[0][:, 0], first[0][:, 1])
+
+
+def test_interrupted_writing_goes_on(store, folder, tmp_path):
+    write_shards([store], tmp_path, 4_000 / SAMPLE_RATE_HZ, clips_per_shard=4, workers=1)
+    paths = sorted(tmp_path.glob("*.tar"))
+    paths[0].unlink()
+    kept = paths[1].stat().st_mtime_ns
+    write_shards([store], tmp_path, 4_000 / SAMPLE_RATE_HZ, clips_per_shard=4, workers=1)
+    assert paths[1].stat().st_mtime_ns == kept
+    for path in paths:
+        assert path.read_bytes() == (folder / path.name).read_bytes()
+
+
+def foreign(path, sounds):
+    """A tar as others make them; sounds by member name, as (samples, rate) or bytes."""
+    with tarfile.open(path, "w") as tar:
+        for name, sound in sounds.items():
+            target = path.parent / "member"
+            if isinstance(sound, bytes):
+                target.write_bytes(sound)
+            else:
+                kind = name.rpartition(".")[2].upper()
+                soundfile.write(target, *sound, format=kind)
+            tar.add(target, f"./deep/{name}")
+
+
+def test_shards_of_others_are_indexed(tmp_path, capsys):
+    pitch = np.sin(2 * np.pi * 1_000 * np.arange(90_000) / 44_100).astype(np.float32)
+    sounds = {
+        "a.mp3": (np.stack([0.5 * pitch] * 2, 1), 44_100),
+        "a.cls": b"7",
+        "b.wav": (0.5 * pitch, 44_100),
+        "broken.ogg": b"no music",
+        "short.wav": (pitch[:100], 44_100),
+    }
+    foreign(tmp_path / "foreign.tar", sounds)
+    assert main(["shards", str(tmp_path / "foreign.tar"), "-o", str(tmp_path)]) == 1
+    output = capsys.readouterr()
+    assert "1 shards of 4 clips" in output.out
+    assert "deep/broken.ogg" in output.err
+    source = StreamedPairs(read_index(f"{tmp_path}/shards.json"), 10_000, seed=0)
+    assert (len(source), source.left_out) == (2, 2)
+    for batch in read(source, Share(2), 0, 3):
+        spectra = torch.fft.rfft(batch.float() * torch.hann_window(10_000)).abs()
+        peaks = spectra.argmax(-1) * SAMPLE_RATE_HZ / 10_000
+        assert (peaks - 1_000).abs().max() < 3
+        assert batch.abs().max() > 14_000
+
+
+def test_a_stream_that_breaks_off_is_taken_up(source, monkeypatch):
+    expected = numbers(read(source, Share(5), 0, 8))
+    members, breaks = shards_module._members, iter([2, 0, 3] + [99] * 50)
+
+    def flaky(url):
+        left = next(breaks)
+        for number, member in enumerate(members(url)):
+            if number == left:
+                raise ShardError("connection reset")
+            yield member
+
+    monkeypatch.setattr(shards_module, "_members", flaky)
+    monkeypatch.setattr(shards_module, "RETRY_SECONDS", 0)
+    assert numbers(read(source, Share(5), 0, 8)) == expected
+
+
+def test_damaged_shards_are_named(folder, tmp_path, monkeypatch):
+    monkeypatch.setattr(shards_module, "RETRY_SECONDS", 0)
+    for path in folder.iterdir():
+        (tmp_path / path.name).write_bytes(path.read_bytes())
+    victim = sorted(tmp_path.glob("*.tar"))[0]
+    victim.write_bytes(victim.read_bytes()[:5_000])
+    source = StreamedPairs(read_index(f"{tmp_path}/shards.json"), CROP, seed=0)
+    with pytest.raises(ShardError, match=victim.name):
+        read(source, Share(5), 0, 8)
+
+
+def test_mistakes_are_named(source, store, tmp_path):
+    with pytest.raises(ShardError, match=r"nowhere/shards.json: no index"):
+        read_index("nowhere/shards.json")
+    (tmp_path / "shards.json").write_text("{}")
+    with pytest.raises(ShardError, match="not an index of shards"):
+        read_index(f"{tmp_path}/shards.json")
+    (tmp_path / "text.tar").write_text("no tar")
+    with pytest.raises(ShardError, match=r"text.tar: cannot be read as a tar"):
+        index_shards([str(tmp_path / "text.tar")], tmp_path)
+    with pytest.raises(ValueError, match=r"12 readers .* need as many shards, and there are 10"):
+        PairLoader(source, Share(1, 0, 3, 4), 10)
+    with pytest.raises(ValueError, match="a batch of 41 pairs is more than a reader's share"):
+        PairLoader(source, Share(41), 10)
+    with pytest.raises(ValueError, match="none of 40 clips has 5000 samples"):
+        StreamedPairs(source.shards, 10_000, seed=0)
+    assert main(["shards", str(store), "a.tar", "-o", str(tmp_path)]) == 2
+
+
+def test_training_streams(store, tmp_path, capsys):
+    """From the command line: written, streamed from a URL, and resumed."""
+    places = [str(store), "-o", str(tmp_path / "shards"), "--clips-per-shard", "4"]
+    assert main(["shards", *places, "--clip-seconds", "0.2"]) == 0
+    arguments = [
+        "pretrain",
+        f'--data.audio=["file://{tmp_path}/shards/shards.json"]',
+        "--data.batch_size=4",
+        "--data.crop_samples=2187",
+        "--data.workers=2",
+        "--model.variant=tune-vanilla-small",
+        "--trainer.accelerator=cpu",
+        f"--output={tmp_path / 'run'}",
+    ]
+    assert main([*arguments, "--trainer.max_steps=3"]) == 0
+    assert "40 tracks" in capsys.readouterr().out
+    assert main([*arguments, "--trainer.max_steps=5"]) == 0
+    assert "after 5 steps" in capsys.readouterr().out
