@@ -275,13 +275,39 @@ def test_lars_on_a_known_step():
 
 @pytest.mark.slow
 def test_two_processes_train_one_model(arguments, tmp_path):
-    """DDP on two CPU processes: the same samples, and so nearly the same curve, as one."""
-    assert main(arguments(trainer__max_steps=3, data__batch_size=8)) == 0
-    options = {"trainer.devices": 2, "trainer.strategy": "ddp"}
-    process = start(
-        arguments(trainer__max_steps=3, data__batch_size=4, output=tmp_path / "ddp", **options)
-    )
+    """DDP on two CPU processes: the same pairs, and so nearly the same curve, as one.
+
+    Nearly, because each process normalises its own half of a batch: torch has no synchronised
+    batch normalisation on CPUs. Without augmentation, which each process draws for itself.
+    """
+    options = {
+        "trainer.max_steps": 8,
+        "model.augmentation": "hear_tune.pretrain.augment.AugmentationChain",
+        "model.augmentation.transforms": "[]",
+    }
+    assert main(arguments(**options, data__batch_size=8)) == 0
+    ddp = {"trainer.devices": 2, "trainer.strategy": "ddp", "output": tmp_path / "ddp"}
+    process = start(arguments(**options, **ddp, data__batch_size=4))
     output, _ = process.communicate(timeout=300)
     assert process.returncode == 0, output
     with safe_open(tmp_path / "ddp/last.safetensors", "pt") as file:
-        assert json.loads(file.metadata()["hear_tune"])["training"]["pairs"] == 24
+        assert json.loads(file.metadata()["hear_tune"])["training"]["pairs"] == 64
+    one, two = losses(tmp_path / "run"), losses(tmp_path / "ddp")
+    assert sorted(one) == sorted(two) == list(range(8))
+    assert np.abs([one[step] - two[step] for step in one]).max() < 0.2
+    assert np.corrcoef(list(one.values()), list(two.values()))[0, 1] > 0.8
+
+
+def test_benchmark_compares_steps_that_learn_the_same(tmp_path, capsys):
+    size = ["--batch-size", "4", "--crop-samples", "2187", "--repeats", "3"]
+    options = [*size, "--variant", VARIANT, "--json", str(tmp_path / "speed.json")]
+    assert main(["benchmark", "pretrain", *options]) == 0
+    assert "x plain" in capsys.readouterr().out
+    result = json.loads((tmp_path / "speed.json").read_text())
+    stages = {stage["name"]: stage for stage in result["stages"]}
+    assert list(stages) == ["read", "augment", "step, plain", "step, bfloat16"]
+    plain, trained = stages["step, plain"], stages["step, bfloat16"]
+    assert plain["ratio"] == 1
+    assert trained["ratio"] == pytest.approx(plain["seconds"] / trained["seconds"])
+    assert trained["loss"] == pytest.approx(plain["loss"], abs=0.05)
+    assert 50e6 < trained["peak_bytes"] < 5e9

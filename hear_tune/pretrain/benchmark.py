@@ -1,25 +1,38 @@
-"""How fast training is here, stage by stage, against a plain float32 step of the same run."""
+"""How fast training is here, stage by stage, against a plain float32 step of the same run.
+
+Plain is what anybody would write first: eager float32, torch's own pooling and default memory.
+"""
 
 from __future__ import annotations
 
 import json
+import math
+import multiprocessing
 import os
 import platform
 import statistics
+import sys
 import tempfile
 import time
-from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Mapping
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import numpy as np
 import soundfile
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
-from ..config import SAMPLE_RATE_HZ, WINDOW_SAMPLES
+from .. import network
+from ..allocator import keep_freed_memory
+from ..config import FACTOR, SAMPLE_RATE_HZ, WINDOW_SAMPLES
 from ..network import build_encoder
+from ..pooling import max_pool
 from ..variants import DEFAULT_VARIANT, get_variant
 from .audio_store import AudioStore, build_store
 from .augment import clmr_chain
@@ -32,12 +45,30 @@ _TRACKS, _TRACK_SECONDS = 64, 10
 
 @dataclass(frozen=True)
 class Stage:
-    """One line of the table: the median time of a stage for one batch of pairs."""
+    """One line of the table.
+
+    Attributes
+    ----------
+    name
+        What was timed.
+    seconds
+        Median for one batch of pairs.
+    windows_per_second
+        Crops by that time.
+    ratio
+        Of a step's speed to the plain step's.
+    loss
+        After the last repeat: the steps start alike, and see the same audio.
+    peak_bytes
+        Most memory that a process needs for such steps.
+    """
 
     name: str
     seconds: float
     windows_per_second: float
-    ratio: float | None
+    ratio: float | None = None
+    loss: float | None = None
+    peak_bytes: int | None = None
 
 
 def benchmark_pretrain(
@@ -67,7 +98,6 @@ def benchmark_pretrain(
     dict
         Machine, settings and stages, JSON-ready.
     """
-    encoder_config = get_variant(variant).config
     crops = torch.randint(-9_000, 9_000, (batch_size, 2, crop_samples), dtype=torch.int16)
     audio = to_float(crops).to(device)
     chain, generator = clmr_chain(), torch.Generator().manual_seed(0)
@@ -76,31 +106,22 @@ def benchmark_pretrain(
         for view in audio.unbind(1):
             chain(view, generator)
 
+    steps = {name: _Step(variant, audio, plain) for name, plain in _STEPS.items()}
     with tempfile.TemporaryDirectory() as folder:
-        stages: dict[str, Callable[[], object]] = {
-            "read": _reader(Path(folder), batch_size, crop_samples),
-            "augment": augment,
-            "step, float32": _Step(encoder_config, audio, None),
-            "step, bfloat16": _Step(encoder_config, audio, torch.bfloat16),
-        }
-        seconds: dict[str, list[float]] = {name: [] for name in stages}
-        for turn in range(repeats + 1):
-            for name, stage in stages.items():
-                begin = time.perf_counter()
-                stage()
-                _wait(device)
-                if turn:  # the first turn warms up
-                    seconds[name].append(time.perf_counter() - begin)
-    medians = {name: statistics.median(values) for name, values in seconds.items()}
-    reference = medians["step, float32"]
+        read = _reader(Path(folder), batch_size, crop_samples)
+        medians = _time({"read": read, "augment": augment, **steps}, repeats, device)
+    rows = [Stage(name, median, 2 * batch_size / median) for name, median in medians.items()]
+    reference = medians[_PLAIN]
     rows = [
-        Stage(
-            name,
-            median,
-            2 * batch_size / median,
-            reference / median if name.startswith("step") else None,
+        replace(
+            row,
+            ratio=reference / row.seconds,
+            loss=steps[row.name].last_loss,
+            peak_bytes=_peak_bytes(variant, audio, _STEPS[row.name]),
         )
-        for name, median in medians.items()
+        if row.name in steps
+        else row
+        for row in rows
     ]
     return {
         "machine": machine(),
@@ -117,12 +138,14 @@ def benchmark_pretrain(
 
 def table(result: dict[str, Any]) -> str:
     """The stages as text."""
-    lines = [f"{'stage':<16}{'s per batch':>12}{'windows/s':>12}{'x float32':>11}"]
+    lines = [
+        f"{'stage':<16}{'s per batch':>12}{'windows/s':>11}{'x plain':>9}{'loss':>9}{'peak MB':>9}"
+    ]
     for row in result["stages"]:
-        ratio = "" if row["ratio"] is None else f"{row['ratio']:.2f}"
-        lines.append(
-            f"{row['name']:<16}{row['seconds']:>12.4f}{row['windows_per_second']:>12.1f}{ratio:>11}"
-        )
+        line = f"{row['name']:<16}{row['seconds']:>12.4f}{row['windows_per_second']:>11.1f}"
+        if row["ratio"] is not None:
+            line += f"{row['ratio']:>9.2f}{row['loss']:>9.4f}{row['peak_bytes'] / 1e6:>9.0f}"
+        lines.append(line)
     return "\n".join(lines)
 
 
@@ -142,10 +165,15 @@ def save(result: dict[str, Any], path: str | os.PathLike[str]) -> None:
     Path(path).write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
 
 
+_PLAIN = "step, plain"
+_STEPS = {_PLAIN: True, "step, bfloat16": False}
+
+
 class _Step:
     """One step of training on audio that is there already: (batch, 2, samples)."""
 
-    def __init__(self, config: Any, audio: Tensor, autocast: torch.dtype | None) -> None:
+    def __init__(self, variant: str, audio: Tensor, plain: bool) -> None:
+        config = get_variant(variant).config
         torch.manual_seed(0)
         encoder = build_encoder(config)
         self.model = nn.Sequential(encoder, projection_head(config.embedding_size))
@@ -153,15 +181,61 @@ class _Step:
         self.optimizer = torch.optim.Adam(self.model.parameters(), lr=3e-4)
         self.loss = NTXent()
         self.audio = audio
-        self.autocast = autocast
+        self.plain = plain
+        self.last_loss = math.nan
 
     def __call__(self) -> None:
-        device = self.audio.device.type
-        with torch.autocast(device, self.autocast, enabled=self.autocast is not None):
+        pooling = partial(F.max_pool1d, kernel_size=FACTOR) if self.plain else max_pool
+        autocast = torch.autocast(self.audio.device.type, torch.bfloat16, enabled=not self.plain)
+        with patch.object(network, "max_pool", pooling), autocast:
             first, second = (self.model(view[:, None]) for view in self.audio.unbind(1))
         self.optimizer.zero_grad()
-        self.loss(first, second).loss.backward()
+        loss = self.loss(first, second).loss
+        loss.backward()
         self.optimizer.step()
+        self.last_loss = loss.item()
+
+
+def _time(
+    stages: Mapping[str, Callable[[], object]], repeats: int, device: str
+) -> dict[str, float]:
+    """Median seconds of each stage, all of them in turn."""
+    seconds: dict[str, list[float]] = {name: [] for name in stages}
+    for turn in range(repeats + 1):
+        for name, stage in stages.items():
+            begin = time.perf_counter()
+            stage()
+            _wait(device)
+            if turn:  # the first turn warms up
+                seconds[name].append(time.perf_counter() - begin)
+    return {name: statistics.median(values) for name, values in seconds.items()}
+
+
+def _peak_bytes(variant: str, audio: Tensor, plain: bool) -> int:
+    """Of two steps: on a GPU as torch counts it, else of a process of their own."""
+    if audio.device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats()
+        _take_steps(variant, audio, plain)
+        return torch.cuda.max_memory_allocated()
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(1, context) as pool:
+        return pool.submit(_peak_bytes_here, variant, tuple(audio.shape), plain).result()
+
+
+def _peak_bytes_here(variant: str, shape: tuple[int, ...], plain: bool) -> int:
+    import resource  # POSIX alone has it
+
+    if not plain:
+        keep_freed_memory()
+    _take_steps(variant, torch.zeros(shape).uniform_(-0.3, 0.3), plain)
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+
+
+def _take_steps(variant: str, audio: Tensor, plain: bool) -> None:
+    step = _Step(variant, audio, plain)
+    step()
+    step()
 
 
 def _reader(folder: Path, batch_size: int, crop_samples: int) -> Callable[[], object]:
