@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import math
 from collections.abc import Iterable, Iterator, Sequence
 
@@ -12,10 +10,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from .audio import Samples
-from .config import SAMPLE_RATE_HZ, WINDOW_SAMPLES, config_to_dict
+from .config import SAMPLE_RATE_HZ, WINDOW_SAMPLES
 from .framing import TIMESTAMP_STRIDE, Stretch, Window, cut_stretches, cut_windows
-from .network import Encoder
-from .variants import variant_name
+from .network import LayeredEncoder
 
 LayerChoice = str | Sequence[str] | None
 
@@ -55,7 +52,7 @@ class EmbeddingModel(nn.Module):
 
     def __init__(
         self,
-        encoder: Encoder,
+        encoder: LayeredEncoder,
         layers: LayerChoice = None,
         timestamp_layers: LayerChoice = None,
         hop_ms: float | None = None,
@@ -86,12 +83,18 @@ class EmbeddingModel(nn.Module):
 
     @property
     def identity(self) -> str:
-        """Which encoder this is: its variant and a SHA-256 of its configuration and weights."""
-        config = self.encoder.config
-        digest = hashlib.sha256(json.dumps(config_to_dict(config)).encode())
-        for name, tensor in sorted(self.encoder.state_dict().items()):
-            digest.update(name.encode() + tensor.cpu().contiguous().numpy().tobytes())
-        return f"{variant_name(config)} sha256:{digest.hexdigest()}"
+        """Which encoder this is, down to its weights."""
+        return self.encoder.identity
+
+    @property
+    def layer_columns(self) -> dict[str, slice]:
+        """Where each chosen layer lies in an embedding."""
+        columns, start = {}, 0
+        for name in self.layers:
+            end = start + self.encoder.layer(name).channels
+            columns[name] = slice(start, end)
+            start = end
+        return columns
 
     @torch.no_grad()
     def embed_windows(self, audio: Tensor) -> Tensor:
@@ -127,7 +130,7 @@ class EmbeddingModel(nn.Module):
         return cut_stretches(blocks, size, _round_up(before, unit), _round_up(after, unit), unit)
 
 
-def _choose(encoder: Encoder, choice: LayerChoice, default: list[str]) -> list[str]:
+def _choose(encoder: LayeredEncoder, choice: LayerChoice, default: list[str]) -> list[str]:
     if choice is None:
         return default
     if choice == "all":
@@ -139,7 +142,7 @@ def _choose(encoder: Encoder, choice: LayerChoice, default: list[str]) -> list[s
     return names
 
 
-def _three_scales(encoder: Encoder) -> list[str]:
+def _three_scales(encoder: LayeredEncoder) -> list[str]:
     layers = encoder.layers
     fine = [layer for layer in layers if layer.name.startswith("contractive")][-1:]
     middle = [layer for layer in layers if layer.stride == TIMESTAMP_STRIDE][-1:]

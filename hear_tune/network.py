@@ -5,6 +5,9 @@ Encoders take audio of shape (batch, 1, samples), `samples` a multiple of their 
 
 from __future__ import annotations
 
+import hashlib
+import json
+from abc import ABC, abstractmethod
 from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Any
@@ -17,6 +20,7 @@ from torch.nn import functional as F
 from .config import FACTOR, EncoderConfig, SampleCNNConfig, TuneConfig, config_to_dict
 from .layers import KERNEL, Layer, encoder_layers
 from .pooling import max_pool
+from .variants import variant_name
 
 HUB_FILE_NAME = "model.safetensors"  # the name that huggingface_hub's tools look for
 _HUB_OPTIONS = ("revision", "cache_dir", "force_download", "local_files_only", "token")
@@ -70,54 +74,30 @@ def sample_cnn_blocks(layers: Collection[Layer]) -> nn.ModuleDict:
     return nn.ModuleDict({str(index): block for index, block in enumerate(blocks)})
 
 
-class Encoder(nn.Module, ModelHubMixin, library_name="hear-tune", tags=["audio", "music"]):
-    """What all encoders share: named layers, the embedding, and the Hugging Face hub.
+class LayeredEncoder(nn.Module, ABC):
+    """Anything that turns audio into layers of features: the networks here, and baselines.
 
     Attributes
     ----------
-    config
-        What the network was built from.
     layers
-        Its layers, in the order in which they are computed.
-    training_record
-        How its weights came about: any JSON-ready record; empty for random weights.
+        In the order in which they are computed.
     """
 
-    def __init__(self, config: EncoderConfig) -> None:
-        super().__init__()
-        self.config = config
-        self.layers = encoder_layers(config)
-        self.training_record: dict[str, Any] = {}
-        self._hub_mixin_config = config_to_dict(config)  # what save_pretrained writes beside
+    layers: tuple[Layer, ...]
 
     @property
-    def embedding_size(self) -> int:
-        return self.config.embedding_size
+    @abstractmethod
+    def identity(self) -> str:
+        """Which encoder this is, down to its weights."""
+
+    @abstractmethod
+    def walk(self, audio: Tensor) -> Iterator[tuple[str, Tensor]]:
+        """Yield each layer's name and output (batch, channels, frames), in order."""
 
     @property
     def stride(self) -> int:
         """Coarsest stride, in samples: inputs must be a multiple of it."""
         return max(layer.stride for layer in self.layers)
-
-    def walk(self, audio: Tensor) -> Iterator[tuple[str, Tensor]]:
-        """Yield each layer's name and output (batch, channels, frames), in order."""
-        raise NotImplementedError
-
-    def forward(self, audio: Tensor) -> Tensor:
-        """Embedding: the last layer's output averaged over time.
-
-        Parameters
-        ----------
-        audio
-            (batch, 1, samples).
-
-        Returns
-        -------
-        Tensor
-            (batch, embedding_size).
-        """
-        last = self.layers[-1].name
-        return self.features(audio, [last])[last].mean(dim=-1)
 
     def features(self, audio: Tensor, names: Collection[str]) -> dict[str, Tensor]:
         """Outputs of the named layers, each (batch, channels, samples / stride).
@@ -160,6 +140,53 @@ class Encoder(nn.Module, ModelHubMixin, library_name="hear-tune", tags=["audio",
                 f"{audio.shape[-1]} samples: must be a positive multiple of {self.stride}, "
                 "the coarsest stride of this encoder"
             )
+
+
+class Encoder(LayeredEncoder, ModelHubMixin, library_name="hear-tune", tags=["audio", "music"]):
+    """What all networks share: a configuration, the embedding, and the Hugging Face hub.
+
+    Attributes
+    ----------
+    config
+        What the network was built from.
+    training_record
+        How its weights came about: any JSON-ready record; empty for random weights.
+    """
+
+    def __init__(self, config: EncoderConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.layers = encoder_layers(config)
+        self.training_record: dict[str, Any] = {}
+        self._hub_mixin_config = config_to_dict(config)  # what save_pretrained writes beside
+
+    @property
+    def identity(self) -> str:
+        """The variant, and a SHA-256 of configuration and weights."""
+        digest = hashlib.sha256(json.dumps(config_to_dict(self.config)).encode())
+        for name, tensor in sorted(self.state_dict().items()):
+            digest.update(name.encode() + tensor.cpu().contiguous().numpy().tobytes())
+        return f"{variant_name(self.config)} sha256:{digest.hexdigest()}"
+
+    @property
+    def embedding_size(self) -> int:
+        return self.config.embedding_size
+
+    def forward(self, audio: Tensor) -> Tensor:
+        """Embedding: the last layer's output averaged over time.
+
+        Parameters
+        ----------
+        audio
+            (batch, 1, samples).
+
+        Returns
+        -------
+        Tensor
+            (batch, embedding_size).
+        """
+        last = self.layers[-1].name
+        return self.features(audio, [last])[last].mean(dim=-1)
 
     # Checkpoints build encoders, so the hub's two hooks import them when called.
 

@@ -1,0 +1,1 @@
+"""How good an embedding is for given labels: the evaluation protocols of the field."""

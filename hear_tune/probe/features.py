@@ -1,0 +1,99 @@
+"""Embeddings of a task's clips, computed once for all protocols, layers and seeds."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow.parquet as pq
+
+from ..datasets.task import Clip, Task
+from ..embed import embed_folder
+from ..files import path_text
+from ..model import EmbeddingModel
+
+Matrix = npt.NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class Features:
+    """Window embeddings of clips.
+
+    Attributes
+    ----------
+    clips
+        Those that could be embedded.
+    windows
+        Per clip, (n_windows, size) float32.
+    layers
+        Columns of each layer.
+    failed
+        Reason by path of the other clips.
+    """
+
+    clips: tuple[Clip, ...]
+    windows: tuple[Matrix, ...]
+    layers: dict[str, slice]
+    failed: dict[str, str]
+
+    def of(self, layers: Sequence[str]) -> Features:
+        """The same clips with some layers alone, in the order given."""
+        columns = np.concatenate([np.arange(10**9)[self.layers[name]] for name in layers])
+        return Features(self.clips, tuple(w[:, columns] for w in self.windows), {}, self.failed)
+
+
+def embed_task(task: Task, model: EmbeddingModel, cache: str | os.PathLike[str]) -> Features:
+    """Window embeddings of all clips of a task, from the cache where it has them.
+
+    A cache file is named by the task, the encoder, its layers, and the paths, sizes and times of
+    the audio files: what changes is computed anew. An interrupted pass goes on.
+
+    Parameters
+    ----------
+    task
+        Whose clips.
+    model
+        With the layers that are wanted.
+    cache
+        A folder; made if it is not there.
+
+    Returns
+    -------
+    Features
+        Files that could not be embedded are left out, and named.
+    """
+    paths = list(dict.fromkeys(clip.path for clip in task.clips))
+    output = Path(cache) / f"{task.name}-{_digest(paths, model)}.parquet"
+    output.parent.mkdir(parents=True, exist_ok=True)
+    failed = embed_folder(paths, output, model, "window").failed
+    rows = _read(output)
+    clips = tuple(clip for clip in task.clips if path_text(clip.path) in rows)
+    windows = tuple(rows[path_text(clip.path)] for clip in clips)
+    return Features(clips, windows, model.layer_columns, failed)
+
+
+def _digest(paths: Sequence[Path], model: EmbeddingModel) -> str:
+    files = []
+    for path in paths:
+        status = path.stat() if path.exists() else None
+        files.append([path_text(path), status and [status.st_size, status.st_mtime_ns]])
+    key = json.dumps([model.identity, model.layers, model.hop_samples, files])
+    return hashlib.sha256(key.encode()).hexdigest()[:16]
+
+
+def _read(output: Path) -> dict[str, Matrix]:
+    if not output.exists():
+        return {}
+    table = pq.read_table(output, columns=["path", "embedding"])
+    column = table["embedding"].combine_chunks()
+    matrix = column.flatten().to_numpy().reshape(len(column), -1)
+    paths = np.array(table["path"].to_pylist())
+    begins = np.flatnonzero(np.r_[True, paths[1:] != paths[:-1]])  # a clip's rows lie together
+    ends = np.r_[begins[1:], len(paths)]
+    return {str(paths[b]): matrix[b:e] for b, e in zip(begins, ends, strict=True)}

@@ -1,0 +1,224 @@
+"""The protocols by which embeddings are compared, as rows of configuration."""
+
+from __future__ import annotations
+
+import itertools
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from ..datasets.task import FOLD, TEST, TRAIN, VALID, Clip, Kind, Task, TaskError
+from .features import Features, Matrix
+from .heads import Examples, Head, Settings, train
+from .metrics import PRIMARY, Array, score
+
+Rows = npt.NDArray[np.intp]
+Roles = dict[str, Rows]
+
+
+@dataclass(frozen=True)
+class Protocol:
+    """How a probe is trained, chosen and tested.
+
+    Attributes
+    ----------
+    name
+        As on the command line.
+    source
+        Where it is from.
+    grid
+        Settings to choose from, by the primary metric on the validation clips.
+    one_window
+        Train and validate on one random window of each clip, and average the predictions for all
+        windows of a test clip; else a clip is the mean of its windows' embeddings.
+    """
+
+    name: str
+    source: str
+    grid: tuple[Settings, ...]
+    one_window: bool
+
+
+CLMR_LINEAR = Protocol(
+    "clmr-linear",
+    "CLMR (Spijkervet & Burgoyne, 2021) and TUNE (Vélez Vásquez & Burgoyne, 2022): MagnaTagATune",
+    (
+        Settings(
+            learning_rate=1e-3,
+            weight_decay=1e-6,
+            batch_size=48,
+            max_epochs=200,
+            patience=10,
+            reduce_patience=5,
+        ),
+    ),
+    one_window=True,
+)
+JUKEMIR = Protocol(
+    "jukemir",
+    "Castellon, Donahue & Liang, 2021",
+    tuple(
+        Settings(
+            standardize=standardize,
+            hidden=hidden,
+            batch_size=batch_size,
+            learning_rate=learning_rate,
+            dropout=dropout,
+            weight_decay=weight_decay,
+            check_every_steps=8,
+            patience=256,
+        )
+        for standardize, hidden, batch_size, learning_rate, dropout, weight_decay in (
+            itertools.product(
+                (False, True),
+                (0, 512),
+                (64, 256),
+                (1e-5, 1e-4, 1e-3),
+                (0.25, 0.5, 0.75),
+                (0.0, 1e-4, 1e-3),
+            )
+        )
+    ),
+    one_window=False,
+)
+PROTOCOLS = {protocol.name: protocol for protocol in (CLMR_LINEAR, JUKEMIR)}
+
+
+def budgeted(protocol: Protocol, points: int | None, seed: int = 0) -> Protocol:
+    """The protocol with so many settings of its grid, drawn at random."""
+    if points is None or points >= len(protocol.grid):
+        return protocol
+    rows = np.random.default_rng(seed).choice(len(protocol.grid), points, replace=False)
+    return replace(protocol, grid=tuple(protocol.grid[row] for row in sorted(rows)))
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """Predictions for the test clips of a task.
+
+    Attributes
+    ----------
+    truth, predicted
+        As `hear_tune.probe.metrics.score` takes them.
+    settings
+        Chosen ones, one per fold.
+    valid
+        Primary metric on the validation clips, one per fold.
+    """
+
+    truth: Array
+    predicted: Array
+    settings: tuple[Settings, ...]
+    valid: tuple[float, ...]
+
+
+def run_protocol(task: Task, features: Features, protocol: Protocol, seed: int) -> Outcome:
+    """Train, choose and test a probe; in a cross-validation, for each fold.
+
+    Fold k is tested by a probe that is chosen on fold k + 1 and trained on the others.
+
+    Raises
+    ------
+    TaskError
+        If there are no clips to train on, to choose by, or to test.
+    """
+    parts = [
+        _run_split(task, features, protocol, roles, seed) for roles in _roles(task, features.clips)
+    ]
+    return Outcome(
+        np.concatenate([part.truth for part in parts]),
+        np.concatenate([part.predicted for part in parts]),
+        tuple(settings for part in parts for settings in part.settings),
+        tuple(value for part in parts for value in part.valid),
+    )
+
+
+def _roles(task: Task, clips: Sequence[Clip]) -> Iterator[Roles]:
+    """Rows of the clips to train on, to choose by and to test."""
+    splits = np.array([clip.split for clip in clips])
+    folds = sorted({clip.split for clip in task.clips if clip.split.startswith(FOLD)})
+    turns: list[dict[str, Sequence[str]]]
+    if folds:
+        if len(folds) < 3:
+            raise TaskError(f"{task.name}: a cross-validation needs three folds, not {len(folds)}")
+        turns = []
+        for number, fold in enumerate(folds):
+            following = folds[(number + 1) % len(folds)]
+            others = [other for other in folds if other not in (fold, following)]
+            turns.append({TRAIN: others, VALID: [following], TEST: [fold]})
+    else:
+        turns = [{TRAIN: [TRAIN], VALID: [VALID], TEST: [TEST]}]
+    for turn in turns:
+        roles = {role: np.flatnonzero(np.isin(splits, names)) for role, names in turn.items()}
+        for role, rows in roles.items():
+            if len(rows) == 0:
+                raise TaskError(f"{task.name}: no {role} clips in {', '.join(turn[role])}")
+        yield roles
+
+
+def _run_split(
+    task: Task, features: Features, protocol: Protocol, roles: Roles, seed: int
+) -> Outcome:
+    rng = np.random.default_rng(seed)
+    targets = encode_targets(task, features.clips)
+    examples = {
+        role: Examples(_vectors(features, roles[role], protocol, rng), targets[roles[role]])
+        for role in (TRAIN, VALID)
+    }
+    best: tuple[float, Head, Settings] | None = None
+    many = len(protocol.grid) > 1
+    for settings in tqdm(protocol.grid, "grid", disable=not many or not sys.stderr.isatty()):
+        head = train(task.kind, len(task.classes), examples[TRAIN], examples[VALID], settings, seed)
+        predicted = head.predict(examples[VALID].vectors).numpy()
+        scores = score(task.kind, task.classes, examples[VALID].targets.numpy(), predicted)
+        value = scores.values[PRIMARY[task.kind]]
+        if best is None or value > best[0]:
+            best = value, head, settings
+    assert best is not None
+    value, head, settings = best
+    windows = [features.windows[row] for row in roles[TEST]]
+    return Outcome(
+        targets[roles[TEST]].numpy(),
+        _predict(head, windows, protocol),
+        (settings,),
+        (value,),
+    )
+
+
+def encode_targets(task: Task, clips: Sequence[Clip]) -> Tensor:
+    """Class numbers (n,); or 0 and 1, or values, (n, classes)."""
+    kind: Kind = task.kind
+    if kind == "regression":
+        return torch.tensor([clip.values for clip in clips], dtype=torch.float32)
+    number = {name: column for column, name in enumerate(task.classes)}
+    if kind == "multilabel":
+        matrix = torch.zeros(len(clips), len(number))
+        for row, clip in enumerate(clips):
+            matrix[row, [number[label] for label in clip.labels]] = 1
+        return matrix
+    return torch.tensor([number[clip.labels[0]] for clip in clips])
+
+
+def _vectors(
+    features: Features, rows: Rows, protocol: Protocol, rng: np.random.Generator
+) -> Tensor:
+    windows = [features.windows[row] for row in rows]
+    if protocol.one_window:
+        return torch.from_numpy(np.stack([matrix[rng.integers(len(matrix))] for matrix in windows]))
+    return torch.from_numpy(np.stack([matrix.mean(axis=0) for matrix in windows]))
+
+
+def _predict(head: Head, windows: Sequence[Matrix], protocol: Protocol) -> Array:
+    if not protocol.one_window:
+        return head.predict(
+            torch.from_numpy(np.stack([matrix.mean(axis=0) for matrix in windows]))
+        ).numpy()
+    predicted = head.predict(torch.from_numpy(np.concatenate(windows))).numpy()
+    edges = np.cumsum([len(matrix) for matrix in windows])[:-1]
+    return np.stack([part.mean(axis=0) for part in np.split(predicted, edges)])
