@@ -44,8 +44,14 @@ class Features:
 
     def of(self, layers: Sequence[str]) -> Features:
         """The same clips with some layers alone, in the order given."""
-        columns = np.concatenate([np.arange(10**9)[self.layers[name]] for name in layers])
-        return Features(self.clips, tuple(w[:, columns] for w in self.windows), {}, self.failed)
+        columns = [np.arange(self.layers[name].start, self.layers[name].stop) for name in layers]
+        edges = np.cumsum([0, *map(len, columns)])
+        kept = {
+            name: slice(int(begin), int(end))
+            for name, begin, end in zip(layers, edges, edges[1:], strict=False)
+        }
+        chosen = np.concatenate(columns)
+        return Features(self.clips, tuple(w[:, chosen] for w in self.windows), kept, self.failed)
 
 
 def embed_task(task: Task, model: EmbeddingModel, cache: str | os.PathLike[str]) -> Features:

@@ -1,0 +1,192 @@
+"""Results of probes: one JSON per run with all that repeats it, and tables of several."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import sklearn
+import torch
+
+from ..datasets.task import Task
+from ..model import EmbeddingModel
+from .features import Features
+from .metrics import INTERVAL_PERCENT, PRIMARY, intervals, score
+from .protocols import Outcome, Protocol, run_protocol
+
+FORMAT = "hear-tune probe 1"
+NAMES = {
+    "accuracy": "accuracy",
+    "average_precision": "AP",
+    "f1": "F1",
+    "macro_f1": "macro-F1",
+    "r2": "R²",
+    "roc_auc": "ROC-AUC",
+    "weighted": "weighted score",
+}
+
+Result = dict[str, Any]
+
+
+class ResultError(ValueError):
+    """A file is not the result of a probe."""
+
+
+def probe(
+    task: Task,
+    features: Features,
+    model: EmbeddingModel,
+    protocol: Protocol,
+    seeds: Sequence[int],
+    name: str,
+) -> Result:
+    """Run a protocol with several seeds and gather all that is known about it.
+
+    Parameters
+    ----------
+    task
+        Whose labels.
+    features
+        From `hear_tune.probe.features.embed_task`, or some layers of them.
+    model
+        That made them.
+    protocol
+        One of `hear_tune.probe.protocols.PROTOCOLS`.
+    seeds
+        Of weights, orders and windows; the results are their mean and deviation.
+    name
+        Of the model, for tables.
+
+    Returns
+    -------
+    dict
+        JSON-ready. Intervals, tables per class and confusion are of the first seed.
+
+    Raises
+    ------
+    TaskError
+        If a split has no clips.
+    """
+    outcomes = [run_protocol(task, features, protocol, seed) for seed in seeds]
+    scores = [score(task.kind, task.classes, o.truth, o.predicted) for o in outcomes]
+    first = outcomes[0]
+    bounds = intervals(task.kind, task.classes, first.truth, first.predicted)
+    return {
+        "format": FORMAT,
+        "task": task.name,
+        "kind": task.kind,
+        "split": task.split,
+        "classes": list(task.classes),
+        "clips": {split: len(_of(features, split)) for split in task.splits},
+        "failed": features.failed,
+        "model": name,
+        "identity": model.identity,
+        "training": getattr(model.encoder, "training_record", {}),
+        "layers": list(features.layers),
+        "embedding_size": int(features.windows[0].shape[1]),
+        "hop_samples": model.hop_samples,
+        "protocol": protocol.name,
+        "grid_points": len(protocol.grid),
+        "seeds": list(seeds),
+        "scores": {
+            metric: {
+                "mean": float(np.mean([s.values[metric] for s in scores])),
+                "deviation": float(np.std([s.values[metric] for s in scores])),
+                "each": [s.values[metric] for s in scores],
+                "interval": bounds[metric],
+            }
+            for metric in scores[0].values
+        },
+        "interval_percent": INTERVAL_PERCENT,
+        "chosen": [_chosen(outcome) for outcome in outcomes],
+        "per_class": scores[0].per_class,
+        "left_out_classes": list(scores[0].left_out),
+        "confusion": scores[0].confusion,
+        "versions": {
+            "hear-tune": version("hear-tune"),
+            "torch": torch.__version__,
+            "scikit-learn": sklearn.__version__,
+            "python": platform.python_version(),
+        },
+    }
+
+
+def _of(features: Features, split: str) -> list[Any]:
+    return [clip for clip in features.clips if clip.split == split]
+
+
+def _chosen(outcome: Outcome) -> list[dict[str, Any]]:
+    return [
+        {**asdict(settings), "valid": value}
+        for settings, value in zip(outcome.settings, outcome.valid, strict=True)
+    ]
+
+
+def save(result: Result, path: str | os.PathLike[str]) -> None:
+    """Write a result as JSON, whole or not at all."""
+    target = Path(path)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    partial = target.with_name(target.name + ".partial")
+    partial.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+    partial.replace(target)
+
+
+def load(path: str | os.PathLike[str]) -> Result:
+    """Read a result.
+
+    Raises
+    ------
+    ResultError
+        If the file is no result of a probe.
+    """
+    try:
+        result = json.loads(Path(path).read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise ResultError(f"{os.fspath(path)}: cannot be read as a result ({error})") from error
+    if not isinstance(result, dict) or result.get("format") != FORMAT:
+        raise ResultError(f"{os.fspath(path)}: not a result of hear-tune probe")
+    return result
+
+
+def table(results: Iterable[Result]) -> str:
+    """Markdown: one table per task, one row per model, layers and protocol."""
+    by_task: dict[str, list[Result]] = {}
+    for result in results:
+        split = f" ({result['split']})" if result["split"] else ""
+        by_task.setdefault(f"{result['task']}{split}", []).append(result)
+    return "\n\n".join(_task_table(title, rows) for title, rows in by_task.items())
+
+
+def _task_table(title: str, rows: list[Result]) -> str:
+    metrics = list(rows[0]["scores"])
+    head = ["model", "layers", "size", "protocol", *(NAMES[metric] for metric in metrics)]
+    lines = [f"**{title}**", "", _line(head), _line(["---"] * len(head))]
+    for row in rows:
+        layers = row["layers"][0] if len(row["layers"]) == 1 else f"{len(row['layers'])} layers"
+        cells = [row["model"], layers, str(row["embedding_size"]), row["protocol"]]
+        lines.append(_line([*cells, *(cell(row, metric) for metric in metrics)]))
+    return "\n".join(lines)
+
+
+def cell(result: Result, metric: str) -> str:
+    """A score with the deviation over seeds, if there are several, and its interval."""
+    values = result["scores"][metric]
+    low, high = values["interval"]
+    deviation = f" ± {values['deviation']:.3f}" if len(result["seeds"]) > 1 else ""
+    return f"{values['mean']:.3f}{deviation} [{low:.3f}, {high:.3f}]"
+
+
+def primary(result: Result) -> str:
+    """Name of the metric that a result is compared by."""
+    return PRIMARY[result["kind"]]
+
+
+def _line(cells: Sequence[str]) -> str:
+    return f"| {' | '.join(cells)} |"
