@@ -54,6 +54,7 @@ def unpack(parts: Sequence[Path], folder: Path) -> int:
     """
     name = parts[0]
     count = 0
+    folder.mkdir(parents=True, exist_ok=True)
     try:
         with io.BufferedReader(_JoinedFiles(parts)) as file:
             for member in tqdm(_members(file, folder), f"unpacking {name.name}", unit="file"):
