@@ -1,3 +1,4 @@
+import dataclasses
 import hashlib
 import io
 import tarfile
@@ -8,10 +9,13 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import numpy as np
 import pytest
+import soundfile
+from conftest import tone
 
 requests = pytest.importorskip("requests", reason="needs the extra data")
 
-from hear_tune.datasets import archives, download  # noqa: E402
+from hear_tune.cli import main  # noqa: E402
+from hear_tune.datasets import archives, catalog, download  # noqa: E402
 from hear_tune.datasets.archives import ArchiveError, DiskSpaceError, unpack  # noqa: E402
 from hear_tune.datasets.download import DownloadError, download_all, fetch  # noqa: E402
 from hear_tune.datasets.sources import Download  # noqa: E402
@@ -235,7 +239,8 @@ def test_a_silent_server_is_asked_again(site, tmp_path, monkeypatch):
     assert (tmp_path / "data.bin").read_bytes() == CONTENT
 
 
-def test_a_host_that_does_not_answer(site, tmp_path):
+def test_a_host_that_does_not_answer(tmp_path, monkeypatch):
+    monkeypatch.setattr(download, "_FIRST_PAUSE_SECONDS", 0.0)
     with pytest.raises(DownloadError, match="does not answer"), requests.Session() as session:
         fetch(session, "http://127.0.0.1:1/data.bin", tmp_path / "data.bin")
 
@@ -361,3 +366,63 @@ def test_unpacking_goes_on_where_it_stopped(tmp_path):
     assert unpack([tmp_path / "x"], tmp_path / "out") == 2
     assert (tmp_path / "out" / "a").read_bytes() == b"old"
     assert (tmp_path / "out" / "b").read_bytes() == b"whole"
+
+
+@pytest.fixture
+def small_mtt(site, tmp_path, monkeypatch):
+    """MagnaTagATune in small: four clips, its table, and audio in three parts of one archive."""
+    clips = ["0/a.mp3", "1/b.mp3", "c/c.mp3", "d/d.mp3"]
+    audio = {}
+    for number, name in enumerate(clips):
+        file = io.BytesIO()
+        soundfile.write(file, tone(220 * (number + 1), 16_000, 16_000), 16_000, format="MP3")
+        audio[name] = file.getvalue()
+    rows = [["clip_id", "guitar", "mp3_path"]]
+    rows += [[str(number), "1", name] for number, name in enumerate(clips)]
+    table = "".join("\t".join(f'"{cell}"' for cell in row) + "\n" for row in rows).encode()
+    archive = zipped(audio)
+    third = len(archive) // 3
+    cuts = (archive[:third], archive[third : 2 * third], archive[2 * third :])
+    site.files = {"/annotations_final.csv": table}
+    site.files |= {f"/mp3.zip.{number:03d}": cut for number, cut in enumerate(cuts, 1)}
+    parts = tuple(
+        (site.url + name, hashlib.sha256(site.files[name]).hexdigest())
+        for name in ("/mp3.zip.002", "/mp3.zip.003")
+    )
+    small = dataclasses.replace(
+        catalog.CATALOG["magnatagatune"],
+        downloads=(
+            Download(f"{site.url}/annotations_final.csv", hashlib.sha256(table).hexdigest()),
+            Download(f"{site.url}/mp3.zip.001", archive=True, parts=parts),
+        ),
+        seconds=(0.9, 1.1),
+    )
+    monkeypatch.setitem(catalog.CATALOG, "magnatagatune", small)
+    return ["magnatagatune", "--root", str(tmp_path / "mtt")]
+
+
+def test_the_command_gets_a_data_set_that_can_be_used(site, small_mtt, tmp_path, capsys):
+    site.breaks_off_after = [10]
+    assert main(["data", "download", *small_mtt]) == 0
+    out = capsys.readouterr().out
+    assert "2 downloads are here" in out
+    assert f"may be deleted: {tmp_path / 'mtt' / 'downloads'}" in out
+    assert main(["data", "validate", *small_mtt]) == 0
+    out = capsys.readouterr().out
+    assert "multilabel, 1 classes; test 1, train 2, valid 1" in out
+    assert "4 files are good, 0 missing" in out
+    (tmp_path / "mtt" / "c" / "c.mp3").unlink()
+    assert main(["data", "validate", *small_mtt]) == 1
+
+
+def test_the_command_says_what_to_do_when_a_file_is_gone(site, small_mtt, tmp_path, capsys):
+    part = site.files.pop("/mp3.zip.002")
+    assert main(["data", "download", *small_mtt]) == 2
+    place = tmp_path / "mtt" / "downloads" / "mp3.zip.002"
+    lines = [line for line in capsys.readouterr().err.splitlines() if "error" in line]
+    assert len(lines) == 1
+    assert "mp3.zip.002: the server answers 404 Not Found; give the same command" in lines[0]
+    assert str(place) in lines[0]
+    place.write_bytes(part)
+    assert main(["data", "download", *small_mtt]) == 0
+    assert (tmp_path / "mtt" / "d" / "d.mp3").is_file()
