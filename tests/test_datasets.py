@@ -144,6 +144,17 @@ def test_mtt_annotations(tmp_path):
     assert sizes(magnatagatune.load(tmp_path, "top50-only")) == (80, 2, 3)
 
 
+def test_damaged_mtt_index_files(tmp_path):
+    write(tmp_path / "index_mtt.tsv", "2\tf/a.mp3\n")
+    write(tmp_path / "output_labels_mtt.txt", "LABELS = ['guitar', 'piano']")
+    write(tmp_path / "test_gt_mtt.tsv", "2\t[0.0, 1.0]\n")
+    assert magnatagatune.load(tmp_path).clips == (Clip(tmp_path / "f/a.mp3", "test", ("piano",)),)
+    for text in ("3\t[0.0, 1.0]\n", "2\t[1.0]\n", "2\n", "2\tx\n"):
+        write(tmp_path / "test_gt_mtt.tsv", text)
+        with pytest.raises(TaskError, match="index files are damaged"):
+            magnatagatune.load(tmp_path)
+
+
 def test_mtt_errors(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"annotations_final\.csv: no such file"):
         magnatagatune.load(tmp_path)
@@ -205,6 +216,14 @@ def test_fma_errors(tmp_path):
         fma.load(tmp_path, "full")
     write(tmp_path / "fma_metadata" / "tracks.csv", "track_id,a\n,b\n")
     with pytest.raises(TaskError, match="no column set / subset in its first two rows"):
+        fma.load(tmp_path)
+
+
+def test_fma_rows_cut_short(tmp_path):
+    fma_table(tmp_path)
+    with (tmp_path / "fma_metadata" / "tracks.csv").open("a") as file:
+        file.write("3,0,train")
+    with pytest.raises(TaskError, match=r"begins \['3'\] is no track, or is cut short"):
         fma.load(tmp_path)
 
 
@@ -297,6 +316,13 @@ def test_emomusic(tmp_path):
         tmp_path / "clips_45seconds" / "10.mp3", "test", values=(5.7, 5.5)
     )
     assert (clips["2.mp3"].split, clips["3.mp3"].split) == ("train", "valid")
+    labels = tmp_path / "annotations" / "static_annotations.csv"
+    write(labels, "song_id,mean_arousal,mean_valence\n2,high,3.0\n")
+    with pytest.raises(TaskError, match="song 2: mean_arousal is 'high', not a number"):
+        emomusic.load(tmp_path)
+    write(labels, "song_id,mean_arousal,mean_valence\n4,3.0,3.0\n")
+    with pytest.raises(TaskError, match=r"song 4 is not in songs_info\.csv"):
+        emomusic.load(tmp_path)
 
 
 # GiantSteps
@@ -337,6 +363,17 @@ def test_giantsteps(tmp_path, monkeypatch):
 def test_giantsteps_artists_are_divided_100_to_16():
     splits = Counter(giantsteps._hashed_split(f"artist {number}") for number in range(5_000))
     assert splits["valid"] / 5_000 == pytest.approx(16 / 116, abs=0.02)
+
+
+def test_giantsteps_errors_name_the_file(tmp_path):
+    giantsteps_tree(tmp_path)
+    mtg = tmp_path / "giantsteps-mtg-key-dataset" / "annotations"
+    write(mtg / "annotations.txt", "ID\tMANUAL KEY\tC\n9\tC major\t2\n")
+    with pytest.raises(TaskError, match=r"9 is not in beatport_metadata\.txt"):
+        giantsteps.load(tmp_path)
+    write(mtg / "annotations.txt", "ID\tMANUAL KEY\tC\n1\tC dorian\t2\n")
+    with pytest.raises(TaskError, match=r"annotations\.txt: 1: 'C dorian' is no key"):
+        giantsteps.load(tmp_path)
 
 
 def test_giantsteps_without_annotations(tmp_path):

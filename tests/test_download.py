@@ -405,7 +405,7 @@ def test_the_command_gets_a_data_set_that_can_be_used(site, small_mtt, tmp_path,
     site.breaks_off_after = [10]
     assert main(["data", "download", *small_mtt]) == 0
     out = capsys.readouterr().out
-    assert "2 downloads are here" in out
+    assert "all 2 downloads are here" in out
     assert f"may be deleted: {tmp_path / 'mtt' / 'downloads'}" in out
     assert main(["data", "validate", *small_mtt]) == 0
     out = capsys.readouterr().out

@@ -41,7 +41,7 @@ def load(root: Path, target: str = "decade", seed: int = DEFAULT_SEED) -> Task:
     tracks = mirdata_tracks("billboard", root)
     label_of = {slot: label for slot, track in sorted(tracks.items()) if (label := read(track))}
     slots = list(label_of)
-    artists = [tracks[slot].artist for slot in slots]
+    artists = [tracks[slot].artist or slot for slot in slots]
     splits = stratified_split(slots, list(label_of.values()), artists, seed)
     clips = tuple(
         Clip(_audio(root, slot, tracks[slot]), split, (label_of[slot],))

@@ -36,7 +36,7 @@ def _parser() -> argparse.ArgumentParser:
     for command in (download, check):
         command.add_argument("name", metavar="NAME")
     for command in (info, download, check):
-        command.add_argument("--root", metavar="DIR", help="its folder (default: data/NAME)")
+        command.add_argument("--root", metavar="DIR", help="its folder (default: one below data)")
     for command in (info, check):
         command.add_argument("--split", metavar="NAME", help="where several circulate")
     info.set_defaults(run=_info)
@@ -77,8 +77,10 @@ def _download(options: argparse.Namespace) -> int:
 
     root = _root(options, data_set)
     downloads = data_set.all_downloads()
-    archives = download_all(downloads, root) if downloads else []
-    print(f"{root}: {len(downloads)} downloads are here")
+    if not downloads:
+        raise TaskError(f"{data_set.name} cannot be downloaded: {data_set.manual}")
+    archives = download_all(downloads, root)
+    print(f"{root}: all {len(downloads)} downloads are here")
     if archives:
         size = sum(path.stat().st_size for path in archives)
         print(f"unpacked, may be deleted: {archives[0].parent} ({size / 1e9:.2f} GB)")
@@ -99,6 +101,11 @@ def _validate(options: argparse.Namespace) -> int:
     _print_files("missing", dict.fromkeys(found.missing, ""))
     _print_files("cannot be decoded", found.undecodable)
     _print_files("wrong length", {p: f"{s:.2f} s" for p, s in found.wrong_length.items()})
+    if found.missing and data_set.all_downloads():
+        marks = _root(options, data_set) / "downloads" / "*.unpacked"
+        print(
+            f"to get files again, remove {marks} and give: hear-tune data download {options.name}"
+        )
     sound = bool(found.missing) or _is_sound(task, _root(options, data_set))
     return 0 if found.complete and sound else EXIT_FAILED
 

@@ -224,8 +224,9 @@ def _first_byte(response: requests.Response) -> int | None:
 
 def _version(response: requests.Response) -> str:
     """What If-Range may be given: a strong ETag, or the date of the last change."""
-    tag = response.headers.get("ETag", "")
-    return tag if tag.startswith('"') else response.headers.get("Last-Modified", "")
+    tag: str = response.headers.get("ETag", "")
+    changed: str = response.headers.get("Last-Modified", "")
+    return tag if tag.startswith('"') else changed
 
 
 def _check_digest(path: Path, digest: str, otherwise: str) -> None:

@@ -9,8 +9,8 @@ from __future__ import annotations
 import hashlib
 from pathlib import Path
 
-from .tables import read_table
-from .task import TEST, TRAIN, VALID, Clip, Task
+from .tables import finite_number, read_table
+from .task import TEST, TRAIN, VALID, Clip, Task, TaskError
 
 TARGETS = ("arousal", "valence")
 
@@ -36,15 +36,16 @@ def load(root: Path) -> Task:
     folder = root / "annotations" if (root / "annotations").is_dir() else root
     info = {row["song_id"]: row for row in read_table(folder / _INFO, ["song_id", "Artist", _SET])}
     columns = [f"mean_{target}" for target in TARGETS]
-    clips = tuple(
-        Clip(
-            root / "clips_45seconds" / f"{int(row['song_id'])}.mp3",
-            _split(info[row["song_id"]]),
-            values=tuple(float(row[column]) for column in columns),
-        )
-        for row in read_table(folder / _LABELS, ["song_id", *columns])
-    )
-    return Task("emomusic", "regression", TARGETS, clips)
+    clips = []
+    for row in read_table(folder / _LABELS, ["song_id", *columns]):
+        song = row["song_id"]
+        where = f"{folder / _LABELS}: song {song}"
+        if song not in info:
+            raise TaskError(f"{where} is not in {_INFO}")
+        values = tuple(finite_number(row[column], f"{where}: {column}") for column in columns)
+        audio = root / "clips_45seconds" / f"{song}.mp3"
+        clips.append(Clip(audio, _split(info[song]), values=values))
+    return Task("emomusic", "regression", TARGETS, tuple(clips))
 
 
 def _split(song: dict[str, str]) -> str:

@@ -53,9 +53,11 @@ def load(root: Path, subset: str = "small") -> Task:
     included = SUBSETS[: SUBSETS.index(subset) + 1]
     clips = []
     for row in rows:
+        if len(row) != len(header) or not row[0].isdecimal():
+            raise TaskError(f"{path}: the row that begins {row[:1]} is no track, or is cut short")
         track = int(row[0])
         of_subset, split, genre = (row[column] for column in columns)
         if of_subset in included and genre and track not in BROKEN:
             audio = root / f"fma_{subset}" / f"{track // 1000:03d}" / f"{track:06d}.mp3"
-            clips.append(Clip(audio, _SPLITS[split], (genre,)))
+            clips.append(Clip(audio, _SPLITS.get(split, split), (genre,)))
     return Task(f"fma-{subset}", "multiclass", used_classes(clips), tuple(clips))

@@ -58,13 +58,13 @@ def _original(root: Path) -> Iterator[Clip]:
     if folder is None or not files:
         raise FileNotFoundError(f"{root}: no giantsteps-key-dataset*/annotations/key/*.key")
     for file in files:
-        key = key_name(file.read_text(encoding="utf-8"))
+        key = _key(file.read_text(encoding="utf-8"), file)
         yield Clip(folder / "audio" / f"{file.stem}.mp3", TEST, (key,))
 
 
 def _plus(root: Path) -> Iterator[Clip]:
     for _, track in sorted(mirdata_tracks("giantsteps_key", root).items()):
-        yield Clip(Path(track.audio_path), TEST, (key_name(track.key),))
+        yield Clip(Path(track.audio_path), TEST, (_key(track.key, track.keys_path),))
 
 
 def _mtg(root: Path) -> Iterator[Clip]:
@@ -78,8 +78,19 @@ def _mtg(root: Path) -> Iterator[Clip]:
     for row in read_table(annotations, ["ID", "MANUAL KEY", "C"], "\t"):
         key = row["MANUAL KEY"]
         if row["C"] == _CONFIDENT and "/" not in key:
-            audio = folder / "audio" / f"{row['ID']}.LOFI.mp3"
-            yield Clip(audio, split_of[artists_of[row["ID"]][0]], (key_name(key),))
+            piece = row["ID"]
+            if piece not in artists_of:
+                raise TaskError(f"{annotations}: {piece} is not in beatport_metadata.txt")
+            audio = folder / "audio" / f"{piece}.LOFI.mp3"
+            split = split_of[artists_of[piece][0]]
+            yield Clip(audio, split, (_key(key, f"{annotations}: {piece}"),))
+
+
+def _key(text: str, where: object) -> str:
+    try:
+        return key_name(text)
+    except TaskError as error:
+        raise TaskError(f"{where}: {error}") from error
 
 
 def _artists(text: str) -> tuple[str, ...]:

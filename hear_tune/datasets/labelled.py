@@ -13,14 +13,13 @@ content are never in two splits.
 from __future__ import annotations
 
 import dataclasses
-import math
 from collections import Counter
 from pathlib import Path
 
 from ..files import find_audio
 from .content import content_groups
 from .splits import DEFAULT_SEED, stratified_split
-from .tables import read_table
+from .tables import finite_number, read_table
 from .task import FOLD, TEST, TRAIN, VALID, Clip, Kind, Task, TaskError, used_classes
 
 LABEL_SEPARATOR = ";"
@@ -90,7 +89,7 @@ def _load_csv(path: Path, seed: int) -> Task:
         elif _LABELS in columns:
             clip = dataclasses.replace(clip, labels=_many_labels(row[_LABELS]))
         else:
-            values = tuple(_number(row[name], name, where) for name in targets)
+            values = tuple(finite_number(row[name], f"{where}: {name}") for name in targets)
             clip = dataclasses.replace(clip, values=values)
         clips.append(clip)
     kind: Kind = "multiclass" if _LABEL in columns else "multilabel"
@@ -114,16 +113,6 @@ def _one_label(text: str, where: str) -> tuple[str, ...]:
 def _many_labels(text: str) -> tuple[str, ...]:
     labels = (label.strip() for label in text.split(LABEL_SEPARATOR))
     return tuple(dict.fromkeys(label for label in labels if label))
-
-
-def _number(text: str, column: str, where: str) -> float:
-    try:
-        value = float(text)
-    except ValueError:
-        value = math.nan
-    if not math.isfinite(value):
-        raise TaskError(f"{where}: {column} is {text!r}, not a number")
-    return value
 
 
 def _task(root: Path, kind: Kind, classes: tuple[str, ...], clips: list[Clip], seed: int) -> Task:

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import ast
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable
 from pathlib import Path
 
 from .tables import read_rows, read_table
@@ -26,7 +26,7 @@ INDEX, INDEX_LABELS = "index_mtt.tsv", "output_labels_mtt.txt"
 INDEX_TRUTHS = ("train_gt_mtt.tsv", "val_gt_mtt.tsv", "test_gt_mtt.tsv")
 
 _SPLIT_OF_FOLDER = dict.fromkeys("0123456789ab", TRAIN) | {"c": VALID} | dict.fromkeys("def", TEST)
-_Annotated = Iterator[tuple[str, str, tuple[str, ...]]]  # clip id, path, tags
+_Annotated = Iterable[tuple[str, str, tuple[str, ...]]]  # clip id, path, tags
 
 
 def load(root: Path, split: str = PONS2017) -> Task:
@@ -79,16 +79,17 @@ def _read_annotations(path: Path) -> tuple[tuple[str, ...], _Annotated]:
 
 def _read_index(root: Path) -> tuple[tuple[str, ...], _Annotated]:
     """Labels as the musicnn-training repository ships them; a split without its file is empty."""
-    source = (root / INDEX_LABELS).read_text(encoding="utf-8").partition("=")[2]
-    classes = tuple(ast.literal_eval(source.strip()))
-    path_of = dict(row for row in read_rows(root / INDEX, "\t"))
     truths = [root / name for name in INDEX_TRUTHS if (root / name).is_file()]
-
-    def annotated() -> _Annotated:
+    annotated = []
+    try:
+        source = (root / INDEX_LABELS).read_text(encoding="utf-8").partition("=")[2]
+        classes = tuple(ast.literal_eval(source.strip()))
+        path_of = dict(read_rows(root / INDEX, "\t"))
         for truth in truths:
             for clip_id, values in read_rows(truth, "\t"):
                 positive = map(float, values.strip("[]").split(","))
                 tags = tuple(tag for tag, on in zip(classes, positive, strict=True) if on)
-                yield clip_id, path_of[clip_id], tags
-
-    return classes, annotated()
+                annotated.append((clip_id, path_of[clip_id], tags))
+    except (ValueError, KeyError, SyntaxError) as error:
+        raise TaskError(f"{root}: the index files are damaged or do not fit ({error})") from error
+    return classes, annotated

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import math
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -58,3 +59,20 @@ def read_table(
             raise TaskError(f"{path}: row {number} has {len(row)} columns, not {len(header)}")
         table.append(dict(zip(header, map(str.strip, row), strict=True)))
     return table
+
+
+def finite_number(text: str, what: str) -> float:
+    """A number from its text.
+
+    Raises
+    ------
+    TaskError
+        If it is none, or not finite; `what` says of what.
+    """
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not math.isfinite(value):
+        raise TaskError(f"{what} is {text!r}, not a number")
+    return value
