@@ -101,7 +101,7 @@ def _validate(options: argparse.Namespace) -> int:
     _print_files("missing", dict.fromkeys(found.missing, ""))
     _print_files("cannot be decoded", found.undecodable)
     _print_files("wrong length", {p: f"{s:.2f} s" for p, s in found.wrong_length.items()})
-    if found.missing and data_set.all_downloads():
+    if found.missing and (data_set.downloads or data_set.mirdata):
         marks = _root(options, data_set) / "downloads" / "*.unpacked"
         print(
             f"to get files again, remove {marks} and give: hear-tune data download {options.name}"
