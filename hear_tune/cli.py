@@ -32,8 +32,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     arguments = sys.argv[1:] if arguments is None else list(arguments)
     warnings.showwarning = _show_warning
     try:
-        if arguments[:1] == ["pretrain"]:
-            return _pretrain(arguments[1:])
+        if arguments and arguments[0] in _OWN_PARSERS:
+            return _OWN_PARSERS[arguments[0]](arguments[1:])
         options = _parser().parse_args(arguments)
         code: int = options.run(options)
     except KeyboardInterrupt:
@@ -59,6 +59,8 @@ def _parser() -> argparse.ArgumentParser:
     _add_benchmark(commands.add_parser("benchmark", help="measure speed on this machine"))
     _add_augment(commands.add_parser("augment", help="hear and see what training does to audio"))
     commands.add_parser("pretrain", help="train an encoder by CLMR", add_help=False)
+    commands.add_parser("data", help="get and check labelled data sets", add_help=False)
+    commands.add_parser("probe", help="how good an embedding is for labels", add_help=False)
     return parser
 
 
@@ -305,6 +307,24 @@ def _pretrain(arguments: list[str]) -> int:
     from .pretrain.cli import main as pretrain
 
     return pretrain(arguments)
+
+
+def _data(arguments: list[str]) -> int:
+    from .datasets.cli import main as data
+
+    return data(arguments)
+
+
+def _probe(arguments: list[str]) -> int:
+    _require_extra("probe", "sklearn", "matplotlib", "librosa", "mir_eval")
+    from .probe.cli import main as probe
+
+    failed = probe(arguments)
+    _print_failures(failed)
+    return EXIT_FAILED if failed else 0
+
+
+_OWN_PARSERS = {"pretrain": _pretrain, "data": _data, "probe": _probe}  # that need an extra
 
 
 def _one_line(text: str) -> str:

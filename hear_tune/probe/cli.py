@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import re
 import sys
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -24,11 +25,32 @@ LAYERS = "layers"  # protocol: clmr-linear on each layer
 LABELLED = "labelled"
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Options of the command."""
-    parser.description = (
-        "Train a small classifier on frozen embeddings and score it on the test clips. Embeddings "
-        "are computed once and kept. Or print a table of results."
+def main(arguments: Sequence[str]) -> dict[str, str]:
+    """Do what the arguments say; returns reasons by path of clips that could not be used."""
+    options = _parser().parse_args(arguments)
+    if all(place.endswith(".json") for place in options.task):
+        print(table([load(place) for place in options.task]))
+        return {}
+    if len(options.task) > 1:
+        raise ValueError(f"one task at a time, not {', '.join(options.task)}")
+    task = _task(options)
+    model, name = _model(options)
+    features = embed_task(task, model, options.cache)
+    if options.protocol == LAYERS:
+        results = _probe_layers(task, features, model, options, name)
+    else:
+        protocol = budgeted(PROTOCOLS[options.protocol], options.points)
+        results = [probe(task, features, model, protocol, options.seeds, name)]
+    _write(results, options.output)
+    print(table(results))
+    return features.failed
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="hear-tune probe",
+        description="Train a small classifier on frozen embeddings and score it on the test clips. "
+        "Embeddings are computed once and kept. Or print a table of results.",
     )
     parser.add_argument(
         "task",
@@ -57,27 +79,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--max-clips", type=int, metavar="N", help="at most so many of each split (for a trial)"
     )
-
-
-def run(options: argparse.Namespace) -> tuple[list[Result], dict[str, str]]:
-    """Do what the command says; returns results, and reasons by path of clips that failed."""
-    if all(place.endswith(".json") for place in options.task):
-        results = [load(place) for place in options.task]
-        print(table(results))
-        return results, {}
-    if len(options.task) > 1:
-        raise ValueError(f"one task at a time, not {', '.join(options.task)}")
-    task = _task(options)
-    model, name = _model(options)
-    features = embed_task(task, model, options.cache)
-    if options.protocol == LAYERS:
-        results = _probe_layers(task, features, model, options, name)
-    else:
-        protocol = budgeted(PROTOCOLS[options.protocol], options.points)
-        results = [probe(task, features, model, protocol, options.seeds, name)]
-    _write(results, options.output)
-    print(table(results))
-    return results, features.failed
+    return parser
 
 
 def _task(options: argparse.Namespace) -> Task:

@@ -1,0 +1,293 @@
+"""The data sets by name: how each is read, and where its files come from."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+from .sources import Download, mirdata_downloads
+from .task import Task, TaskError
+from .validate import SecondsRange
+
+
+@dataclass(frozen=True)
+class DataSet:
+    """Facts about one data set.
+
+    Attributes
+    ----------
+    name
+        On the command line.
+    module
+        Of the reader, in this package; it has ``load(root, **options)``.
+    summary
+        What is asked, of how many clips.
+    licence
+        Of the audio, as far as it is known.
+    page
+        Where it is described.
+    size
+        Of the downloads.
+    options
+        Always given to the reader.
+    splits
+        Names that the reader's option ``split`` takes, the default first; empty if it has none.
+    downloads
+        Files that can be got.
+    mirdata
+        Name of the data set in mirdata, and which of its remote files are needed.
+    manual
+        What must be got by other means, and where it goes.
+    seconds
+        Shortest and longest clip that is whole.
+    left_out
+        Clips that the reader leaves out.
+    """
+
+    name: str
+    module: str
+    summary: str
+    licence: str
+    page: str
+    size: str = ""
+    options: tuple[tuple[str, str], ...] = ()
+    splits: tuple[str, ...] = ()
+    downloads: tuple[Download, ...] = ()
+    mirdata: tuple[str, tuple[str, ...]] | None = None
+    manual: str = ""
+    seconds: SecondsRange | None = None
+    left_out: str = ""
+
+    @property
+    def folder(self) -> str:
+        """Name of its folder, which tasks on the same files share."""
+        return self.module
+
+    def load(self, root: Path, split: str | None = None) -> Task:
+        """Read the task from the data set's folder (for ``labelled``, also a CSV).
+
+        Raises
+        ------
+        FileNotFoundError, TaskError
+            If its files are not there or not as they should be, or it has no such split.
+        """
+        options: dict[str, Any] = dict(self.options)
+        if split is not None:
+            if not self.splits:
+                raise TaskError(f"{self.name} has only one split")
+            options["split"] = split
+        task: Task = import_module(f"{__package__}.{self.module}").load(root, **options)
+        return task
+
+    def all_downloads(self) -> tuple[Download, ...]:
+        """Its files on the web, those that mirdata knows of among them."""
+        return (*self.downloads, *(mirdata_downloads(*self.mirdata) if self.mirdata else ()))
+
+
+def get_data_set(name: str) -> DataSet:
+    """A data set by its name.
+
+    Raises
+    ------
+    TaskError
+        If there is none.
+    """
+    if name not in CATALOG:
+        raise TaskError(f"no data set {name!r}; there are {', '.join(CATALOG)}")
+    return CATALOG[name]
+
+
+_MTT_URL = "https://mirg.city.ac.uk/datasets/magnatagatune"
+_FMA_URL = "https://os.unil.cloud.switch.ch/fma"
+_GTZAN_LISTS_URL = "https://raw.githubusercontent.com/coreyker/dnn-mgr/bdad579ea6cb37b665ea6019fe1026a6ce20cbc7/gtzan"
+_EMOMUSIC_URL = "http://cvml.unige.ch/databases/emoMusic"
+_GITHUB_URL = "https://github.com"
+
+_FMA_METADATA = Download(
+    f"{_FMA_URL}/fma_metadata.zip", "f0df49ffe5f2a6008d7dc83c6915b31835dfe733", archive=True
+)
+_FMA_SUBSETS = (  # name, size, sha1
+    ("small", "8,000 clips, 8 genres", "7.2 GiB", "ade154f733639d52e35e32f5593efe5be76c6d70"),
+    ("medium", "25,000 clips, 16 genres", "22 GiB", "c67b69ea232021025fca9231fc1c7c1a063ab50b"),
+    ("large", "49,598 of 106,574 clips", "93 GiB", "497109f4dd721066b5ce5e5f250ec604dc78939e"),
+)
+_FSDD = "clone github.com/Jakobovski/free-spoken-digit-dataset; its folder is --root"
+_PHILHARMONIA = (
+    "made from the mirror github.com/skratchdot/philharmonia-samples; not to be passed on by itself"
+)
+
+_ROWS = (
+    DataSet(
+        "magnatagatune",
+        "magnatagatune",
+        "50 tags of 25,860 clips",
+        "CC BY-NC-SA 3.0",
+        "https://mirg.city.ac.uk/codeapps/the-magnatagatune-dataset",
+        "3 GB",
+        splits=("pons2017", "top50-only"),
+        downloads=(
+            Download(
+                f"{_MTT_URL}/annotations_final.csv",
+                "99b94e95825d4fa576386a5367b9c96e0ec636e9f9c240aceb492f4728f68c3c",
+            ),
+            Download(
+                f"{_MTT_URL}/mp3.zip.001",
+                "f857fe185968773058cc71662c2ef5d8f2d4b7338e3c122cfd52f82dcb9760b9",
+                archive=True,
+                parts=(
+                    (
+                        f"{_MTT_URL}/mp3.zip.002",
+                        "fc2e1ec441755556ed1398b1808f1b08b6034372f8bc27394510c0c58cdb52ce",
+                    ),
+                    (
+                        f"{_MTT_URL}/mp3.zip.003",
+                        "83a689824c17e82f6eb81cdbc4e4ca239a4cfc1fb41f1a5c80b861caec90450f",
+                    ),
+                ),
+            ),
+        ),
+        manual="an older host is http://mi.soi.city.ac.uk/datasets/magnatagatune",
+        seconds=(28, 30),
+        left_out="35644, 55753, 57881: empty files",
+    ),
+    *(
+        DataSet(
+            f"fma-{subset}",
+            "fma",
+            f"top genre of {summary}",
+            "of each artist, mostly Creative Commons",
+            "https://github.com/mdeff/fma",
+            f"{size} and 342 MiB of metadata",
+            options=(("subset", subset),),
+            downloads=(
+                _FMA_METADATA,
+                Download(f"{_FMA_URL}/fma_{subset}.zip", digest, archive=True),
+            ),
+            seconds=None if subset == "large" else (29, 31),
+            left_out="99134, 108925, 133297 and others without audio or too short (fma.BROKEN)",
+        )
+        for subset, summary, size, digest in _FMA_SUBSETS
+    ),
+    DataSet(
+        "gtzan",
+        "gtzan",
+        "genre of 1,000 clips, or of 930 without faults",
+        "unknown",
+        "http://marsyas.info/downloads/datasets.html",
+        "1.2 GB",
+        splits=("fault-filtered", "10-fold"),
+        downloads=(
+            Download(
+                f"{_GTZAN_LISTS_URL}/train_filtered.txt",
+                "2b04966cef1486f1a7767b74271533fa23e220388db804a1937835e1fc4fa3fa",
+            ),
+            Download(
+                f"{_GTZAN_LISTS_URL}/valid_filtered.txt",
+                "f8fbee7c52397a0e0f3a91dc54fedecb2e27f5bdc9a9daeab8cb10d077e26956",
+            ),
+            Download(
+                f"{_GTZAN_LISTS_URL}/test_filtered.txt",
+                "09cafa6a89ce0a27f30ed250d56ecb4d03c22fffb5a693f96c7ae655ee02ac72",
+            ),
+        ),
+        manual="the audio's host is gone: put your copy at genres/<genre>/<genre>.NNNNN.wav or .au",
+        seconds=(29, 31),
+        left_out="jazz.00054, where it is broken",
+    ),
+    DataSet(
+        "billboard",
+        "billboard",
+        "decade of up to 890 chart songs",
+        "annotations CC0; no audio is distributed",
+        "https://ddmal.music.mcgill.ca/research/The_McGill_Billboard_Project_(Chord_Analysis_Dataset)",
+        "a few MB",
+        mirdata=("billboard", ("metadata", "annotation_salami")),
+        manual="put your own audio at audio/<slot>.<suffix>, the slot with four digits",
+    ),
+    DataSet(
+        "giantsteps",
+        "giantsteps",
+        "key of 604 pieces; training on 1,159 of the MTG's",
+        "annotations CC BY-SA 4.0; audio: previews of Beatport",
+        "https://github.com/GiantSteps/giantsteps-key-dataset",
+        splits=("original", "plus"),
+        downloads=(
+            Download(
+                f"{_GITHUB_URL}/GiantSteps/giantsteps-key-dataset/archive/"
+                "c8cb8aad2cb53f165be51ea099d0dc75c64a844f.zip",
+                "7749bee0f919b0f53db2c540fa6707f322b82a5d140e453f10f9af7875ad5bb8",
+                "giantsteps-key-dataset.zip",
+                archive=True,
+            ),
+            Download(
+                f"{_GITHUB_URL}/GiantSteps/giantsteps-mtg-key-dataset/archive/"
+                "fd7b8c584f7bd6d720d170c325a6d42c9bf75a6b.zip",
+                "c754c3fabbc0bf275d399028e212fa2c9c6680084bd003e3a283ae7b3ea22996",
+                "giantsteps-mtg-key-dataset.zip",
+                archive=True,
+            ),
+        ),
+        mirdata=("giantsteps_key", ("audio", "keys")),
+        manual="for training and for the split `original`, run audio_dl.sh in both repositories",
+        left_out="pieces of the MTG's with several keys, or a confidence other than 2",
+    ),
+    DataSet(
+        "emomusic",
+        "emomusic",
+        "arousal and valence of 744 clips",
+        "of each artist, Creative Commons; annotations for research",
+        "https://cvml.unige.ch/databases/emoMusic/",
+        downloads=(
+            Download(
+                f"{_EMOMUSIC_URL}/annotations.tar.gz",
+                "e0cb0b06e1b0ce7f04b1572fc410937699b7fad9dae67ddaa745f06cda4b0b33",
+                archive=True,
+            ),
+            Download(
+                f"{_EMOMUSIC_URL}/clips_45sec.tar.gz",
+                "3994a5d5fefc27f9540d1a69cd7f1294c68e6cb311ce49765021e2e9c7a1057b",
+                archive=True,
+            ),
+        ),
+        manual="the host may want a form: put both archives into downloads",
+        seconds=(44, 46),
+    ),
+    *(
+        DataSet(
+            f"philharmonia-{target}",
+            "philharmonia",
+            summary,
+            "CC BY-SA 3.0, Philharmonia Orchestra",
+            "https://philharmonia.co.uk/resources/sound-samples/",
+            options=(("target", target),),
+            manual=_PHILHARMONIA,
+        )
+        for target, summary in (
+            ("instrument", "instrument of 3,309 single notes"),
+            ("pitch", "MIDI pitch of 2,585 single notes"),
+        )
+    ),
+    *(
+        DataSet(
+            f"fsdd-{target}",
+            "fsdd",
+            f"{target} of 3,000 spoken digits",
+            "CC BY-SA 4.0",
+            "https://github.com/Jakobovski/free-spoken-digit-dataset",
+            options=(("target", target),),
+            manual=_FSDD,
+        )
+        for target in ("digit", "speaker")
+    ),
+    DataSet(
+        "labelled",
+        "labelled",
+        "your own: a folder of class folders, or a CSV",
+        "yours",
+        "the documentation of hear_tune.datasets.labelled",
+        manual="--root is the folder or the .csv",
+    ),
+)
+CATALOG = {row.name: row for row in _ROWS}

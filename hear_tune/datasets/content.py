@@ -1,0 +1,51 @@
+"""Which files hold the same bytes."""
+
+from __future__ import annotations
+
+import hashlib
+from collections import defaultdict
+from collections.abc import Iterable
+from pathlib import Path
+
+from tqdm import tqdm
+
+_CHUNK_BYTES = 1 << 20
+
+
+def file_digest(path: Path, algorithm: str = "sha256", progress: bool = False) -> str:
+    """Hexadecimal digest of a file, by any algorithm of hashlib."""
+    digest = hashlib.new(algorithm, usedforsecurity=False)
+    with (
+        path.open("rb") as file,
+        tqdm(
+            total=path.stat().st_size,
+            desc=f"checking {path.name}",
+            unit="B",
+            unit_scale=True,
+            delay=2,
+            leave=False,
+            disable=not progress,
+        ) as bar,
+    ):
+        while chunk := file.read(_CHUNK_BYTES):
+            digest.update(chunk)
+            bar.update(len(chunk))
+    return digest.hexdigest()
+
+
+def content_groups(paths: Iterable[Path]) -> dict[Path, str]:
+    """A group for each file; files with the same bytes share one.
+
+    Only files of equal size are read. A file that is not there is a group of its own.
+    """
+    group_of = {}
+    by_size = defaultdict(list)
+    for path in dict.fromkeys(paths):
+        group_of[path] = str(path)
+        if path.is_file():
+            by_size[path.stat().st_size].append(path)
+    alike = [path for same in by_size.values() if len(same) > 1 for path in same]
+    first_of: dict[str, str] = {}
+    for path in tqdm(alike, "comparing files", unit="file", delay=2, leave=False):
+        group_of[path] = first_of.setdefault(file_digest(path), group_of[path])
+    return group_of

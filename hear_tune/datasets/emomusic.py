@@ -1,0 +1,58 @@
+"""Emomusic (Soleymani et al., CrowdMM 2013): 744 clips of 45 s, arousal and valence of 1 to 9.
+
+The test set is the authors' evaluation set. As in jukemir (Castellon et al., ISMIR 2021), the
+rest is divided by artist: 504 / 115 / 125.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+
+from .tables import finite_number, read_table
+from .task import TEST, TRAIN, VALID, Clip, Task, TaskError
+
+TARGETS = ("arousal", "valence")
+
+_INFO, _LABELS = Path("songs_info.csv"), Path("static_annotations.csv")
+_SET = "Mediaeval 2013 set"
+_FOLDS, _TRAIN_FOLDS = 10, 8  # of artists
+
+
+def load(root: Path) -> Task:
+    """Read the task; values are as annotated, 1 to 9.
+
+    Parameters
+    ----------
+    root
+        Folder with ``songs_info.csv`` and ``static_annotations.csv`` (or ``annotations`` with
+        them in it) and ``clips_45seconds``.
+
+    Raises
+    ------
+    FileNotFoundError, TaskError
+        If the tables are not there or not as they should be.
+    """
+    folder = root / "annotations" if (root / "annotations").is_dir() else root
+    info = {row["song_id"]: row for row in read_table(folder / _INFO, ["song_id", "Artist", _SET])}
+    columns = [f"mean_{target}" for target in TARGETS]
+    clips = []
+    for row in read_table(folder / _LABELS, ["song_id", *columns]):
+        song = row["song_id"]
+        where = f"{folder / _LABELS}: song {song}"
+        if song not in info:
+            raise TaskError(f"{where} is not in {_INFO}")
+        values = tuple(finite_number(row[column], f"{where}: {column}") for column in columns)
+        audio = root / "clips_45seconds" / f"{song}.mp3"
+        clips.append(Clip(audio, _split(info[song]), values=values))
+    return Task("emomusic", "regression", TARGETS, tuple(clips))
+
+
+def _split(song: dict[str, str]) -> str:
+    if song[_SET] == "evaluation":
+        return TEST
+    letters = "".join(
+        c for c in song["Artist"].lower() if c.isascii() and (c.isalpha() or c == " ")
+    )
+    artist = hashlib.sha1(" ".join(letters.split()).encode(), usedforsecurity=False)
+    return TRAIN if int(artist.hexdigest(), 16) % _FOLDS < _TRAIN_FOLDS else VALID

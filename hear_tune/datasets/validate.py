@@ -1,0 +1,86 @@
+"""Which files of a task are there, whole, and as long as they should be."""
+
+from __future__ import annotations
+
+import os
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from tqdm import tqdm
+
+from ..audio import AudioError, read_blocks
+from ..config import SAMPLE_RATE_HZ
+from .task import Task
+
+SecondsRange = tuple[float, float]
+
+
+@dataclass
+class Validation:
+    """What was found.
+
+    Attributes
+    ----------
+    good
+        Number of files that can be used.
+    missing
+        Files that are not there.
+    undecodable
+        Reason by file.
+    wrong_length
+        Seconds by file.
+    """
+
+    good: int = 0
+    missing: list[Path] = field(default_factory=list)
+    undecodable: dict[Path, str] = field(default_factory=dict)
+    wrong_length: dict[Path, float] = field(default_factory=dict)
+
+    @property
+    def complete(self) -> bool:
+        """Whether every file can be used."""
+        return not (self.missing or self.undecodable or self.wrong_length)
+
+
+def validate(task: Task, seconds: SecondsRange | None = None) -> Validation:
+    """Decode every file of a task, on all cores.
+
+    Parameters
+    ----------
+    task
+        Whose files are looked for.
+    seconds
+        Shortest and longest length that a file may have; None for any.
+
+    Returns
+    -------
+    Validation
+        Counts, and each file that cannot be used.
+    """
+    found = Validation()
+    there = []
+    for path in dict.fromkeys(clip.path for clip in task.clips):
+        if path.is_file():
+            there.append(path)
+        else:
+            found.missing.append(path)
+    with ThreadPoolExecutor(os.cpu_count()) as pool:  # libsndfile and soxr release the GIL
+        lengths = tqdm(
+            pool.map(_seconds, there), "decoding", total=len(there), unit="file", delay=2
+        )
+        for path, length in zip(there, lengths, strict=True):
+            if isinstance(length, AudioError):
+                found.undecodable[path] = str(length)
+            elif seconds and not seconds[0] <= length <= seconds[1]:
+                found.wrong_length[path] = length
+            else:
+                found.good += 1
+    return found
+
+
+def _seconds(path: Path) -> float | AudioError:
+    try:
+        return sum(map(len, read_blocks(path))) / SAMPLE_RATE_HZ
+    except AudioError as error:
+        return error
