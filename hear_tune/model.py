@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Iterator, Sequence
+from itertools import chain
 
 import torch
 from torch import Tensor, nn
@@ -75,11 +76,16 @@ class EmbeddingModel(nn.Module):
 
     @property
     def device(self) -> torch.device:
-        return next(self.parameters()).device
+        return self._tensor.device
 
     @property
     def dtype(self) -> torch.dtype:
-        return next(self.parameters()).dtype
+        return self._tensor.dtype
+
+    @property
+    def _tensor(self) -> Tensor:
+        """Any tensor of the encoder; a baseline has no parameters."""
+        return next(chain(self.parameters(), self.buffers()))
 
     @property
     def identity(self) -> str:
