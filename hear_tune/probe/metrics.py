@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 from sklearn import metrics as sk
+from sklearn.exceptions import UndefinedMetricWarning
 
 from ..datasets.task import Kind
 
@@ -123,7 +124,7 @@ def _multiclass(classes: tuple[str, ...], truth: Array, predicted: Array) -> Sco
 
 def _regression(classes: tuple[str, ...], truth: Array, predicted: Array) -> Scores:
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", sk.exceptions.UndefinedMetricWarning)
+        warnings.simplefilter("ignore", UndefinedMetricWarning)
         r2 = sk.r2_score(truth, predicted, multioutput="raw_values")
     each = {name: {"r2": float(value)} for name, value in zip(classes, r2, strict=True)}
     return Scores({"r2": float(np.mean(r2))}, each)
