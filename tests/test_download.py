@@ -230,6 +230,13 @@ def test_a_server_that_stays_busy_is_given_up(site, tmp_path):
     assert len(site.got()) == download._ATTEMPTS
 
 
+def test_a_server_that_always_breaks_off_is_given_up(site, tmp_path):
+    site.ranges, site.breaks_off_after = False, [1_500_000] * 100
+    with pytest.raises(DownloadError, match="breaks off"):
+        get(site, tmp_path / "data.bin")
+    assert len(site.got()) <= 1 + download._ATTEMPTS
+
+
 def test_a_silent_server_is_asked_again(site, tmp_path, monkeypatch):
     monkeypatch.setattr(download, "_SILENCE_SECONDS", 0.3)
     end = threading.Event()

@@ -23,7 +23,7 @@ from .sources import Download
 
 ARCHIVES = "downloads"  # folder for archives, in a data set's folder
 
-_ATTEMPTS = 5  # in a row that bring no byte
+_ATTEMPTS = 5  # in a row that bring no more than there was
 _FIRST_PAUSE_SECONDS = 1.0  # doubled after each of them
 _CONNECT_SECONDS, _SILENCE_SECONDS = 20.0, 60.0
 _CHUNK_BYTES = 1 << 20
@@ -143,14 +143,14 @@ def fetch(session: requests.Session, url: str, path: Path, digest: str = "") -> 
         return
     path.parent.mkdir(parents=True, exist_ok=True)
     part = _part(path)
-    in_vain = 0
+    most, in_vain = _held(part), 0
     while True:
-        before = _held(part)
         try:
             _receive(session, url, part)
             break
         except (_BrokenOffError, requests.RequestException, urllib3.exceptions.HTTPError) as error:
-            in_vain = 1 if _held(part) > before else in_vain + 1
+            in_vain = 1 if _held(part) > most else in_vain + 1
+            most = max(most, _held(part))
             if in_vain == _ATTEMPTS:
                 raise DownloadError(f"{url}: {_reason(error)}; {_remedy(path)}") from error
         except DownloadError as error:
