@@ -157,7 +157,8 @@ def made_up(splits, windows=3, seed=0):
     clips = [Clip(Path(f"{i}.wav"), split, labels=("ab"[i % 2],)) for i, split in enumerate(splits)]
     task = Task("made-up", "multiclass", ("a", "b"), tuple(clips))
     vectors = [
-        np.float32(rng.normal(size=(windows, 4)) + 9 * (clip.labels[0] == "b")) for clip in clips
+        np.float32(rng.normal(size=(windows, 4)) + (9 if clip.labels[0] == "b" else -9))
+        for clip in clips
     ]
     return task, Features(task.clips, tuple(vectors), {"last": slice(0, 4)}, {})
 
@@ -206,7 +207,7 @@ def test_missing_splits_are_named():
 
 def test_embeddings_are_computed_once(small_model, music, tmp_path, monkeypatch):
     model = hear_tune.EmbeddingModel(small_model.encoder, "all")
-    paths = sorted(p for p in music.rglob("*") if p.suffix != ".txt")
+    paths = sorted(p for p in music.rglob("*.*") if p.suffix != ".txt")
     (music / "broken.wav").write_bytes(b"no audio")
     clips = tuple(Clip(path, "train", ("x",)) for path in [*paths, music / "broken.wav"])
     task = Task("music", "multiclass", ("x",), clips)
@@ -263,11 +264,11 @@ def test_mfcc_statistics_of_halves():
 def labelled(tmp_path):
     folder = tmp_path / "labelled"
     for split, count in (("train", 6), ("valid", 3), ("test", 3)):
-        for label, frequency in (("low", 200), ("high", 3_000)):
+        for label, loudness in (("clean", 0.001), ("noisy", 0.5)):
             (folder / split / label).mkdir(parents=True)
             for number in range(count):
-                seed = 10 * ["train", "valid", "test"].index(split) + number
-                sound = tone(frequency + 20 * seed, 20_000) + 0.05 * noise(20_000, seed)
+                seed = 10 * ("train", "valid", "test").index(split) + number
+                sound = 0.5 * tone(300 + 5 * seed, 20_000) + loudness * noise(20_000, seed)
                 soundfile.write(folder / split / label / f"{number}.wav", sound, RATE)
     return folder
 

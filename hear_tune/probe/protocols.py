@@ -171,17 +171,12 @@ def _run_split(
         role: Examples(_vectors(features, roles[role], protocol, rng), targets[roles[role]])
         for role in (TRAIN, VALID)
     }
-    best: tuple[float, Head, Settings] | None = None
+    trained = []
     many = len(protocol.grid) > 1
     for settings in tqdm(protocol.grid, "grid", disable=not many or not sys.stderr.isatty()):
         head = train(task.kind, len(task.classes), examples[TRAIN], examples[VALID], settings, seed)
-        predicted = head.predict(examples[VALID].vectors).numpy()
-        scores = score(task.kind, task.classes, examples[VALID].targets.numpy(), predicted)
-        value = scores.values[PRIMARY[task.kind]]
-        if best is None or value > best[0]:
-            best = value, head, settings
-    assert best is not None
-    value, head, settings = best
+        trained.append((*_validate(task, head, examples[VALID]), head, settings))
+    value, _, head, settings = max(trained, key=lambda row: row[:2])
     windows = [features.windows[row] for row in roles[TEST]]
     return Outcome(
         targets[roles[TEST]].numpy(),
@@ -189,6 +184,14 @@ def _run_split(
         (settings,),
         (value,),
     )
+
+
+def _validate(task: Task, head: Head, valid: Examples) -> tuple[float, float]:
+    """The primary metric, and, where that is equal, what decides: the loss, negative."""
+    predicted = head.predict(valid.vectors).numpy()
+    scores = score(task.kind, task.classes, valid.targets.numpy(), predicted)
+    with torch.no_grad():
+        return scores.values[PRIMARY[task.kind]], -float(head.loss(valid))
 
 
 def encode_targets(task: Task, clips: Sequence[Clip]) -> Tensor:
