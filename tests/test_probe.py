@@ -16,7 +16,7 @@ from hear_tune.cli import main
 from hear_tune.datasets.task import Clip, Task, TaskError
 from hear_tune.probe.features import Features, embed_task
 from hear_tune.probe.heads import Examples, Settings, train
-from hear_tune.probe.metrics import intervals, score
+from hear_tune.probe.metrics import _tags_scorer, intervals, score
 from hear_tune.probe.protocols import CLMR_LINEAR, JUKEMIR, budgeted, run_protocol
 
 RATE = 22_050
@@ -98,6 +98,17 @@ def test_intervals_hold_the_score_and_narrow_with_data():
         assert high - low == pytest.approx(3.92 * np.sqrt(value * (1 - value) / count), rel=0.2)
         widths.append(high - low)
     assert widths[1] < 0.4 * widths[0]
+
+
+def test_the_bootstrap_of_tags_equals_scikit_learn():
+    rng = np.random.default_rng(0)
+    truth = (rng.random((60, 6)) < 0.2).astype(float)
+    predicted = rng.integers(10, size=(60, 6)) / 10  # many of them equal
+    score_rows = _tags_scorer(truth, predicted)
+    for _ in range(20):
+        rows = rng.integers(60, size=60)
+        expected = score("multilabel", tuple("abcdef"), truth[rows], predicted[rows]).values
+        assert score_rows(rows) == pytest.approx(expected)
 
 
 # --- Heads and protocols ---

@@ -124,7 +124,7 @@ def _probe_layers(
 def _write(results: list[Result], folder: Path) -> None:
     first = results[0]
     parts = [first["task"], first["split"], first["model"], first["protocol"]]
-    stem = re.sub(r"[^A-Za-z0-9.+-]+", "-", "_".join(part for part in parts if part))
+    stem = re.sub(r"[^A-Za-z0-9_.+-]+", "-", "_".join(part for part in parts if part))
     if len(results) > 1:
         for result in results:
             save(result, folder / f"{stem}_{result['layers'][0]}.json")

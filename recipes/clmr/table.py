@@ -1,0 +1,47 @@
+#!/usr/bin/env python3
+"""The published scores on MagnaTagATune beside one's own."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+from hear_tune.probe.results import cell, load
+from hear_tune.variants import get_variant
+
+# Macro ROC-AUC and average precision, in percent, of encoders pre-trained on other data (Vélez
+# Vásquez & Burgoyne, ISMIR 2022); those of magnatagatune itself are in the table of variants.
+OUT_OF_DOMAIN = {
+    "fma": {"tune+": (89.1, 36.2), "tune-tail+5": (88.9, 35.3), "clmr": (86.2, 30.6)},
+    "gtzan": {"tune+": (87.2, 32.6), "tune-tail+5": (86.9, 32.6), "clmr": (81.9, 26.2)},
+    "billboard": {"tune+": (84.5, 28.7), "tune-tail+5": (84.7, 28.6), "clmr": (82.7, 26.9)},
+}
+
+
+def main() -> None:
+    """Print one row per model."""
+    dataset, folder = sys.argv[1].partition("-")[0], Path(sys.argv[2])
+    print(f"pre-trained on {dataset}, probed on magnatagatune (clmr-linear, [95 % interval])\n")
+    print("| model | published AUC | AUC | published AP | AP |")
+    print("|---|---|---|---|---|")
+    for path in sorted(folder.glob("magnatagatune_*.json")):
+        result = load(path)
+        name = result["model"]
+        auc, precision = published(dataset, name)
+        cells = [auc, cell(result, "roc_auc"), precision, cell(result, "average_precision")]
+        print(f"| {name} | {' | '.join(cells)} |")
+
+
+def published(dataset: str, model: str) -> tuple[str, str]:
+    """AUC and AP as shares, like one's own."""
+    if dataset in OUT_OF_DOMAIN:
+        scores: tuple[float | None, float | None] = OUT_OF_DOMAIN[dataset][model]
+    else:
+        variant = get_variant(model)
+        scores = variant.mtt_auc, variant.mtt_ap
+    auc, precision = ("-" if s is None else f"{s / 100:.3f}" for s in scores)
+    return auc, precision
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,2 @@
+#!/usr/bin/env bash
+exec "$(dirname "$0")/../clmr/run.sh" "${SUBSET:-fma-large}" "$@"
