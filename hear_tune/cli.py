@@ -34,6 +34,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         if arguments[:1] == ["pretrain"]:
             return _pretrain(arguments[1:])
+        if arguments[:1] == ["s3prl"]:
+            return _s3prl(arguments[1:])
         options = _parser().parse_args(arguments)
         code: int = options.run(options)
     except KeyboardInterrupt:
@@ -58,6 +60,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_benchmark(commands.add_parser("benchmark", help="measure speed on this machine"))
     _add_augment(commands.add_parser("augment", help="hear and see what training does to audio"))
     commands.add_parser("pretrain", help="train an encoder by CLMR", add_help=False)
+    commands.add_parser("s3prl", help="run s3prl with these encoders", add_help=False)
     return parser
 
 
@@ -264,6 +267,13 @@ def _pretrain(arguments: list[str]) -> int:
     from .pretrain.cli import main as pretrain
 
     return pretrain(arguments)
+
+
+def _s3prl(arguments: list[str]) -> int:
+    _require_extra("s3prl", "s3prl", "pandas", "librosa", "sed_eval", "tensorboardX", "editdistance")
+    from .upstream.command import main as s3prl
+
+    return s3prl(arguments)
 
 
 def _one_line(text: str) -> str:

@@ -13,6 +13,7 @@ from os import PathLike
 from types import ModuleType, SimpleNamespace
 from typing import Any
 
+import joblib
 import soundfile
 import torch
 import torchaudio
@@ -25,6 +26,11 @@ def adapt() -> None:
     _keep_sox_effects()
     _keep_audio_files()
     _trust_argument_lists()
+
+
+def one_process() -> joblib.parallel_config:
+    """A context in which s3prl's parallel jobs stay in this process: others are not adapted."""
+    return joblib.parallel_config(backend="threading")
 
 
 def _keep_backend_setter() -> None:

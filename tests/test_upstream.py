@@ -1,0 +1,325 @@
+"""The s3prl upstreams, as s3prl's own front ends use them."""
+
+import importlib.util
+import random
+import subprocess
+import sys
+import warnings
+
+import numpy as np
+import pytest
+import torch
+import yaml
+from conftest import ROOT, noise
+
+import hear_tune
+from hear_tune.audio import to_mono
+
+pytestmark = pytest.mark.filterwarnings("ignore::hear_tune.UntrainedWarning")
+
+if importlib.util.find_spec("s3prl") is None:
+    pytest.skip('s3prl is not installed: pip install "hear-tune[s3prl]"', allow_module_level=True)
+
+from hear_tune.upstream import UpstreamExpert, hubconf, register
+
+register()
+
+from s3prl.nn import Featurizer, S3PRLUpstream  # noqa: E402
+from s3prl.upstream.interfaces import Featurizer as LegacyFeaturizer  # noqa: E402
+
+RATE = 16_000
+STRIDE = 529
+ENTRIES = hubconf.__all__
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory):
+    """A quick encoder, coarser than the common stride, in a file."""
+    torch.manual_seed(0)
+    config = hear_tune.TuneConfig(2, contractive=2, expansive=2, tail=7, embedding_size=8)
+    encoder = hear_tune.build_encoder(config).eval()
+    path = tmp_path_factory.mktemp("checkpoint") / "small.safetensors"
+    hear_tune.save_checkpoint(encoder, path)
+    return str(path)
+
+
+def wav(samples, seed=0):
+    return torch.from_numpy(noise(samples, seed))
+
+
+def batch(*lengths):
+    wavs = torch.nn.utils.rnn.pad_sequence(
+        [wav(length, seed) for seed, length in enumerate(lengths)], batch_first=True
+    )
+    return wavs, torch.tensor(lengths)
+
+
+def state(expert, *wavs):
+    with torch.no_grad():
+        return expert.eval()(list(wavs))["last_hidden_state"]
+
+
+# What the frames are
+
+
+def test_native_rate_gives_the_timestamp_embeddings():
+    audio = wav(50_000)
+    expected, _ = hear_tune.get_timestamp_embeddings(
+        audio[None], hear_tune.load_model(timestamp_layers="tail.9")
+    )
+    found = state(hubconf.tune(sample_rate=22_050), audio)
+    frames = expected.shape[1]
+    assert found.shape == (1, -(-50_000 // 729), 512)
+    torch.testing.assert_close(found[:, :frames], expected, rtol=1e-4, atol=1e-5)
+
+
+def test_16_khz_is_resampled_as_files_are():
+    audio = wav(40_000)
+    resampled = torch.from_numpy(to_mono(audio.numpy(), RATE))
+    expected, _ = hear_tune.get_timestamp_embeddings(resampled[None], hear_tune.load_model())
+    found = state(hubconf.tune_concat(), audio)
+    frames = expected.shape[1]
+    torch.testing.assert_close(found[:, :frames], expected, rtol=1e-4, atol=1e-5)
+
+
+def test_layers_are_padded_with_zeros(checkpoint):
+    expert = hubconf.tune_layers(checkpoint)
+    single = hubconf.tune(checkpoint, layers="all")
+    with torch.no_grad():
+        states = expert.eval()([wav(9_000)])["hidden_states"]
+    channels = [layer.channels for layer in expert.encoder.layers]
+    assert len(states) == len(channels)
+    assert {s.shape for s in states} == {(1, 18, max(channels))}
+    kept = torch.cat([s[..., :width] for s, width in zip(states, channels, strict=True)], -1)
+    torch.testing.assert_close(kept, state(single, wav(9_000)))
+    assert all((s[..., width:] == 0).all() for s, width in zip(states, channels, strict=True))
+
+
+def test_clmr_is_another_encoder():
+    assert isinstance(hubconf.clmr().encoder.config, hear_tune.SampleCNNConfig)
+
+
+# The contract
+
+
+@pytest.mark.parametrize("rate", [16_000, 22_050])
+def test_frame_counts_are_exact(checkpoint, rate):
+    expert = hubconf.tune(checkpoint, sample_rate=rate)
+    stride = expert.get_downsample_rates("hidden_states")
+    near = [n * stride + d for n in (1, 26, 27, 28, 54, 81, 1_000) for d in (-1, 0, 1)]
+    lengths = [*range(1, 200), *near]
+    for length in lengths:
+        assert state(expert, wav(length)).shape[1] == -(-length // stride), length
+
+
+@pytest.mark.parametrize("name", ENTRIES)
+def test_both_front_ends(name, checkpoint):
+    upstream = S3PRLUpstream(name, checkpoint).eval()
+    featurizer = Featurizer(upstream)
+    for lengths in [(RATE, 5_000), (700, 1), (STRIDE, STRIDE + 1)]:
+        hidden, sizes = featurizer(*upstream(*batch(*lengths)))
+        assert sizes.tolist() == [-(-length // STRIDE) for length in lengths]
+        assert hidden.shape == (2, max(sizes), featurizer.output_size)
+        assert torch.isfinite(hidden).all()
+    assert featurizer.downsample_rate == STRIDE
+
+    expert = hubconf.__dict__[name](ckpt=checkpoint, model_config=None, refresh=False)
+    legacy = LegacyFeaturizer(expert, upstream_device="cpu")
+    wavs = [wav(9_000), wav(20_000)]
+    features = legacy(wavs, expert(wavs))
+    assert [len(f) for f in features] == [round(9_000 / STRIDE), round(20_000 / STRIDE)]
+    assert legacy.output_dim == featurizer.output_size
+
+
+def test_an_utterance_does_not_depend_on_its_batch(checkpoint):
+    expert = hubconf.tune_concat(checkpoint)
+    wavs = [wav(n, n) for n in (30_000, 700, 14_000, 14_100, 1)]
+    together = state(expert, *wavs)
+    for row, alone in enumerate(wavs):
+        frames = -(-len(alone) // STRIDE)
+        torch.testing.assert_close(together[row, :frames], state(expert, alone)[0])
+        assert (together[row, frames:] == 0).all()
+
+
+def test_keys_of_hidden_states(checkpoint):
+    features = hubconf.tune_layers(checkpoint).eval()([wav(5_000)])
+    states = features["hidden_states"]
+    assert torch.equal(features["last_hidden_state"], states[-1])
+    assert torch.equal(features["hidden_state_3"], states[3])
+    expert = hubconf.tune_layers(checkpoint)
+    one = LegacyFeaturizer(expert, "hidden_state_3", upstream_device="cpu")
+    chosen = LegacyFeaturizer(expert, layer_selection=3, upstream_device="cpu")
+    for featurizer in (one, chosen):
+        assert torch.equal(featurizer([wav(5_000)], features)[0], states[3][0, :9])
+
+
+def test_selections_of_layers_and_normalisation(checkpoint):
+    upstream = S3PRLUpstream("tune_layers", checkpoint, normalize=True).eval()
+    featurizer = Featurizer(upstream, layer_selections=[0, 4], normalize=True)
+    assert len(featurizer.weights) == 2
+    hidden, _ = featurizer(*upstream(*batch(8_000, 4_000)))
+    assert torch.isfinite(hidden).all()
+    few = S3PRLUpstream("tune_layers", checkpoint, extra_conf={"layers": "contractive.1,tail.5"})
+    assert few.num_layers == 2
+
+
+@pytest.mark.parametrize("name", ENTRIES)
+def test_silence(name, checkpoint):
+    upstream = S3PRLUpstream(name, checkpoint, normalize=True).eval()
+    for hidden in upstream(torch.zeros(2, RATE), torch.tensor([RATE, 900]))[0]:
+        assert torch.isfinite(hidden).all()
+
+
+# Training
+
+
+def statistics(module):
+    return {k: v.clone() for k, v in module.state_dict().items() if "running" in k}
+
+
+def unchanged(before, module):
+    return all(torch.equal(before[key], value) for key, value in statistics(module).items())
+
+
+def test_fine_tuning_reaches_all_parameters_and_statistics(checkpoint):
+    upstream = S3PRLUpstream("tune_layers", checkpoint).train()
+    featurizer = Featurizer(upstream)
+    before = statistics(upstream)
+    hidden, _ = featurizer(*upstream(*batch(30_000, 9_000)))
+    hidden.square().mean().backward()
+    assert all(p.grad is not None and p.grad.isfinite().all() for p in upstream.parameters())
+    assert featurizer.weights.grad.abs().sum() > 0
+    assert not unchanged(before, upstream)
+
+
+def test_a_frozen_network_is_not_changed_by_looking_at_features(checkpoint):
+    upstream = S3PRLUpstream("tune", checkpoint)  # which leaves it in training mode
+    expected = upstream.eval()(*batch(9_000, 4_000))[0][0]
+    before = statistics(upstream)
+    upstream.train()
+    with torch.no_grad():
+        assert torch.equal(upstream(*batch(9_000, 4_000))[0][0], expected)
+    upstream.requires_grad_(False)
+    assert torch.equal(upstream(*batch(9_000, 4_000))[0][0], expected)
+    assert unchanged(before, upstream)
+
+
+def test_gradients_in_evaluation_mode_leave_statistics_alone(checkpoint):
+    expert = hubconf.tune(checkpoint).eval()
+    before = statistics(expert)
+    expert([wav(9_000)])["last_hidden_state"].sum().backward()
+    assert all(p.grad is not None for p in expert.parameters())
+    assert unchanged(before, expert)
+
+
+def test_random_weights_by_s3prl(checkpoint):
+    torch.manual_seed(0)
+    upstream = S3PRLUpstream("tune", checkpoint, randomize=True).eval()
+    plain = S3PRLUpstream("tune", checkpoint).eval()
+    hidden, expected = (u(*batch(9_000, 4_000))[0][0] for u in (upstream, plain))
+    assert torch.isfinite(hidden).all()
+    assert not torch.allclose(hidden, expected)
+
+
+def test_the_state_returns_from_a_checkpoint(checkpoint, tmp_path):
+    expert = hubconf.tune(checkpoint)
+    expert([wav(30_000)])["last_hidden_state"].sum()  # moves the statistics
+    torch.save(expert.state_dict(), tmp_path / "state.pt")
+    again = hubconf.tune(checkpoint)
+    again.load_state_dict(torch.load(tmp_path / "state.pt"))
+    assert torch.equal(state(expert, wav(9_000)), state(again, wav(9_000)))
+
+
+# Where checkpoints and options come from
+
+
+def test_a_url_is_fetched_once_or_again(checkpoint, tmp_path, monkeypatch):
+    from s3prl.util import download
+
+    monkeypatch.setattr(download, "_download_dir", tmp_path / "cache")
+    served = tmp_path / "served.safetensors"
+    served.write_bytes(open(checkpoint, "rb").read())
+    url = served.as_uri()
+    expected = state(hubconf.tune(checkpoint), wav(4_000))
+    assert torch.equal(state(S3PRLUpstream("tune", url).upstream, wav(4_000)), expected)
+    served.write_text("no checkpoint")
+    assert torch.equal(state(hubconf.tune(url), wav(4_000)), expected)
+    for copy in (tmp_path / "cache").glob("*.safetensors"):
+        import os
+
+        os.utime(copy, (0, 0))  # s3prl takes a copy of the last seconds for another process's
+    with pytest.raises(hear_tune.CheckpointError, match="not a checkpoint"):
+        hubconf.tune(url, refresh=True)
+
+
+def test_options_from_a_file(tmp_path):
+    path = tmp_path / "options.yaml"
+    path.write_text(yaml.safe_dump({"variant": "tune-vanilla-small", "sample_rate": 22_050}))
+    expert = hubconf.tune(ckpt=None, model_config=str(path), refresh=False)
+    assert expert.get_downsample_rates("hidden_states") == 729
+    assert expert.encoder.config == hear_tune.get_variant("tune-vanilla-small").config
+    path.write_text("- tune")
+    with pytest.raises(ValueError, match=r"options\.yaml: must map names"):
+        hubconf.tune(model_config=str(path))
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "message"),
+    [
+        ({"sample_rate": 44_100}, ValueError, "must be 16000 or 22050, not 44100"),
+        ({"layers": "tail.77"}, ValueError, "unknown layer 'tail.77'"),
+        ({"variant": "tuna"}, ValueError, "unknown variant 'tuna'"),
+        ({"variant": "clmr", "ckpt": "x.ckpt"}, ValueError, "a checkpoint or a variant"),
+        ({"ckpt": "nowhere.ckpt"}, FileNotFoundError, "nowhere.ckpt: no such checkpoint"),
+        ({"colour": "blue"}, TypeError, "colour"),
+    ],
+)
+def test_mistakes_are_named(options, error, message):
+    with pytest.raises(error, match=message):
+        hubconf.tune(**options)
+
+
+@pytest.mark.parametrize(
+    ("audio", "message"),
+    [
+        (torch.zeros(0), "at least one"),
+        (torch.zeros(2, 8), "must be"),
+        (torch.full((900,), np.nan), "NaN"),
+    ],
+)
+def test_waveforms_that_are_none(checkpoint, audio, message):
+    with pytest.raises(ValueError, match=message):
+        hubconf.tune(checkpoint)([audio])
+
+
+# Ways in
+
+
+def test_registered_names():
+    assert set(ENTRIES) <= set(S3PRLUpstream.available_names(only_registered_ckpt=True))
+
+
+def test_torch_hub(checkpoint):
+    expert = torch.hub.load(str(ROOT / "upstream"), "tune", checkpoint, source="local")
+    assert torch.equal(state(expert, wav(4_000)), state(hubconf.tune(checkpoint), wav(4_000)))
+    assert set(ENTRIES) <= set(torch.hub.list(str(ROOT / "upstream"), source="local"))
+
+
+def test_copied_into_a_checkout_of_s3prl(checkpoint, tmp_path):
+    """As its contributors add an upstream: a folder, and a line in hub.py."""
+    import shutil
+
+    import s3prl
+
+    skip = shutil.ignore_patterns("__pycache__")
+    shutil.copytree(s3prl.__path__[0], tmp_path / "s3prl", ignore=skip)
+    shutil.copytree(ROOT / "upstream", tmp_path / "s3prl/upstream/tune", ignore=skip)
+    with (tmp_path / "s3prl/hub.py").open("a") as hub:
+        hub.write("\nfrom s3prl.upstream.tune.hubconf import *\n")
+    code = (
+        "from hear_tune.upstream.adaptations import adapt; adapt()\n"
+        "import s3prl; from s3prl.nn import S3PRLUpstream\n"
+        f"assert s3prl.__file__.startswith({str(tmp_path)!r})\n"
+        f"assert S3PRLUpstream('tune_layers', {checkpoint!r}).num_layers == 12\n"
+    )
+    subprocess.run([sys.executable, "-c", code], cwd=tmp_path, check=True)
