@@ -270,10 +270,13 @@ def _pretrain(arguments: list[str]) -> int:
 
 
 def _s3prl(arguments: list[str]) -> int:
-    _require_extra("s3prl", "s3prl", "pandas", "librosa", "sed_eval", "tensorboardX", "editdistance")
+    _require_extra(
+        "s3prl", "s3prl", "pandas", "librosa", "sed_eval", "tensorboardX", "editdistance"
+    )
     from .upstream.command import main as s3prl
 
-    return s3prl(arguments)
+    code: int = s3prl(arguments)
+    return code
 
 
 def _one_line(text: str) -> str:

@@ -6,6 +6,7 @@ import argparse
 import sys
 import traceback
 from collections.abc import Callable, Sequence
+from importlib import import_module
 
 from .configuration import config_names, config_path
 from .registration import register, register_problems
@@ -69,14 +70,9 @@ def run_s3prl(tool: str, arguments: Sequence[str]) -> int:
 
 
 def _program(tool: str, arguments: Sequence[str]) -> Callable[[], None]:
-    program: Callable[[], None]
     try:
-        if tool == "run_downstream":
-            register()
-            from s3prl.run_downstream import main as program
-        else:
-            register_problems()
-            from s3prl.main import main as program
+        register_problems() if tool == "main" else register()
+        program: Callable[[], None] = import_module(f"s3prl.{tool}").main
     except ImportError as error:
         raise ValueError(
             f"s3prl cannot be imported here ({error}): install hear-tune[s3prl] into an "

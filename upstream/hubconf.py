@@ -31,7 +31,6 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from torch import nn
 
 from hear_tune import EmbeddingModel, load_model
 from hear_tune.upstream.expert import S3PRL_RATE_HZ, UpstreamExpert
@@ -41,27 +40,28 @@ __all__ = ["clmr", "tune", "tune_concat", "tune_layers"]
 dependencies = ["hear_tune", "torch", "yaml"]  # read by torch.hub
 
 
-def tune(ckpt: str | None = None, **options: Any) -> nn.Module:
+def tune(ckpt: str | None = None, **options: Any) -> UpstreamExpert:
     """The Tailed U-Net's last layer, which is its embedding: one hidden state."""
     model, rate = _load(ckpt, **options)
     return UpstreamExpert(model.encoder, model.layers, sample_rate=rate)
 
 
-def tune_concat(ckpt: str | None = None, **options: Any) -> nn.Module:
+def tune_concat(ckpt: str | None = None, **options: Any) -> UpstreamExpert:
     """Three time scales side by side, as in HEAR timestamps: one hidden state."""
     model, rate = _load(ckpt, **options)
     return UpstreamExpert(model.encoder, model.timestamp_layers, sample_rate=rate)
 
 
-def tune_layers(ckpt: str | None = None, **options: Any) -> nn.Module:
+def tune_layers(ckpt: str | None = None, **options: Any) -> UpstreamExpert:
     """All layers, padded with zeros to one width for a weighted sum: a hidden state each."""
     model, rate = _load(ckpt, **{"layers": "all"} | options)
     return UpstreamExpert(model.encoder, model.layers, concatenate=False, sample_rate=rate)
 
 
-def clmr(ckpt: str | None = None, **options: Any) -> nn.Module:
+def clmr(ckpt: str | None = None, **options: Any) -> UpstreamExpert:
     """The last layer of CLMR's encoder, SampleCNN: one hidden state."""
-    return tune(ckpt, **({} if ckpt else {"variant": "clmr"}) | options)
+    variant = {} if ckpt else {"variant": "clmr"}
+    return tune(ckpt, **variant | options)
 
 
 def _load(

@@ -19,7 +19,7 @@ from s3prl.problem.base import Problem
 
 from .configuration import config_path
 
-__all__ = ["ClipClassification", "MagnaTagATune", "MaestroNotes", "NsynthPitch"]
+__all__ = ["ClipClassification", "MaestroNotes", "MagnaTagATune", "NsynthPitch"]
 
 SPLITS = ("train", "valid", "test")
 COLUMNS = ("path", "split", "labels")
@@ -188,4 +188,3 @@ def _read(csv: str | Path) -> pd.DataFrame:
 
 def _labels(text: str) -> list[str]:
     return [label.strip() for label in text.split(LABEL_SEPARATOR) if label.strip()]
-
