@@ -8,6 +8,8 @@ import traceback
 from collections.abc import Callable, Sequence
 from importlib import import_module
 
+from hear_tune.allocator import keep_freed_memory
+
 from .configuration import config_names, config_path
 from .registration import register, register_problems
 
@@ -57,6 +59,7 @@ def run_s3prl(tool: str, arguments: Sequence[str]) -> int:
     program = _program(tool, arguments)
     from .adaptations import one_process
 
+    keep_freed_memory()
     ours, sys.argv = sys.argv, [f"hear-tune s3prl {tool}", *arguments]
     try:
         with one_process():
