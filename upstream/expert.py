@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import torch
@@ -11,6 +11,7 @@ from torch.nn import functional as F
 from torch.nn.utils.rnn import pad_sequence
 
 from hear_tune.audio import to_mono
+from hear_tune.clips import BATCH_SAMPLES
 from hear_tune.config import SAMPLE_RATE_HZ
 from hear_tune.framing import TIMESTAMP_STRIDE, mirror_to_multiple
 from hear_tune.model import to_frames
@@ -94,8 +95,7 @@ class UpstreamExpert(nn.Module):
         audio = [self._prepare(wav).to(device) for wav in wavs]
         frames = [-(-len(wav) // STRIDES[self.sample_rate]) for wav in wavs]
         utterances: dict[int, list[Tensor]] = {}
-        for length in dict.fromkeys(map(len, audio)):
-            rows = [row for row, samples in enumerate(audio) if len(samples) == length]
+        for rows in self._groups([len(samples) for samples in audio]):
             states = self._embed(torch.stack([audio[row] for row in rows]))
             for place, row in enumerate(rows):
                 utterances[row] = [state[place, : frames[row]] for state in states]
@@ -105,6 +105,15 @@ class UpstreamExpert(nn.Module):
         ]
         named = {f"hidden_state_{index}": state for index, state in enumerate(hidden)}
         return {"hidden_states": hidden, "last_hidden_state": hidden[-1], **named}
+
+    def _groups(self, lengths: list[int]) -> Iterator[list[int]]:
+        """Utterances that pass through the network together: of one length, in bounded memory."""
+        for length in dict.fromkeys(lengths):
+            rows = [row for row, other in enumerate(lengths) if other == length]
+            # statistics of a batch are those of all its utterances; otherwise each is on its own
+            size = len(rows) if self.encoder.training else max(1, BATCH_SAMPLES // length)
+            for first in range(0, len(rows), size):
+                yield rows[first : first + size]
 
     def _is_being_trained(self) -> bool:
         """Whether batch normalisation may learn from this batch.
