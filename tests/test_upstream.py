@@ -19,6 +19,7 @@ from conftest import ROOT, noise
 import hear_tune
 from hear_tune.audio import to_mono
 from hear_tune.cli import main
+from hear_tune.datasets.task import Clip
 
 pytestmark = pytest.mark.filterwarnings("ignore::hear_tune.UntrainedWarning")
 
@@ -31,7 +32,7 @@ register()
 from s3prl.nn import Featurizer, S3PRLUpstream  # noqa: E402
 from s3prl.upstream.interfaces import Featurizer as LegacyFeaturizer  # noqa: E402
 
-from hear_tune.upstream import problems  # noqa: E402
+from hear_tune.upstream import problems, tables  # noqa: E402
 
 RATE = 16_000
 STRIDE = 529
@@ -425,7 +426,23 @@ def test_tags_are_the_published_ones(shared_data):
 )
 def test_tables_with_mistakes(rows, header, message, tmp_path):
     with pytest.raises((ValueError, OSError), match=message):
-        problems.read_clips(table(tmp_path, rows, header))
+        tables.read_clips(table(tmp_path, rows, header))
+
+
+def test_tables_return_as_they_were_written(tmp_path):
+    clips = [
+        Clip(tmp_path / f"{split}.wav", split, labels)
+        for split, labels in [("train", ("a", "no voice")), ("valid", ()), ("test", ("001",))]
+    ]
+    for clip in clips:
+        clip.path.touch()
+    assert tables.write_clips(clips, tmp_path / "clips.csv") == 3
+    again = tables.read_clips(tmp_path / "clips.csv")
+    assert again["wav_path"].tolist() == [str(clip.path) for clip in clips]
+    assert again["split"].tolist() == [clip.split for clip in clips]
+    assert [tuple(tables.split_labels(text)) for text in again["labels"]] == [
+        clip.labels for clip in clips
+    ]
 
 
 def test_pitches_keep_their_distances():

@@ -74,7 +74,7 @@ def run_s3prl(tool: str, arguments: Sequence[str]) -> int:
 
 def _program(tool: str, arguments: Sequence[str]) -> Callable[[], None]:
     try:
-        register_problems() if tool == "main" else register()
+        (register_problems if tool == "main" else register)()
         program: Callable[[], None] = import_module(f"s3prl.{tool}").main
     except ImportError as error:
         raise ValueError(

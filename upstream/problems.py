@@ -18,12 +18,9 @@ from s3prl.problem import HearFSD, HearMaestro, HearNsynth5hr
 from s3prl.problem.base import Problem
 
 from .configuration import config_path
+from .tables import SPLITS, read_clips, read_text, split_labels
 
 __all__ = ["ClipClassification", "MaestroNotes", "MagnaTagATune", "NsynthPitch"]
-
-SPLITS = ("train", "valid", "test")
-COLUMNS = ("path", "split", "labels")
-LABEL_SEPARATOR = ";"
 
 
 class _Configured(Problem):  # type: ignore[misc]
@@ -48,7 +45,7 @@ class _Configured(Problem):  # type: ignore[misc]
         path = Path(target_dir) / "encoder.pkl"
         if not get_path_only:
             csvs = [train_csv_path, valid_csv_path, *test_csv_paths]
-            texts = [text for csv in csvs for text in _read(csv)["labels"]]
+            texts = [text for csv in csvs for text in read_text(csv)["labels"]]
             path.write_bytes(pickle.dumps(self.encoder(texts, **build_encoder)))
         return path
 
@@ -81,7 +78,7 @@ class _Clips(_Configured, HearFSD):  # type: ignore[misc]
         return paths["train"], paths["valid"], [paths["test"]]
 
     def encoder(self, texts: list[str], classes: list[str] | None = None) -> CategoryEncoder:
-        return CategoryEncoder(classes or [label for text in texts for label in _labels(text)])
+        return CategoryEncoder(classes or [label for text in texts for label in split_labels(text)])
 
     def build_dataset(
         self,
@@ -94,7 +91,7 @@ class _Clips(_Configured, HearFSD):  # type: ignore[misc]
         frame_shift: int,
     ) -> _ClipDataset:
         encoder = pickle.loads(Path(encoder_path).read_bytes())
-        return _ClipDataset(_read(data_csv), encoder, build_dataset["sample_rate"])
+        return _ClipDataset(read_text(data_csv), encoder, build_dataset["sample_rate"])
 
 
 class MagnaTagATune(_Clips):
@@ -138,7 +135,9 @@ class PitchEncoder(CategoryEncoder):  # type: ignore[misc]
 class _ClipDataset:
     def __init__(self, clips: pd.DataFrame, encoder: CategoryEncoder, sample_rate: int) -> None:
         known = set(encoder.category)
-        labels = [[label for label in _labels(clip) if label in known] for clip in clips["labels"]]
+        labels = [
+            [label for label in split_labels(clip) if label in known] for clip in clips["labels"]
+        ]
         self.ids = clips["path"].tolist()
         self.audio = LoadAudio(clips["wav_path"].tolist(), sample_rate=sample_rate)
         self.labels = EncodeMultiLabel(labels, encoder)
@@ -152,39 +151,6 @@ class _ClipDataset:
             "x": audio["wav"],
             "x_len": audio["wav_len"],
             "y": label["binary_labels"],
-            "labels": LABEL_SEPARATOR.join(label["labels"]),
+            "labels": ", ".join(label["labels"]),
             "unique_name": self.ids[index],
         }
-
-
-def read_clips(csv: str | Path) -> pd.DataFrame:
-    """The table of a problem's clips, with absolute paths in ``wav_path``.
-
-    Raises
-    ------
-    OSError
-        If the table or a clip is missing.
-    ValueError
-        If the table lacks a column or a split, or has an unknown one.
-    """
-    clips = _read(csv)
-    if missing := [column for column in COLUMNS if column not in clips]:
-        raise ValueError(f"{csv}: has no column {missing[0]!r}; it needs {', '.join(COLUMNS)}")
-    if set(clips["split"]) != set(SPLITS):
-        found = ", ".join(sorted(set(clips["split"]))) or "none"
-        raise ValueError(f"{csv}: splits must be {', '.join(SPLITS)}, each of them; found {found}")
-    folder = Path(csv).resolve().parent
-    clips["wav_path"] = [str(folder / path) for path in clips["path"]]
-    gone = [path for path in clips["wav_path"] if not Path(path).is_file()]
-    if gone:
-        raise FileNotFoundError(f"{csv}: {len(gone)} of {len(clips)} clips are missing: {gone[0]}")
-    return clips
-
-
-def _read(csv: str | Path) -> pd.DataFrame:
-    """A table as text: a clip without labels has the empty label, not a number that is none."""
-    return pd.read_csv(csv, dtype=str, keep_default_na=False)
-
-
-def _labels(text: str) -> list[str]:
-    return [label.strip() for label in text.split(LABEL_SEPARATOR) if label.strip()]

@@ -12,18 +12,15 @@ import argparse
 import csv
 from pathlib import Path
 
+from hear_tune.datasets.task import Clip
+from hear_tune.upstream.tables import write_clips
 
-def write_table(root: Path, output: Path) -> int:
-    """Write the table; returns the number of its clips."""
+
+def notes(root: Path) -> list[Clip]:
+    """All notes that belong to a split, labelled with their instrument."""
     with (root / "metadata.csv").open(newline="", encoding="utf-8") as file:
-        notes = [row for row in csv.DictReader(file) if row["split_instrument"]]
-    with output.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file)
-        writer.writerow(["path", "split", "labels"])
-        for row in notes:
-            path = (root / row["file"]).resolve()
-            writer.writerow([path, row["split_instrument"], row["instrument"]])
-    return len(notes)
+        rows = [row for row in csv.DictReader(file) if row["split_instrument"]]
+    return [Clip(root / row["file"], row["split_instrument"], (row["instrument"],)) for row in rows]
 
 
 if __name__ == "__main__":
@@ -31,4 +28,4 @@ if __name__ == "__main__":
     parser.add_argument("root", type=Path, metavar="PHILHARMONIA")
     parser.add_argument("output", type=Path, metavar="TABLE.csv")
     options = parser.parse_args()
-    print(f"{options.output}: {write_table(options.root, options.output)} notes")
+    print(f"{options.output}: {write_clips(notes(options.root), options.output)} notes")
