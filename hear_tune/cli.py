@@ -61,6 +61,7 @@ def _parser() -> argparse.ArgumentParser:
     commands.add_parser("pretrain", help="train an encoder by CLMR", add_help=False)
     commands.add_parser("data", help="get and check labelled data sets", add_help=False)
     commands.add_parser("probe", help="how good an embedding is for labels", add_help=False)
+    commands.add_parser("s3prl", help="run s3prl with these encoders", add_help=False)
     return parser
 
 
@@ -324,7 +325,17 @@ def _probe(arguments: list[str]) -> int:
     return EXIT_FAILED if failed else 0
 
 
-_OWN_PARSERS = {"pretrain": _pretrain, "data": _data, "probe": _probe}  # that need an extra
+def _s3prl(arguments: list[str]) -> int:
+    _require_extra(
+        "s3prl", "s3prl", "pandas", "librosa", "sed_eval", "tensorboardX", "editdistance"
+    )
+    from .upstream.command import main as s3prl
+
+    code: int = s3prl(arguments)
+    return code
+
+
+_OWN_PARSERS = {"pretrain": _pretrain, "data": _data, "probe": _probe, "s3prl": _s3prl}
 
 
 def _one_line(text: str) -> str:

@@ -120,7 +120,7 @@ class EmbeddingModel(nn.Module):
         self.eval()
         features = self.encoder.features(audio[:, None].to(self.dtype), self.timestamp_layers)
         frames = audio.shape[-1] // TIMESTAMP_STRIDE
-        return torch.cat([_to_frames(f, frames) for f in features.values()], dim=1).mT
+        return torch.cat([to_frames(f, frames) for f in features.values()], dim=1).mT
 
     def windows(self, blocks: Iterable[Samples]) -> Iterator[Window]:
         """Cut a clip into the windows that this model embeds."""
@@ -166,7 +166,7 @@ def _hop_samples(hop_ms: float | None) -> int:
     return hop
 
 
-def _to_frames(feature: Tensor, frames: int) -> Tensor:
+def to_frames(feature: Tensor, frames: int) -> Tensor:
     """Bring (batch, channels, T) to `frames` frames over the same time."""
     if feature.shape[-1] >= frames:
         return F.avg_pool1d(feature, feature.shape[-1] // frames)

@@ -1,0 +1,82 @@
+"""What s3prl 0.4.18 needs to run with libraries newer than itself.
+
+`adapt` must be called before s3prl is imported. Each function below fills one gap, and does
+nothing where there is none.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from importlib.util import find_spec
+from os import PathLike
+from types import ModuleType, SimpleNamespace
+from typing import Any
+
+import joblib
+import soundfile
+import torch
+import torchaudio
+from torch import Tensor
+
+
+def adapt() -> None:
+    """Fill every gap that this environment has."""
+    _keep_backend_setter()
+    _keep_sox_effects()
+    _keep_audio_files()
+    _trust_argument_lists()
+
+
+def one_process() -> joblib.parallel_config:
+    """A context in which s3prl's parallel jobs stay in this process: others are not adapted."""
+    return joblib.parallel_config(backend="threading")
+
+
+def _keep_backend_setter() -> None:
+    """``import s3prl.hub`` calls it (s3prl issue 575); torchaudio 2.9 has no backends to set."""
+    if not hasattr(torchaudio, "set_audio_backend"):
+        torchaudio.set_audio_backend = lambda _: None
+
+
+def _keep_sox_effects() -> None:
+    """``import s3prl.hub`` imports it; torchaudio 2.9 has none. Only speech tasks apply effects."""
+    name = "torchaudio.sox_effects"
+    if name in sys.modules or find_spec(name) is not None:
+        return
+
+    def gone(*_: object, **__: object) -> None:
+        raise NotImplementedError("torchaudio has no sox effects since 2.9; this task needs 2.8")
+
+    module = ModuleType(name)
+    module.__dict__.update(apply_effects_tensor=gone, apply_effects_file=gone)
+    sys.modules[name] = torchaudio.sox_effects = module
+
+
+def _keep_audio_files() -> None:
+    """Tasks read and write files; torchaudio 2.9 has no ``info``, and the rest needs torchcodec."""
+    if not hasattr(torchaudio, "info"):
+        torchaudio.info = _info
+        if find_spec("torchcodec") is None:
+            torchaudio.load, torchaudio.save = _load, _save
+
+
+def _trust_argument_lists() -> None:
+    """run_downstream keeps its arguments in checkpoints; torch 2.6 loads only what is trusted."""
+    torch.serialization.add_safe_globals([argparse.Namespace])
+
+
+def _info(path: str | PathLike[str]) -> SimpleNamespace:
+    info = soundfile.info(path)
+    return SimpleNamespace(
+        sample_rate=info.samplerate, num_frames=info.frames, num_channels=info.channels
+    )
+
+
+def _load(path: str | PathLike[str], *_: Any, **__: Any) -> tuple[Tensor, int]:
+    samples, rate = soundfile.read(path, dtype="float32", always_2d=True)
+    return torch.from_numpy(samples.T.copy()), rate
+
+
+def _save(path: str | PathLike[str], audio: Tensor, sample_rate: int, **_: Any) -> None:
+    soundfile.write(path, audio.T.numpy(), sample_rate)
