@@ -5,8 +5,9 @@ import shlex
 import subprocess
 
 import pytest
+import soundfile
 import torch
-from conftest import ROOT
+from conftest import ROOT, noise
 from test_checkpoints import lightning_checkpoint
 
 import hear_tune
@@ -33,6 +34,11 @@ def workplace(tmp_path, music, monkeypatch):
     (tmp_path / "more").mkdir()
     for copy in ("track.flac", "more/track.flac"):
         (tmp_path / copy).write_bytes((tmp_path / "MUSIC" / "b.flac").read_bytes())
+    for label in ("loud", "soft"):
+        (tmp_path / "LABELLED" / label).mkdir(parents=True)
+        for number in range(12):
+            sound = noise(9_000, number) * (1 if label == "loud" else 0.1)
+            soundfile.write(tmp_path / "LABELLED" / label / f"{number}.wav", sound, 22_050)
     monkeypatch.chdir(tmp_path)
     torch.manual_seed(0)
     encoder = hear_tune.build_encoder(hear_tune.get_variant("tune-vanilla-small").config)

@@ -1,0 +1,29 @@
+#!/usr/bin/env bash
+# Probes what needs no training, on the instruments and pitches of Philharmonia notes and the digits and
+# speakers of FSDD, and prints the tables.
+#
+#   run.sh DATA [OUT] [CHECKPOINT ...]    DATA/philharmonia and DATA/fsdd hold the audio
+#
+# Checkpoints are probed as well, under their files' names.
+set -euo pipefail
+data=$1 out=${2:-baselines}
+shift $(($# < 2 ? $# : 2))
+tasks=(philharmonia-instrument philharmonia-pitch fsdd-digit fsdd-speaker)
+
+run() { # task, protocol options, model options
+  hear-tune probe "$1" --root "$data/${1%%-*}" $2 "${@:3}" \
+    --cache "$out/cache" -o "$out/results" >>"$out/log"
+}
+
+mkdir -p "$out"
+for task in "${tasks[@]}"; do
+  for protocol in "--protocol clmr-linear --seeds 0 1 2" "--protocol jukemir --points 12"; do
+    run "$task" "$protocol" --baseline mfcc
+    run "$task" "$protocol" --variant clmr
+    run "$task" "$protocol" --variant tune+
+    for checkpoint in "$@"; do
+      run "$task" "$protocol" --model "$checkpoint"
+    done
+  done
+done
+hear-tune probe "$out"/results/*.json
