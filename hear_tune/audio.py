@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import stat
 from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -35,6 +36,15 @@ SUFFIXES = frozenset(
 
 class AudioError(ValueError):
     """A file or array holds no usable audio; the message says why."""
+
+
+@contextmanager
+def naming(path: str | os.PathLike[str]) -> Iterator[None]:
+    """Put the file's name before the message of an `AudioError`."""
+    try:
+        yield
+    except AudioError as error:
+        raise AudioError(f"{os.fspath(path)}: {error}") from error
 
 
 def read_blocks(path: str | os.PathLike[str]) -> Iterator[Samples]:

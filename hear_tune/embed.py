@@ -18,7 +18,7 @@ import numpy as np
 import numpy.typing as npt
 from tqdm import tqdm
 
-from .audio import AudioError, Samples, read_blocks, to_mono
+from .audio import AudioError, Samples, naming, read_blocks, to_mono
 from .clips import PER_CHOICES, ClipEmbeddings, Per, embed_clips
 from .config import SAMPLE_RATE_HZ
 from .files import find_audio, group_files, path_text
@@ -79,10 +79,8 @@ def embed_file(
         If the file holds no usable audio.
     """
     _check_per(per)
-    try:
+    with naming(path):
         return _embed_clip(model, read_blocks(path), per)
-    except AudioError as error:
-        raise AudioError(f"{os.fspath(path)}: {error}") from error
 
 
 def _embed_clip(model: EmbeddingModel, blocks: Iterable[Samples], per: Per) -> ClipEmbeddings:

@@ -12,7 +12,7 @@ import torch
 from matplotlib import pyplot as plt
 from torch import Tensor
 
-from ..audio import AudioError, read_blocks
+from ..audio import naming, read_blocks
 from ..config import SAMPLE_RATE_HZ
 from .augment import RandomTransform, clmr_chain
 
@@ -71,13 +71,11 @@ def _read(path: str | os.PathLike[str], seconds: float) -> Tensor:
     wanted, blocks = round(seconds * SAMPLE_RATE_HZ), []
     if wanted < 1:
         raise ValueError(f"seconds must be positive, not {seconds}")
-    try:
+    with naming(path):
         for block in read_blocks(path):
             blocks.append(block)
             if sum(map(len, blocks)) >= wanted:
                 break
-    except AudioError as error:
-        raise AudioError(f"{os.fspath(path)}: {error}") from error
     return torch.from_numpy(np.concatenate(blocks)[:wanted])
 
 
