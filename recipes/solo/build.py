@@ -19,7 +19,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -157,7 +157,9 @@ def phrase(rng: np.random.Generator) -> list[Note]:
     return list(_line(rng, SECONDS[PHRASE], step))
 
 
-def _line(rng: np.random.Generator, seconds: float, next_pitches) -> Iterator[Note]:
+def _line(
+    rng: np.random.Generator, seconds: float, next_pitches: Callable[[], tuple[int, ...]]
+) -> Iterator[Note]:
     pace = np.exp(rng.uniform(np.log(0.15), np.log(1.2)))  # seconds per note, of this track
     place = 0.0
     while place < seconds:
