@@ -79,19 +79,19 @@ def read_tf_checkpoint(prefix: str) -> dict[str, Array]:
 
 
 class _Reader:
-    """Takes values off the front of some bytes."""
+    """Takes values off some bytes, one after the other."""
 
-    def __init__(self, content: bytes) -> None:
+    def __init__(self, content: bytes, place: int = 0) -> None:
         self._content = content
-        self._place = 0
+        self._place = place
 
     def __bool__(self) -> bool:
         return self._place < len(self._content)
 
     def take(self, count: int) -> bytes:
         end = self._place + count
-        if end > len(self._content):
-            raise TfCheckpointError("damaged: something reaches past its end")
+        if count < 0 or end > len(self._content):
+            raise TfCheckpointError("damaged: a part of it reaches outside")
         taken = self._content[self._place : end]
         self._place = end
         return taken
@@ -122,14 +122,13 @@ def _read_table(table: bytes) -> dict[str, bytes]:
 def _read_block(table: bytes, place: _Reader) -> list[tuple[bytes, bytes]]:
     """Keys and values of the block whose offset and size come next in `place`."""
     offset, size = place.varint(), place.varint()
-    around = _Reader(table)
-    around.take(offset)
+    around = _Reader(table, offset)
     block = around.take(size)
     (compression,) = around.take(1)
     if compression != _PLAIN:
         raise TfCheckpointError(f"compressed (type {compression}), which is not supported")
     restarts = int.from_bytes(block[-4:], "little")  # places to search from, 4 bytes each
-    entries = _Reader(block[: max(0, len(block) - 4 - 4 * restarts)])
+    entries = _Reader(_Reader(block).take(len(block) - 4 - 4 * restarts))
     key, found = b"", []
     while entries:
         shared, rest, value_size = entries.varint(), entries.varint(), entries.varint()
@@ -182,9 +181,9 @@ def _read_array(message: bytes, content: bytes) -> Array:
     dims = [dim for shape in _messages(entry, _SHAPE) for dim in _messages(shape, _DIM)]
     shape = [_number(dim, _DIM_SIZE) for dim in dims]
     offset, size = _number(entry, _OFFSET), _number(entry, _SIZE)
-    if math.prod(shape) * dtype.itemsize != size:
-        raise TfCheckpointError(f"damaged: {size} bytes for the shape {shape}")
     if offset + size > len(content):
-        raise TfCheckpointError(f"cut off after {len(content):,} bytes")
+        raise TfCheckpointError(f"damaged, or cut off after {len(content):,} bytes")
+    if math.prod(shape) * dtype.itemsize != size or max(shape, default=0) > size:
+        raise TfCheckpointError(f"damaged: {size} bytes for the shape {shape}")
     array: Array = np.frombuffer(content, dtype, math.prod(shape), offset).reshape(shape)
     return array.copy()
