@@ -54,6 +54,23 @@ def test_tags_are_those_of_the_original(encoder):
     np.testing.assert_allclose(tags, rounded, rtol=0, atol=1e-4)
 
 
+def test_less_than_a_patch_is_refused(encoder):
+    shortest = 256 * (module.PATCH_FRAMES - 1)
+    assert encoder.taggram(noise(shortest)).shape == (1, 50)
+    with pytest.raises(ValueError, match="less than a patch of 3 s"):
+        encoder.taggram(noise(shortest - 1))
+
+
+def test_timestamps_are_interpolated_between_windows(encoder):
+    audio = torch.from_numpy(noise(2 * WINDOW_SAMPLES))
+    model = EmbeddingModel(encoder)
+    (stamps,) = model.embed_timestamps(audio[None])
+    first, second = model.embed_windows(audio.reshape(2, -1))
+    assert stamps.shape == (2 * 81, 200)
+    torch.testing.assert_close(stamps[0], first)
+    torch.testing.assert_close(stamps[-1], second)
+
+
 def test_penultimate_features_are_those_of_the_original(encoder):
     log_mel = encoder.log_mel(torch.from_numpy(plucked(module.RATE_HZ))[None])
     with torch.no_grad():

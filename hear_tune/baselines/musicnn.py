@@ -54,6 +54,7 @@ PENULTIMATE_SIZE = 200
 _NORM_EPSILON = 1e-3  # TensorFlow's
 
 PACKAGE, PACKAGE_VERSION = "musicnn", "0.1.0"
+_INSTALL = f"pip install --no-deps {PACKAGE}=={PACKAGE_VERSION}"
 _CHECKPOINT = "musicnn/MTT_musicnn/"
 _SHA256 = {
     ".index": "da2d7bb670b2b31e9bc441bb1bd75eca31b5b061f963cc1f9630c1aff3238f57",
@@ -202,9 +203,16 @@ class Musicnn(LayeredEncoder):
         -------
         ndarray
             (patches, 50): patches of 3 s side by side; what is left over at the end is dropped.
+
+        Raises
+        ------
+        ValueError
+            If there is not one whole patch.
         """
-        log_mel = self.log_mel(torch.from_numpy(samples).to(self.mel)[None])
-        patches = log_mel[0].unfold(0, PATCH_FRAMES, PATCH_FRAMES).mT
+        (log_mel,) = self.log_mel(torch.from_numpy(samples).to(self.mel)[None])
+        if len(log_mel) < PATCH_FRAMES:
+            raise ValueError(f"{len(samples)} samples: less than a patch of 3 s at {RATE_HZ} Hz")
+        patches = log_mel.unfold(0, PATCH_FRAMES, PATCH_FRAMES).mT
         tags: Tensor = self.network(patches)["tags"]
         return tags.cpu().numpy()
 
@@ -217,17 +225,18 @@ def _resample(windows: Tensor) -> Tensor:
 
 
 def _packaged_weights() -> dict[str, Array]:
-    remedy = f"pip install --no-deps {PACKAGE}=={PACKAGE_VERSION}"
     try:
         prefix = f"{distribution(PACKAGE).locate_file(_CHECKPOINT)}/"
     except PackageNotFoundError as error:
         raise CheckpointError(
-            f"musicnn's weights come with its own package, not installed: {remedy}"
+            f"musicnn's weights come with its own package, which is not installed: {_INSTALL}"
         ) from error
     for suffix, sha256 in _SHA256.items():
         path = Path(prefix + suffix)
         if not path.is_file() or sha256_of(path) != sha256:
-            raise CheckpointError(f"{path}: not the file of version {PACKAGE_VERSION}: {remedy}")
+            raise CheckpointError(
+                f"{path}: not the file of version {PACKAGE_VERSION}: {_INSTALL} --force-reinstall"
+            )
     return read_tf_checkpoint(prefix)
 
 
