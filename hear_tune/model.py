@@ -28,7 +28,7 @@ class EmbeddingModel(nn.Module):
     encoder
         With its weights.
     layers
-        Of the embeddings of windows and clips: None (the encoder's last), a name or several
+        Of the embeddings of windows and clips: None (the encoder's default), a name or several
         (comma-separated or a sequence; their time averages are concatenated), or "all".
     timestamp_layers
         Of the embeddings of timestamps, likewise. None takes three time scales: the bottleneck, the
@@ -60,7 +60,7 @@ class EmbeddingModel(nn.Module):
     ) -> None:
         super().__init__()
         self.encoder = encoder
-        self.layers = _choose(encoder, layers, [encoder.layers[-1].name])
+        self.layers = _choose(encoder, layers, [encoder.default_layer])
         self.timestamp_layers = _choose(encoder, timestamp_layers, _three_scales(encoder))
         self.hop_samples = _hop_samples(hop_ms)
         self.window_samples = max(WINDOW_SAMPLES, encoder.stride)
@@ -152,8 +152,8 @@ def _three_scales(encoder: LayeredEncoder) -> list[str]:
     layers = encoder.layers
     fine = [layer for layer in layers if layer.name.startswith("contractive")][-1:]
     middle = [layer for layer in layers if layer.stride == TIMESTAMP_STRIDE][-1:]
-    chosen = dict.fromkeys(layer.name for layer in (*fine, *middle, layers[-1]))
-    return list(chosen)
+    names = [layer.name for layer in (*fine, *middle)]
+    return list(dict.fromkeys([*names, encoder.default_layer]))
 
 
 def _hop_samples(hop_ms: float | None) -> int:

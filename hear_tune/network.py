@@ -95,6 +95,11 @@ class LayeredEncoder(nn.Module, ABC):
         """Yield each layer's name and output (batch, channels, frames), in order."""
 
     @property
+    def default_layer(self) -> str:
+        """Name of the layer that embeds when none is named: the last."""
+        return self.layers[-1].name
+
+    @property
     def stride(self) -> int:
         """Coarsest stride, in samples: inputs must be a multiple of it."""
         return max(layer.stride for layer in self.layers)

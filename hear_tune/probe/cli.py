@@ -63,7 +63,11 @@ def _parser() -> argparse.ArgumentParser:
     model = parser.add_mutually_exclusive_group()
     model.add_argument("--model", default="", metavar="FILE", help="a checkpoint")
     model.add_argument("--variant", metavar="NAME", help="untrained (default: tune+)")
-    model.add_argument("--baseline", choices=sorted(BASELINES), help="features without learning")
+    model.add_argument(
+        "--baseline",
+        choices=sorted(BASELINES),
+        help="another encoder (musicnn: pip install --no-deps musicnn==0.1.0)",
+    )
     parser.add_argument("--name", help="of the model, in tables (default: from the above)")
     parser.add_argument(
         "--layers", metavar="A,B", help='layers to concatenate, or "all" (default: the embedding)'

@@ -1,0 +1,273 @@
+"""musicnn (Pons & Serra, "musicnn: pre-trained CNNs for music audio tagging", 2019) in torch.
+
+The network of Pons et al., "End-to-end learning for music audio tagging at scale", ISMIR 2018, as
+its authors trained it on MagnaTagATune's 50 tags: with labels, and so no fair rival on that very
+data set. Its weights (ISC licence) are read from the authors' own package, which must be installed
+without its dependencies, TensorFlow among them: ``pip install --no-deps musicnn==0.1.0``. Nothing
+of that package is ever imported.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from importlib.metadata import PackageNotFoundError, distribution
+from pathlib import Path
+
+import librosa
+import numpy as np
+import soxr
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from ..audio import Samples
+from ..checkpoints import CheckpointError, sha256_of
+from ..config import SAMPLE_RATE_HZ, WINDOW_SAMPLES
+from ..layers import Layer, TimeGrid
+from ..network import LayeredEncoder
+from .tf_checkpoint import Array, read_tf_checkpoint
+
+# What the network was trained on; all counts of samples are at this rate.
+RATE_HZ = 16_000
+FFT_SAMPLES = 512
+HOP_SAMPLES = 256
+MEL_BANDS = 96
+PATCH_FRAMES = 187  # 3 s
+
+# fmt: off
+TAGS = (
+    "guitar", "classical", "slow", "techno", "strings", "drums", "electronic", "rock", "fast",
+    "piano", "ambient", "beat", "violin", "vocal", "synth", "female", "indian", "opera", "male",
+    "singing", "vocals", "no vocals", "harpsichord", "loud", "quiet", "flute", "woman",
+    "male vocal", "no vocal", "pop", "soft", "sitar", "solo", "man", "classic", "choir", "voice",
+    "new age", "dance", "male voice", "female vocal", "beats", "harp", "cello", "no voice", "weird",
+    "country", "metal", "female voice", "choral",
+)
+# fmt: on
+
+TIMBRAL, TIMBRAL_CHANNELS = ((7, 38), (7, 67)), 204  # filters of (frames, bands)
+TEMPORAL, TEMPORAL_CHANNELS = ((128, 1), (64, 1), (32, 1)), 51
+FRONT_CHANNELS = len(TIMBRAL) * TIMBRAL_CHANNELS + len(TEMPORAL) * TEMPORAL_CHANNELS
+MIDDLE_BLOCKS, MIDDLE_FRAMES, MIDDLE_CHANNELS = 3, 7, 64
+POOLED_SIZE = 2 * (FRONT_CHANNELS + MIDDLE_BLOCKS * MIDDLE_CHANNELS)
+PENULTIMATE_SIZE = 200
+_NORM_EPSILON = 1e-3  # TensorFlow's
+
+PACKAGE, PACKAGE_VERSION = "musicnn", "0.1.0"
+_INSTALL = f"pip install --no-deps {PACKAGE}=={PACKAGE_VERSION}"
+_CHECKPOINT = "musicnn/MTT_musicnn/"
+_SHA256 = {
+    ".index": "da2d7bb670b2b31e9bc441bb1bd75eca31b5b061f963cc1f9630c1aff3238f57",
+    ".data-00000-of-00001": "041f3935e981a65cea739842d30c188d3a7d2adf4410955c8668eb3de4a5acab",
+}
+
+
+class Filters(nn.Module):
+    """Convolution, ReLU, batch normalisation, and each frame's maximum over frequency.
+
+    (batch, frames, bands) -> (batch, frames, channels). Filters cover (frames, bands) of their
+    input; zeros around it keep its number of frames.
+    """
+
+    def __init__(self, shape: tuple[int, int], channels: int) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(1, channels, shape)
+        self.norm = nn.BatchNorm2d(channels, _NORM_EPSILON)
+        before = (shape[0] - 1) // 2
+        self._padding = (0, 0, before, shape[0] - 1 - before)
+
+    def forward(self, x: Tensor) -> Tensor:
+        maps: Tensor = self.norm(F.relu(self.conv(F.pad(x[:, None], self._padding))))
+        return maps.amax(dim=-1).mT
+
+
+class MusicnnNetwork(nn.Module):
+    """The network, from log-mel spectra of any length; fresh random weights.
+
+    Filters as tall as a timbre and as long as a rhythm, three convolutions over time with residual
+    connections, and the maximum and mean over time of the outputs of all of them.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()  # modules of a kind in TensorFlow's order, by which weights are named
+        self.norm = nn.BatchNorm2d(1, _NORM_EPSILON)
+        self.front = nn.ModuleList(
+            [Filters(shape, TIMBRAL_CHANNELS) for shape in TIMBRAL]
+            + [Filters(shape, TEMPORAL_CHANNELS) for shape in TEMPORAL]
+        )
+        widths = (FRONT_CHANNELS, *[MIDDLE_CHANNELS] * (MIDDLE_BLOCKS - 1))
+        self.middle = nn.ModuleList(
+            Filters((MIDDLE_FRAMES, width), MIDDLE_CHANNELS) for width in widths
+        )
+        self.pooled_norm = nn.BatchNorm1d(POOLED_SIZE, _NORM_EPSILON)
+        self.penultimate = nn.Linear(POOLED_SIZE, PENULTIMATE_SIZE)
+        self.penultimate_norm = nn.BatchNorm1d(PENULTIMATE_SIZE, _NORM_EPSILON)
+        self.tags = nn.Linear(PENULTIMATE_SIZE, len(TAGS))
+
+    def forward(self, log_mel: Tensor) -> dict[str, Tensor]:
+        """Features of whole patches.
+
+        Parameters
+        ----------
+        log_mel
+            (batch, frames, 96).
+
+        Returns
+        -------
+        dict
+            ``pooled`` (batch, 1506): maximum and mean over time, alternating, of each front and
+            middle feature; ``penultimate`` (batch, 200); ``tags`` (batch, 50): probabilities.
+        """
+        x = self.norm(log_mel[:, None])[:, 0]
+        front = torch.cat([filters(x) for filters in self.front], dim=-1)
+        maps = [front, self.middle[0](front)]
+        for filters in self.middle[1:]:
+            maps.append(maps[-1] + filters(maps[-1]))
+        features = torch.cat(maps, dim=-1)
+        pooled = torch.stack([features.amax(dim=1), features.mean(dim=1)], dim=-1).flatten(1)
+        hidden = F.relu(self.penultimate(self.pooled_norm(pooled)))
+        penultimate = self.penultimate_norm(hidden)
+        tags = torch.sigmoid(self.tags(penultimate))
+        return {"pooled": pooled, "penultimate": penultimate, "tags": tags}
+
+
+class Musicnn(LayeredEncoder):
+    """musicnn as its authors trained it on MagnaTagATune.
+
+    Each window of 2.68 s is resampled to 16 kHz and embedded by itself. The network was trained on
+    patches of 3 s, 187 frames, but pools over whatever time it gets, and its authors offer other
+    lengths too: it takes the 168 frames that a window has, so that all encoders are compared on the
+    same audio. The embedding is ``penultimate``; ``pooled`` and ``tags`` can be had by name.
+
+    Raises
+    ------
+    CheckpointError
+        If the package with the weights is not installed, or another than version 0.1.0.
+    """
+
+    window: Tensor
+    mel: Tensor
+
+    def __init__(self) -> None:
+        super().__init__()
+        mel = librosa.filters.mel(sr=RATE_HZ, n_fft=FFT_SAMPLES, n_mels=MEL_BANDS)
+        self.register_buffer("window", torch.hann_window(FFT_SAMPLES))
+        self.register_buffer("mel", torch.from_numpy(mel))
+        self.network = MusicnnNetwork()
+        _fill_network(self.network, _packaged_weights())
+        self.eval()
+        grid = TimeGrid(WINDOW_SAMPLES, 0, WINDOW_SAMPLES - 1)
+        self.layers = (
+            Layer("pooled", MEL_BANDS, POOLED_SIZE, grid, 0),
+            Layer("penultimate", POOLED_SIZE, PENULTIMATE_SIZE, grid, 0),
+            Layer("tags", PENULTIMATE_SIZE, len(TAGS), grid, 0),
+        )
+
+    @property
+    def default_layer(self) -> str:
+        return "penultimate"
+
+    @property
+    def identity(self) -> str:
+        return f"musicnn of {PACKAGE} {PACKAGE_VERSION}, windows of {WINDOW_SAMPLES} samples"
+
+    def walk(self, audio: Tensor) -> Iterator[tuple[str, Tensor]]:
+        windows = _resample(audio.reshape(-1, WINDOW_SAMPLES))
+        for name, output in self.network(self.log_mel(windows)).items():
+            yield name, output.reshape(len(audio), -1, output.shape[-1]).mT
+
+    def log_mel(self, audio: Tensor) -> Tensor:
+        """Spectra (batch, 1 + samples // 256, 96) of audio (batch, samples) at 16 kHz.
+
+        Frames are centred on every 256th sample, the audio mirrored at its ends.
+        """
+        spectrum = torch.stft(
+            audio, FFT_SAMPLES, HOP_SAMPLES, window=self.window, return_complex=True
+        )
+        mel = spectrum.abs().square().mT @ self.mel.T
+        return torch.log10(1 + 10_000 * mel)
+
+    @torch.no_grad()
+    def taggram(self, samples: Samples) -> Array:
+        """Probabilities of the tags over time, as the original package computes them.
+
+        The original rounds the power of its spectra to half precision, which this does not:
+        probabilities differ by less than 0.0001.
+
+        Parameters
+        ----------
+        samples
+            (samples,) mono at 16 kHz.
+
+        Returns
+        -------
+        ndarray
+            (patches, 50): patches of 3 s side by side; what is left over at the end is dropped.
+
+        Raises
+        ------
+        ValueError
+            If there is not one whole patch.
+        """
+        (log_mel,) = self.log_mel(torch.from_numpy(samples).to(self.mel)[None])
+        if len(log_mel) < PATCH_FRAMES:
+            raise ValueError(f"{len(samples)} samples: less than a patch of 3 s at {RATE_HZ} Hz")
+        patches = log_mel.unfold(0, PATCH_FRAMES, PATCH_FRAMES).mT
+        tags: Tensor = self.network(patches)["tags"]
+        return tags.cpu().numpy()
+
+
+def _resample(windows: Tensor) -> Tensor:
+    """(batch, samples) at the encoders' rate -> (batch, samples) at 16 kHz."""
+    channels = np.ascontiguousarray(windows.detach().cpu().numpy().T)
+    resampled = soxr.resample(channels, SAMPLE_RATE_HZ, RATE_HZ)
+    return torch.from_numpy(resampled.T).to(windows)
+
+
+def _packaged_weights() -> dict[str, Array]:
+    try:
+        prefix = f"{distribution(PACKAGE).locate_file(_CHECKPOINT)}/"
+    except PackageNotFoundError as error:
+        raise CheckpointError(
+            f"musicnn's weights come with its own package, which is not installed: {_INSTALL}"
+        ) from error
+    for suffix, sha256 in _SHA256.items():
+        path = Path(prefix + suffix)
+        if not path.is_file() or sha256_of(path) != sha256:
+            raise CheckpointError(
+                f"{path}: not the file of version {PACKAGE_VERSION}: {_INSTALL} --force-reinstall"
+            )
+    return read_tf_checkpoint(prefix)
+
+
+# TensorFlow's names of the tensors of a layer, by their names here.
+_WEIGHTS = {"weight": "kernel", "bias": "bias"}
+_NORM = {
+    "weight": "gamma",
+    "bias": "beta",
+    "running_mean": "moving_mean",
+    "running_var": "moving_variance",
+}
+
+
+def _fill_network(network: MusicnnNetwork, arrays: Mapping[str, Array]) -> None:
+    """Put a checkpoint's arrays into the network.
+
+    TensorFlow numbers the layers of each kind in the order in which they were made: ``dense``,
+    ``dense_1``; and keeps the channels of a kernel, in and out, last.
+    """
+    paths = {module: path for path, module in network.named_modules()}
+    tensors = {}
+    for kinds, stem, names in (
+        ((nn.Conv2d,), "conv2d", _WEIGHTS),
+        ((nn.BatchNorm1d, nn.BatchNorm2d), "batch_normalization", _NORM),
+        ((nn.Linear,), "dense", _WEIGHTS),
+    ):
+        layers = [module for module in paths if isinstance(module, kinds)]
+        for number, layer in enumerate(layers):
+            name = f"{stem}_{number}" if number else stem
+            for own, theirs in names.items():
+                tensor = torch.from_numpy(arrays[f"{name}/{theirs}"])
+                axes = range(tensor.ndim)
+                tensors[f"{paths[layer]}.{own}"] = tensor.permute(*axes[:-3:-1], *axes[:-2])
+    network.load_state_dict(tensors)
