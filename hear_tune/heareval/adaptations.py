@@ -10,6 +10,7 @@ import inspect
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import cache
 from importlib.util import find_spec
 from types import ModuleType, SimpleNamespace
 from typing import Any
@@ -18,6 +19,7 @@ import pytorch_lightning as pl
 import torch
 
 
+@cache
 def adapt() -> None:
     """Import heareval, and fill every gap that this environment has.
 
@@ -60,14 +62,15 @@ def _stand_in_for_tensorflow() -> Iterator[None]:
 
 def _keep_device_names(gpu_max_mem: Any) -> None:
     """Names of GPUs are decoded; from pynvml 11.5 on they are text already."""
-    get_name = getattr(gpu_max_mem, "nvmlDeviceGetName", None)  # missing without a GPU
+    if not hasattr(gpu_max_mem, "nvmlDeviceGetName"):  # there is no GPU
+        return
+    get_name = gpu_max_mem.nvmlDeviceGetName
 
     def encoded_name(handle: Any) -> bytes:
-        name = get_name(handle)
+        name: str | bytes = get_name(handle)
         return name.encode() if isinstance(name, str) else name
 
-    if get_name is not None:
-        gpu_max_mem.nvmlDeviceGetName = encoded_name
+    gpu_max_mem.nvmlDeviceGetName = encoded_name
 
 
 def _keep_trainer_options(predictions: Any) -> None:

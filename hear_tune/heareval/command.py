@@ -7,10 +7,8 @@ import hashlib
 import json
 import os
 import shutil
-import sys
 import traceback
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
@@ -20,7 +18,6 @@ import click
 
 from hear_tune.allocator import keep_freed_memory
 
-from ..cli import EXIT_FAILED
 from ..config import SAMPLE_RATE_HZ
 from ..datasets.catalog import get_data_set
 from .make_task import folder_name, make_task
@@ -59,65 +56,63 @@ def main(arguments: Sequence[str]) -> dict[str, str]:
     return failed
 
 
-@dataclass(frozen=True)
-class _Runners:
-    """heareval's two programs, whose options are parsed by their own parsers."""
+class _Runner:
+    """A program of heareval, whose options its own parser reads."""
 
-    embeddings: click.Command
-    predictions: click.Command
+    def __init__(self, name: str) -> None:
+        if find_spec("heareval") is None:
+            raise ValueError(f"this needs heareval itself: pip install --no-deps {HEAREVAL}")
+        from .adaptations import adapt
 
+        adapt()
+        keep_freed_memory()
+        self._command: click.Command = import_module(f"heareval.{name}.runner").runner
+        self.options = self._command.params
 
-def _runners() -> _Runners:
-    if find_spec("heareval") is None:
-        raise ValueError(f"this needs heareval itself: pip install --no-deps {HEAREVAL}")
-    from .adaptations import adapt
-
-    adapt()
-    keep_freed_memory()
-    embeddings = import_module("heareval.embeddings.runner").runner
-    return _Runners(embeddings, import_module("heareval.predictions.runner").runner)
+    def __call__(self, params: Params) -> None:
+        assert self._command.callback is not None
+        self._command.callback(**params)
 
 
 def _run(arguments: Sequence[str]) -> dict[str, str]:
-    runners = _runners()
-    options = [p for p in runners.predictions.params if p.name != "task_dirs"]
-    both = click.Command("run", params=[*runners.embeddings.params, _NAME, *options])
-    params = _parse(both, arguments)
-    scoring = {option.name: params.pop(option.name) for option in options}
-    folders, failed = _embed(runners, params)
-    failed |= _predict(runners, folders, scoring)
+    embeddings, predictions = _Runner("embeddings"), _Runner("predictions")
+    scoring = [option for option in predictions.options if option.name != "task_dirs"]
+    params = _parse("run", [*embeddings.options, _NAME, *scoring], arguments)
+    settings = {str(option.name): params.pop(str(option.name)) for option in scoring}
+    folders, failed = _embed(embeddings, params)
+    failed |= _predict(predictions, folders, settings)
     print(table(collect(Path(params["embeddings_dir"]))))
     return failed
 
 
 def _embeddings(arguments: Sequence[str]) -> dict[str, str]:
-    runners = _runners()
-    command = click.Command("embeddings", params=[*runners.embeddings.params, _NAME])
-    folders, failed = _embed(runners, _parse(command, arguments))
+    runner = _Runner("embeddings")
+    folders, failed = _embed(runner, _parse("embeddings", [*runner.options, _NAME], arguments))
     for folder in folders:
         print(folder)
     return failed
 
 
 def _predictions(arguments: Sequence[str]) -> dict[str, str]:
-    runners = _runners()
-    params = _parse(runners.predictions, arguments)
-    return _predict(runners, [Path(folder) for folder in params.pop("task_dirs")], params)
+    runner = _Runner("predictions")
+    params = _parse("predictions", runner.options, arguments)
+    return _predict(runner, [Path(folder) for folder in params.pop("task_dirs")], params)
 
 
 _NAME = click.Option(["--name"], help="of the model, in tables (default: module and options)")
 
 
-def _parse(command: click.Command, arguments: Sequence[str]) -> Params:
+def _parse(name: str, options: list[click.Parameter], arguments: Sequence[str]) -> Params:
+    command = click.Command(name, params=options)
     try:
-        return command.make_context(f"hear-tune hear {command.name}", list(arguments)).params
+        return command.make_context(f"hear-tune hear {name}", list(arguments)).params
     except click.exceptions.Exit as done:  # --help was printed
         raise SystemExit(done.exit_code) from None
     except click.ClickException as error:
         raise ValueError(error.format_message()) from error
 
 
-def _embed(runners: _Runners, params: Params) -> tuple[list[Path], dict[str, str]]:
+def _embed(runner: _Runner, params: Params) -> tuple[list[Path], dict[str, str]]:
     """Embed tasks; returns the folders of those that are done, and why others failed.
 
     heareval names a model's folder by its module and options alone: another checkpoint would be
@@ -126,8 +121,7 @@ def _embed(runners: _Runners, params: Params) -> tuple[list[Path], dict[str, str
     module, name = params["module"], params.pop("name")
     tasks = _tasks(Path(params["tasks_dir"]), params["task"])
     options = json.loads(params["model_options"])
-    arguments = [params["model"]] if params["model"] is not None else []
-    model = import_module(module).load_model(*arguments, **options)
+    model = _load(module, params["model"], options)
     record = _record(module, params["model"], options, getattr(model, "identity", ""), name)
     folder = Path(params["embeddings_dir"]) / record["folder"]
     folder.mkdir(parents=True, exist_ok=True)
@@ -136,13 +130,23 @@ def _embed(runners: _Runners, params: Params) -> tuple[list[Path], dict[str, str
     def embed(task: Path) -> None:
         resample_task(task, model.sample_rate)
         one = {"task": task.name, "embeddings_dir": str(folder)}
-        runners.embeddings.callback(**params | one)
+        runner(params | one)
 
     failed = _each(tasks, embed)
     done = [
         mark.parent for task in tasks for mark in folder.glob(f"*/{task.name}/.done.embeddings")
     ]
     return done, failed
+
+
+def _load(module: str, model: str | None, options: object) -> Any:
+    if not isinstance(options, dict):
+        raise ValueError(f"--model-options must be a JSON object, not {options!r}")
+    try:
+        load_model = import_module(module).load_model
+    except (ImportError, AttributeError) as error:
+        raise ValueError(f"{module} is no HEAR module ({error})") from error
+    return load_model(**options) if model is None else load_model(model, **options)
 
 
 def _tasks(tasks_dir: Path, task: str) -> list[Path]:
@@ -183,18 +187,16 @@ def _digest(path: Path) -> str:
     return digest.hexdigest()
 
 
-def _predict(runners: _Runners, folders: Sequence[Path], params: Params) -> dict[str, str]:
+def _predict(runner: _Runner, folders: Sequence[Path], params: Params) -> dict[str, str]:
     def predict(folder: Path) -> None:
         done = folder / DONE_FILE
         if done.exists():
             points = json.loads(done.read_text(encoding="utf-8"))["grid_points"]
             if points != params["grid_points"]:
-                raise ValueError(
-                    f"is scored with --grid-points {points}; to do it again: rm {done}"
-                )
+                raise ValueError(f"has scores of --grid-points {points}; to do it again: rm {done}")
             return
         try:
-            runners.predictions.callback(**params, task_dirs=[str(folder)])
+            runner(params | {"task_dirs": [str(folder)]})
         finally:
             _remove_checkpoints(folder)
 
@@ -202,7 +204,7 @@ def _predict(runners: _Runners, folders: Sequence[Path], params: Params) -> dict
 
 
 def _remove_checkpoints(folder: Path) -> None:
-    """heareval keeps one per point of its grid and fold, and never reads them again."""
+    """One per point of the grid and fold stays behind, and is never read again."""
     for checkpoints in Path("logs", folder).glob("lightning_logs/version_*/checkpoints"):
         shutil.rmtree(checkpoints)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -72,9 +73,10 @@ def collect(embeddings_dir: Path) -> list[Result]:
     Returns
     -------
     list of dict
-        JSON-ready, by model and task: ``model``, ``identity``, ``task``, ``mode``, ``scores`` by
-        metric, the one that heareval selects by first; ``deviations`` over folds, where there are
-        any; ``grid_points``, and ``leaderboard``, the official scores of the first metric.
+        JSON-ready, by model and task: ``model``, ``folder``, ``identity``, ``task``, ``mode``,
+        ``scores`` by metric, the one that heareval selects by first; ``deviations`` over folds,
+        where there are any; ``embedding_size``, ``grid_points``, and ``leaderboard``, the official
+        scores of the first metric.
     """
     return [
         _result(path.parent, json.loads(model.read_text(encoding="utf-8")))
@@ -98,6 +100,7 @@ def _result(folder: Path, model: dict[str, Any]) -> Result:
         deviations = {metric: folds[f"test_{metric}_std"] for metric in metrics}
     return {
         "model": model["name"],
+        "folder": model["folder"],
         "identity": model["identity"],
         "task": task,
         "mode": mode,
@@ -119,21 +122,34 @@ def table(results: Iterable[Result]) -> str:
 
     The best of our own is not marked: scores of different grids do not compare.
     """
+    results = list(results)
+    own = _titles(results)
     rows: dict[tuple[str, str, str], dict[str, str]] = {}
-    own: dict[str, None] = {}
     official: dict[str, None] = {}
     for result in results:
-        own[result["model"]] = None
         official.update(dict.fromkeys(result["leaderboard"]))
         for index, (metric, score) in enumerate(result["scores"].items()):
             row = rows.setdefault((result["task"], result["mode"], metric), {})
             deviation = result["deviations"].get(metric)
-            row[result["model"]] = f"{score:.3f}" + (f" ± {deviation:.3f}" if deviation else "")
+            row[own[result["folder"]]] = f"{score:.3f}" + (
+                f" ± {deviation:.3f}" if deviation else ""
+            )
             if index == 0:
                 row.update({name: f"{s:.3f}" for name, s in result["leaderboard"].items()})
-    columns = [*sorted(own), *official]
+    columns = [*sorted(own.values()), *official]
     lines = [["task", "metric", *columns], ["---"] * (2 + len(columns))]
     for (task, mode, metric), row in sorted(rows.items()):
         name = task if mode in ("", "full") else f"{task} {mode}"
         lines.append([name, metric, *(row.get(column, "–") for column in columns)])
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def _cell(score: float, deviation: float | None) -> str:
+    return f"{score:.3f}" if deviation is None else f"{score:.3f} ± {deviation:.3f}"
+
+
+def _titles(results: list[Result]) -> dict[str, str]:
+    """Names of models by their folders, which tell those of one name apart."""
+    names = {result["folder"]: result["model"] for result in results}
+    shared = {name for name, count in Counter(names.values()).items() if count > 1}
+    return {f: f"{name} ({f})" if name in shared else name for f, name in names.items()}
