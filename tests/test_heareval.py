@@ -296,9 +296,11 @@ def test_models_of_different_weights_and_options_are_kept_apart(here, checkpoint
     assert len(matrices) == 3
     assert not list(here.rglob("*.ckpt"))
 
-    # what is done is not done again
+    # what is done is not done again, and a name is kept
     times = {path: path.stat().st_mtime_ns for path in here.rglob("*.predictions.pkl")}
-    assert main(["hear", "run", "hear_tune", "--model", *runs[0], *QUICK]) == 0
+    for model in (runs[0], runs[2][:3]):
+        assert main(["hear", "run", "hear_tune", "--model", *model, *QUICK]) == 0
+    assert results.collect(here / "embeddings") == found
     assert times == {path: path.stat().st_mtime_ns for path in here.rglob("*.predictions.pkl")}
     capsys.readouterr()
     again = ["hear", "run", "hear_tune", "--model", *runs[0], "--grid-points", "2"]

@@ -124,8 +124,9 @@ def _embed(runner: _Runner, params: Params) -> tuple[list[Path], dict[str, str]]
     model = _load(module, params["model"], options)
     record = _record(module, params["model"], options, getattr(model, "identity", ""), name)
     folder = Path(params["embeddings_dir"]) / record["folder"]
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / MODEL_FILE).write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+    if name is not None or not (folder / MODEL_FILE).exists():  # a given name is kept
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / MODEL_FILE).write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
 
     def embed(task: Path) -> None:
         resample_task(task, model.sample_rate)
