@@ -274,6 +274,21 @@ def test_make_task_and_table_commands(here, capsys):
     assert "no scores" in capsys.readouterr().err
 
 
+def test_magnatagatune_as_a_task(here):
+    program = str(ROOT / "recipes" / "clmr" / "made_up.py")
+    subprocess.run([sys.executable, program, "data", "data/magnatagatune"], check=True)
+    assert main(["hear", "make-task", "magnatagatune"]) == 0
+    folder = here / "tasks" / "magnatagatune-1.0-full"
+    metadata = read_json(folder / "task_metadata.json")
+    assert metadata["sample_duration"] == 29.0
+    assert metadata["split_mode"] == "trainvaltest"
+    assert metadata["prediction_type"] == "multilabel"
+    assert metadata["evaluation"] == ["aucroc", "mAP"]
+    assert len((folder / "labelvocabulary.csv").read_text().splitlines()) == 51
+    audio = next((folder / str(SAMPLE_RATE_HZ) / "test").iterdir())
+    assert soundfile.info(audio).frames == 29 * SAMPLE_RATE_HZ
+
+
 # heareval itself
 
 
