@@ -337,7 +337,7 @@ def _s3prl(arguments: list[str]) -> int:
 
 
 def _hear(arguments: list[str]) -> int:
-    _require_extra("hear", "pytorch_lightning", "sed_eval", "torchinfo", "slugify", "intervaltree")
+    _require_extra("hear", "click", "pandas")
     from .heareval.command import main as hear
 
     failed = hear(arguments)

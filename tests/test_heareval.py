@@ -21,7 +21,8 @@ from hear_tune.config import SAMPLE_RATE_HZ
 from hear_tune.datasets.task import Clip, Task, TaskError
 from hear_tune.probe.metrics import score
 
-pytest.importorskip("pytorch_lightning", reason='needs pip install "hear-tune[hear]"')
+pytest.importorskip("click", reason='needs pip install "hear-tune[hear]"')
+pytest.importorskip("pandas", reason='needs pip install "hear-tune[hear]"')
 
 from hear_tune.heareval import results
 from hear_tune.heareval.make_task import folder_name, make_task
@@ -441,7 +442,14 @@ def test_the_official_small_task(shared_data, capsys):
     assert "| spoken_digit small | top1_acc |" in capsys.readouterr().out
 
 
-# Adaptations: each of these fails without its own
+@pytest.mark.skipif(importlib.util.find_spec("heareval") is not None, reason="heareval is here")
+def test_what_is_missing_is_said(capsys):
+    assert main(["hear", "run", "hear_tune"]) == 2
+    assert "pip install --no-deps heareval==2021.1.3" in capsys.readouterr().err
+
+
+# Adaptations. Without them there is no run at all (TensorFlow, options of the trainer, hooks, what
+# checkpoints may hold), events have no postprocessing, or GPUs no names.
 
 
 @needs_heareval

@@ -10,7 +10,6 @@ import shutil
 import traceback
 from collections.abc import Callable, Iterable, Sequence
 from importlib import import_module
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -60,11 +59,15 @@ class _Runner:
     """A program of heareval, whose options its own parser reads."""
 
     def __init__(self, name: str) -> None:
-        if find_spec("heareval") is None:
-            raise ValueError(f"this needs heareval itself: pip install --no-deps {HEAREVAL}")
-        from .adaptations import adapt
+        try:
+            from .adaptations import adapt
 
-        adapt()
+            adapt()
+        except ImportError as error:
+            raise ValueError(
+                f'heareval cannot be imported ({error}): pip install "hear-tune[hear]", then '
+                f"pip install --no-deps {HEAREVAL}"
+            ) from error
         keep_freed_memory()
         self._command: click.Command = import_module(f"heareval.{name}.runner").runner
         self.options = self._command.params
