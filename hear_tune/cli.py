@@ -62,6 +62,7 @@ def _parser() -> argparse.ArgumentParser:
     commands.add_parser("data", help="get and check labelled data sets", add_help=False)
     commands.add_parser("probe", help="how good an embedding is for labels", add_help=False)
     commands.add_parser("s3prl", help="run s3prl with these encoders", add_help=False)
+    commands.add_parser("hear", help="run the HEAR benchmark", add_help=False)
     return parser
 
 
@@ -335,7 +336,22 @@ def _s3prl(arguments: list[str]) -> int:
     return code
 
 
-_OWN_PARSERS = {"pretrain": _pretrain, "data": _data, "probe": _probe, "s3prl": _s3prl}
+def _hear(arguments: list[str]) -> int:
+    _require_extra("hear", "click", "pandas")
+    from .heareval.command import main as hear
+
+    failed = hear(arguments)
+    _print_failures(failed)
+    return EXIT_FAILED if failed else 0
+
+
+_OWN_PARSERS = {
+    "pretrain": _pretrain,
+    "data": _data,
+    "probe": _probe,
+    "s3prl": _s3prl,
+    "hear": _hear,
+}
 
 
 def _one_line(text: str) -> str:

@@ -1,5 +1,15 @@
-"""What an embedding is compared with: features without learning, and other encoders."""
+"""What an embedding is compared with: features without learning, and other encoders.
 
+This module is a HEAR module, as `hear_tune` is:
+``python -m heareval.embeddings.runner hear_tune.baselines --model-options '{"name": "mfcc"}'``.
+"""
+
+from __future__ import annotations
+
+import os
+
+from ..hear import get_scene_embeddings, get_timestamp_embeddings
+from ..model import EmbeddingModel, LayerChoice
 from ..network import LayeredEncoder
 from .musicnn import Musicnn
 from .spectral import LogMel, MfccStatistics
@@ -10,4 +20,43 @@ BASELINES: dict[str, type[LayeredEncoder]] = {
     "musicnn": Musicnn,
 }
 
-__all__ = ["BASELINES", "LogMel", "MfccStatistics", "Musicnn"]
+__all__ = [
+    "BASELINES",
+    "LogMel",
+    "MfccStatistics",
+    "Musicnn",
+    "get_scene_embeddings",
+    "get_timestamp_embeddings",
+    "load_model",
+]
+
+
+def load_model(
+    model_file_path: str | os.PathLike[str] = "",
+    *,
+    name: str,
+    layers: LayerChoice = None,
+    timestamp_layers: LayerChoice = None,
+    hop_ms: float | None = None,
+) -> EmbeddingModel:
+    """Load a baseline.
+
+    Parameters
+    ----------
+    model_file_path
+        Not taken: baselines need no checkpoint.
+    name
+        One of `BASELINES`.
+    layers, timestamp_layers, hop_ms
+        As in `hear_tune.load_model`.
+
+    Raises
+    ------
+    ValueError
+        If there is no such baseline, a checkpoint is given, or an option is wrong.
+    """
+    if os.fspath(model_file_path):
+        raise ValueError(f"baselines take no checkpoint: {os.fspath(model_file_path)}")
+    if name not in BASELINES:
+        raise ValueError(f"no baseline {name!r}: one of {', '.join(sorted(BASELINES))}")
+    return EmbeddingModel(BASELINES[name](), layers, timestamp_layers, hop_ms)

@@ -195,7 +195,7 @@ class OnlineProbe(Callback):
     METRIC = "probe/accuracy"
 
     def __init__(
-        self, folder: str | None = None, every_n_steps: int = 1000, max_clips: int = 1000
+        self, folder: str | None = None, every_n_steps: int = 1000, max_clips: int = 4000
     ) -> None:
         self.enabled = folder is not None
         if folder is None:

@@ -1,0 +1,124 @@
+"""What heareval 2021.1.3 needs to run with libraries newer than itself.
+
+Each function below fills one gap, and does nothing where there is none. heareval's files stay as
+they are; names in its modules are replaced in this process only.
+"""
+
+from __future__ import annotations
+
+import inspect
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import cache
+from importlib.util import find_spec
+from types import ModuleType, SimpleNamespace
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+
+
+@cache
+def adapt() -> None:
+    """Import heareval, and fill every gap that this environment has.
+
+    Raises
+    ------
+    ImportError
+        If heareval or something that it needs is not installed.
+    """
+    with _stand_in_for_tensorflow():
+        import heareval.embeddings.runner
+        import heareval.gpu_max_mem
+        import heareval.predictions.task_predictions as predictions
+
+    _keep_device_names(heareval.gpu_max_mem)
+    _keep_trainer_options(predictions)
+    _keep_epoch_ends(predictions.AbstractPredictionModel)
+    _trust_grid(predictions.PARAM_GRID)
+
+
+@contextmanager
+def _stand_in_for_tensorflow() -> Iterator[None]:
+    """Imported for the type of TensorFlow models, and to see that they have the GPU if torch has.
+
+    A model of torch needs neither, and 2021.1.3 has no other use of it. Other packages should not
+    take the stand-in for the real one: it is there while heareval is imported.
+    """
+    name = "tensorflow"
+    missing = name not in sys.modules and find_spec(name) is None
+    if missing:
+        module = ModuleType(name)
+        test = SimpleNamespace(is_gpu_available=lambda **_: True)
+        module.__dict__.update(Module=type("Module", (), {}), test=test)
+        sys.modules[name] = module
+    try:
+        yield
+    finally:
+        if missing:
+            del sys.modules[name]
+
+
+def _keep_device_names(gpu_max_mem: Any) -> None:
+    """Names of GPUs are decoded; from pynvml 11.5 on they are text already."""
+    if not hasattr(gpu_max_mem, "nvmlDeviceGetName"):  # there is no GPU
+        return
+    get_name = gpu_max_mem.nvmlDeviceGetName
+
+    def encoded_name(handle: Any) -> bytes:
+        name: str | bytes = get_name(handle)
+        return name.encode() if isinstance(name, str) else name
+
+    gpu_max_mem.nvmlDeviceGetName = encoded_name
+
+
+def _keep_trainer_options(predictions: Any) -> None:
+    """Lightning 2 has no ``Trainer(gpus=...)``, and no epoch that can be set by assignment."""
+    if "gpus" not in inspect.signature(pl.Trainer.__init__).parameters:
+        predictions.pl = SimpleNamespace(Trainer=_Trainer)
+
+
+class _Trainer(pl.Trainer):
+    def __init__(self, *, gpus: int | list[int] | None, **options: Any) -> None:
+        super().__init__(accelerator="gpu" if gpus else "cpu", devices=gpus or 1, **options)
+
+    def test(self, *args: Any, **options: Any) -> Any:
+        """Test in the epoch that was set, whose postprocessing of events is to be used."""
+        epoch = vars(self.fit_loop).get("current_epoch")
+        if epoch is not None:
+            self.fit_loop.epoch_progress.current.completed = epoch
+        return super().test(*args, **options)
+
+
+def _keep_epoch_ends(model: type[pl.LightningModule]) -> None:
+    """Lightning 2 refuses ``validation_epoch_end``: outputs of steps are no longer gathered."""
+    if hasattr(pl.LightningModule, "validation_epoch_end"):
+        return
+    for stage in ("validation", "test"):
+        old_hook = f"{stage}_epoch_end"
+        if old_hook in vars(model):
+            _gather_outputs(model, stage, vars(model)[old_hook])
+            delattr(model, old_hook)
+
+
+def _gather_outputs(
+    model: type[pl.LightningModule], stage: str, epoch_end: Callable[[Any, list[Any]], None]
+) -> None:
+    def start(self: Any) -> None:
+        self._outputs = []
+
+    def gather(self: Any, outputs: Any, *_: Any) -> None:
+        self._outputs.append(outputs)
+
+    def end(self: Any) -> None:
+        epoch_end(self, self._outputs)
+
+    for hook, call in (("epoch_start", start), ("batch_end", gather), ("epoch_end", end)):
+        setattr(model, f"on_{stage}_{hook}", call)
+
+
+def _trust_grid(grid: dict[str, list[Any]]) -> None:
+    """Checkpoints hold classes and functions of the grid; torch 2.6 loads only what is trusted."""
+    trusted = [value for values in grid.values() for value in values if callable(value)]
+    torch.serialization.add_safe_globals(trusted)

@@ -1,0 +1,266 @@
+"""``hear-tune hear``: heareval's own runners, and what they lack around them."""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+import os
+import shutil
+import traceback
+from collections.abc import Callable, Iterable, Sequence
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import click
+
+from hear_tune.allocator import keep_freed_memory
+
+from ..config import SAMPLE_RATE_HZ
+from ..datasets.catalog import get_data_set
+from .make_task import folder_name, make_task
+from .rates import resample_task
+from .results import DONE_FILE, MODEL_FILE, collect, table
+
+HEAREVAL = "heareval==2021.1.3"
+ALL_TASKS = "all"
+
+Params = dict[str, Any]
+
+
+def main(arguments: Sequence[str]) -> dict[str, str]:
+    """Do what the arguments say; returns reasons by name of tasks and clips that failed.
+
+    Raises
+    ------
+    ValueError, OSError
+        If an option is wrong, or heareval cannot be imported.
+    """
+    parser = argparse.ArgumentParser(
+        prog="hear-tune hear",
+        description="The HEAR benchmark by its own evaluation kit, heareval 2021.1.3.",
+    )
+    tools = {
+        "run": (_run, "embeddings and predictions of one model, with the options of both"),
+        "embeddings": (_embeddings, "heareval.embeddings.runner: its own options"),
+        "predictions": (_predictions, "heareval.predictions.runner: its own options"),
+        "table": (_table, "scores of all models in a folder, beside the official leaderboard's"),
+        "make-task": (_make_task, "turn a labelled data set into a task folder"),
+    }
+    commands = parser.add_subparsers(required=True, metavar="TOOL")
+    for name, (run, text) in tools.items():
+        commands.add_parser(name, help=text, add_help=False).set_defaults(run=run)
+    failed: dict[str, str] = parser.parse_args(arguments[:1]).run(arguments[1:])
+    return failed
+
+
+class _Runner:
+    """A program of heareval, whose options its own parser reads."""
+
+    def __init__(self, name: str) -> None:
+        try:
+            from .adaptations import adapt
+
+            adapt()
+        except ImportError as error:
+            raise ValueError(
+                f'heareval cannot be imported ({error}): pip install "hear-tune[hear]", then '
+                f"pip install --no-deps {HEAREVAL}"
+            ) from error
+        keep_freed_memory()
+        self._command: click.Command = import_module(f"heareval.{name}.runner").runner
+        self.options = self._command.params
+
+    def __call__(self, params: Params) -> None:
+        assert self._command.callback is not None
+        self._command.callback(**params)
+
+
+def _run(arguments: Sequence[str]) -> dict[str, str]:
+    embeddings, predictions = _Runner("embeddings"), _Runner("predictions")
+    scoring = [option for option in predictions.options if option.name != "task_dirs"]
+    params = _parse("run", [*embeddings.options, _NAME, *scoring], arguments)
+    settings = {str(option.name): params.pop(str(option.name)) for option in scoring}
+    folders, failed = _embed(embeddings, params)
+    failed |= _predict(predictions, folders, settings)
+    print(table(collect(Path(params["embeddings_dir"]))))
+    return failed
+
+
+def _embeddings(arguments: Sequence[str]) -> dict[str, str]:
+    runner = _Runner("embeddings")
+    folders, failed = _embed(runner, _parse("embeddings", [*runner.options, _NAME], arguments))
+    for folder in folders:
+        print(folder)
+    return failed
+
+
+def _predictions(arguments: Sequence[str]) -> dict[str, str]:
+    runner = _Runner("predictions")
+    params = _parse("predictions", runner.options, arguments)
+    return _predict(runner, [Path(folder) for folder in params.pop("task_dirs")], params)
+
+
+_NAME = click.Option(["--name"], help="of the model, in tables (default: module and options)")
+
+
+def _parse(name: str, options: list[click.Parameter], arguments: Sequence[str]) -> Params:
+    command = click.Command(name, params=options)
+    try:
+        return command.make_context(f"hear-tune hear {name}", list(arguments)).params
+    except click.exceptions.Exit as done:  # --help was printed
+        raise SystemExit(done.exit_code) from None
+    except click.ClickException as error:
+        raise ValueError(error.format_message()) from error
+
+
+def _embed(runner: _Runner, params: Params) -> tuple[list[Path], dict[str, str]]:
+    """Embed tasks; returns the folders of those that are done, and why others failed.
+
+    heareval names a model's folder by its module and options alone: another checkpoint would be
+    taken for the one that is there. Here each model has a folder of its own around heareval's.
+    """
+    module, name = params["module"], params.pop("name")
+    tasks = _tasks(Path(params["tasks_dir"]), params["task"])
+    options = json.loads(params["model_options"])
+    model = _load(module, params["model"], options)
+    record = _record(module, params["model"], options, getattr(model, "identity", ""), name)
+    folder = Path(params["embeddings_dir"]) / record["folder"]
+    if name is not None or not (folder / MODEL_FILE).exists():  # a given name is kept
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / MODEL_FILE).write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+
+    def embed(task: Path) -> None:
+        resample_task(task, model.sample_rate)
+        one = {"task": task.name, "embeddings_dir": str(folder)}
+        runner(params | one)
+
+    failed = _each(tasks, embed)
+    done = [
+        mark.parent for task in tasks for mark in folder.glob(f"*/{task.name}/.done.embeddings")
+    ]
+    return done, failed
+
+
+def _load(module: str, model: str | None, options: object) -> Any:
+    if not isinstance(options, dict):
+        raise ValueError(f"--model-options must be a JSON object, not {options!r}")
+    try:
+        load_model = import_module(module).load_model
+    except (ImportError, AttributeError) as error:
+        raise ValueError(f"{module} is no HEAR module ({error})") from error
+    return load_model(**options) if model is None else load_model(model, **options)
+
+
+def _tasks(tasks_dir: Path, task: str) -> list[Path]:
+    found = sorted(path.parent for path in tasks_dir.glob("[!.]*/task_metadata.json"))
+    if task != ALL_TASKS:
+        found = [path for path in found if path.name == task]
+    if not found:
+        raise FileNotFoundError(f"{tasks_dir}: no task {task!r} with a task_metadata.json in it")
+    return found
+
+
+def _record(
+    module: str, model: str | None, options: Params, identity: str, name: str | None
+) -> dict[str, str]:
+    """What a model is: its folder is named by the digest of all but the name."""
+    weights = "" if model is None else _digest(Path(model))
+    key = json.dumps([module, weights, options, identity], sort_keys=True)
+    given = [module, *([Path(model).name] if model else []), *(f"{v}" for v in options.values())]
+    return {
+        "folder": hashlib.sha256(key.encode()).hexdigest()[:12],
+        "name": name or " ".join(given),
+        "module": module,
+        "weights": weights,
+        "options": json.dumps(options),
+        "identity": identity,
+    }
+
+
+def _digest(path: Path) -> str:
+    """SHA-256 of a file, or of all files of a folder."""
+    digest = hashlib.sha256()
+    files = [path] if path.is_file() else sorted(p for p in path.rglob("*") if p.is_file())
+    for file in files:
+        digest.update(os.fsencode(file.relative_to(path)))
+        with file.open("rb") as content:
+            for block in iter(lambda: content.read(1 << 20), b""):
+                digest.update(block)
+    return digest.hexdigest()
+
+
+def _predict(runner: _Runner, folders: Sequence[Path], params: Params) -> dict[str, str]:
+    def predict(folder: Path) -> None:
+        done = folder / DONE_FILE
+        if done.exists():
+            points = json.loads(done.read_text(encoding="utf-8"))["grid_points"]
+            if points != params["grid_points"]:
+                raise ValueError(f"has scores of --grid-points {points}; to do it again: rm {done}")
+            return
+        try:
+            runner(params | {"task_dirs": [str(folder)]})
+        finally:
+            _remove_checkpoints(folder)
+
+    return _each(folders, predict)
+
+
+def _remove_checkpoints(folder: Path) -> None:
+    """One per point of the grid and fold stays behind, and is never read again."""
+    for checkpoints in Path("logs", folder).glob("lightning_logs/version_*/checkpoints"):
+        shutil.rmtree(checkpoints)
+
+
+def _each(folders: Iterable[Path], work: Callable[[Path], None]) -> dict[str, str]:
+    """Work on each folder; reasons of those that failed. Tracebacks tell where, in heareval."""
+    failed = {}
+    for folder in folders:
+        try:
+            work(folder)
+        except Exception as error:
+            traceback.print_exc()
+            failed[str(folder)] = f"{type(error).__name__}: {error}"
+    return failed
+
+
+def _table(arguments: Sequence[str]) -> dict[str, str]:
+    parser = argparse.ArgumentParser(prog="hear-tune hear table")
+    parser.add_argument("embeddings_dir", type=Path, nargs="?", default=Path("embeddings"))
+    parser.add_argument("--json", type=Path, metavar="FILE", help="save the scores")
+    options = parser.parse_args(arguments)
+    results = collect(options.embeddings_dir)
+    if not results:
+        raise FileNotFoundError(f"{options.embeddings_dir}: no scores in it")
+    print(table(results))
+    if options.json:
+        options.json.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
+    return {}
+
+
+def _make_task(arguments: Sequence[str]) -> dict[str, str]:
+    parser = argparse.ArgumentParser(
+        prog="hear-tune hear make-task",
+        description="Turn a labelled data set into a task folder that heareval accepts.",
+    )
+    parser.add_argument("name", metavar="NAME", help="a data set: see hear-tune data info")
+    parser.add_argument("--root", type=Path, metavar="DIR", help="its folder")
+    parser.add_argument("--split", metavar="NAME", help="where several circulate")
+    parser.add_argument("-o", "--output", type=Path, default=Path("tasks"), metavar="DIR")
+    parser.add_argument(
+        "--seconds",
+        type=float,
+        help="cut clips to this length, or fill them up with silence (default: the data set's, or "
+        "clips as they are where lengths vary)",
+    )
+    parser.add_argument("--rate", type=int, default=SAMPLE_RATE_HZ, help="in Hz (%(default)s)")
+    options = parser.parse_args(arguments)
+    data_set = get_data_set(options.name)
+    task = data_set.load(options.root or Path("data") / data_set.folder, options.split)
+    seconds = options.seconds
+    if seconds is None and data_set.seconds is not None:
+        seconds = sum(data_set.seconds) / 2
+    failed = make_task(task, options.output, seconds, options.rate)
+    print(f"{options.output / folder_name(task)}: {len(task.clips) - len(failed)} clips")
+    return failed

@@ -1,0 +1,155 @@
+"""heareval's scores of many models and tasks in one table, beside the official leaderboard's."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+MODEL_FILE = "model.json"  # beside the folder that heareval makes for a model
+SCORES_FILE = "test.predicted-scores.json"
+DONE_FILE = "prediction-done.json"
+
+Result = dict[str, Any]
+
+# https://hearbenchmark.com/hear-leaderboard.html, 2023; by the tasks' names and modes.
+LEADERBOARD: dict[tuple[str, str], dict[str, float]] = {
+    ("beijing_opera", "full"): {
+        "PaSST base": 0.966,
+        "OpenL3": 0.975,
+        "CREPE": 0.928,
+        "GURA fuse cat": 0.966,
+    },
+    ("tfds_gtzan", "full"): {
+        "PaSST base": 0.883,
+        "OpenL3": 0.879,
+        "CREPE": 0.645,
+        "GURA fuse cat": 0.805,
+    },
+    ("tfds_gtzan_music_speech", "full"): {
+        "PaSST base": 0.977,
+        "OpenL3": 0.969,
+        "CREPE": 0.929,
+        "GURA fuse cat": 0.928,
+    },
+    ("maestro", "5h"): {"OpenL3": 0.017, "CREPE": 0.401, "GURA fuse cat": 0.441},
+    ("mridangam_stroke", "full"): {
+        "PaSST base": 0.965,
+        "OpenL3": 0.967,
+        "CREPE": 0.898,
+        "GURA fuse cat": 0.972,
+    },
+    ("mridangam_tonic", "full"): {
+        "PaSST base": 0.819,
+        "OpenL3": 0.937,
+        "CREPE": 0.824,
+        "GURA fuse cat": 0.923,
+    },
+    ("nsynth_pitch", "5h"): {
+        "PaSST base": 0.256,
+        "OpenL3": 0.560,
+        "CREPE": 0.870,
+        "GURA fuse cat": 0.846,
+    },
+    ("nsynth_pitch", "50h"): {
+        "PaSST base": 0.541,
+        "OpenL3": 0.731,
+        "CREPE": 0.900,
+        "GURA fuse cat": 0.885,
+    },
+}
+
+
+def collect(embeddings_dir: Path) -> list[Result]:
+    """Scores of every task that is done, of all models in a folder.
+
+    Parameters
+    ----------
+    embeddings_dir
+        As ``hear-tune hear`` fills it: one folder per model, and in it heareval's.
+
+    Returns
+    -------
+    list of dict
+        JSON-ready, by model and task: ``model``, ``folder``, ``identity``, ``task``, ``mode``,
+        ``scores`` by metric, the one that heareval selects by first; ``deviations`` over folds,
+        where there are any; ``embedding_size``, ``grid_points``, and ``leaderboard``, the official
+        scores of the first metric.
+    """
+    return [
+        _result(path.parent, json.loads(model.read_text(encoding="utf-8")))
+        for model in sorted(embeddings_dir.glob(f"*/{MODEL_FILE}"))
+        for path in sorted(model.parent.glob(f"*/*/{DONE_FILE}"))
+    ]
+
+
+def _result(folder: Path, model: dict[str, Any]) -> Result:
+    metadata = _read(folder / "task_metadata.json")
+    tested = _read(folder / SCORES_FILE)
+    task, mode = metadata["task_name"], metadata.get("mode", "")
+    metrics = metadata["evaluation"]
+    folds = tested.get("aggregated_scores")
+    if folds is None:
+        (split,) = (value for value in tested.values() if "test_loss" in value)
+        scores = {metric: split[f"test_{metric}"] for metric in metrics}
+        deviations = {}
+    else:
+        scores = {metric: folds[f"test_{metric}_mean"] for metric in metrics}
+        deviations = {metric: folds[f"test_{metric}_std"] for metric in metrics}
+    return {
+        "model": model["name"],
+        "folder": model["folder"],
+        "identity": model["identity"],
+        "task": task,
+        "mode": mode,
+        "scores": scores,
+        "deviations": deviations,
+        "embedding_size": _read(folder / DONE_FILE)["embedding_size"],
+        "grid_points": _read(folder / DONE_FILE)["grid_points"],
+        "leaderboard": LEADERBOARD.get((task, mode), {}),
+    }
+
+
+def _read(path: Path) -> dict[str, Any]:
+    content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    return content
+
+
+def table(results: Iterable[Result]) -> str:
+    """Markdown: a row per task and metric; a column per model, then the leaderboard's.
+
+    The best of our own is not marked: scores of different grids do not compare.
+    """
+    results = list(results)
+    own = _titles(results)
+    rows: dict[tuple[str, str, str], dict[str, str]] = {}
+    official: dict[str, None] = {}
+    for result in results:
+        official.update(dict.fromkeys(result["leaderboard"]))
+        for index, (metric, score) in enumerate(result["scores"].items()):
+            row = rows.setdefault((result["task"], result["mode"], metric), {})
+            deviation = result["deviations"].get(metric)
+            row[own[result["folder"]]] = f"{score:.3f}" + (
+                f" ± {deviation:.3f}" if deviation else ""
+            )
+            if index == 0:
+                row.update({name: f"{s:.3f}" for name, s in result["leaderboard"].items()})
+    columns = [*sorted(own.values()), *official]
+    lines = [["task", "metric", *columns], ["---"] * (2 + len(columns))]
+    for (task, mode, metric), row in sorted(rows.items()):
+        name = task if mode in ("", "full") else f"{task} {mode}"
+        lines.append([name, metric, *(row.get(column, "–") for column in columns)])
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def _cell(score: float, deviation: float | None) -> str:
+    return f"{score:.3f}" if deviation is None else f"{score:.3f} ± {deviation:.3f}"
+
+
+def _titles(results: list[Result]) -> dict[str, str]:
+    """Names of models by their folders, which tell those of one name apart."""
+    names = {result["folder"]: result["model"] for result in results}
+    shared = {name for name, count in Counter(names.values()).items() if count > 1}
+    return {f: f"{name} ({f})" if name in shared else name for f, name in names.items()}

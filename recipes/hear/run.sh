@@ -1,0 +1,53 @@
+#!/usr/bin/env bash
+# Scores models on HEAR tasks by heareval, and prints the table. Every stage goes on where it was
+# interrupted; a task that fails is named, and the others go on.
+#
+#   run.sh TASKS OUT [--data DIR] [--model NAME=FILE]... [-- OPTIONS OF heareval.predictions.runner]
+#
+#   TASKS     folder of HEAR task folders; all tasks in it are run
+#   OUT       embeddings, scores, table.md and scores.json
+#   --data    folder with philharmonia and fsdd, from which tasks are made first
+#   --model   a checkpoint, and its name in the table
+set -euo pipefail
+
+tasks=$1 out=$2
+shift 2
+data="" scoring=() models=()
+while (($#)); do
+  case $1 in
+    --data) data=$2 && shift ;;
+    --model) models+=("$2") && shift ;;
+    --) shift && scoring=("$@") && break ;;
+    *) echo "unknown option $1" >&2 && exit 2 ;;
+  esac
+  shift
+done
+
+make_task() { # NAME FOLDER
+  [[ -d $tasks/$1-1.0-full ]] || hear-tune hear make-task "$1" --root "$data/$2" -o "$tasks"
+}
+
+status=0
+run() { # NAME MODULE OPTIONS...
+  local name=$1
+  shift
+  printf '\n== %s\n' "$name"
+  hear-tune hear run "$@" --name "$name" --tasks-dir "$tasks" --embeddings-dir "$out" \
+    "${scoring[@]}" || status=$?
+}
+
+if [[ $data ]]; then
+  for name in philharmonia-instrument philharmonia-pitch; do make_task "$name" philharmonia; done
+  make_task fsdd-digit fsdd
+fi
+
+run "MFCC" hear_tune.baselines --model-options '{"name": "mfcc"}'
+run "log-mel" hear_tune.baselines --model-options '{"name": "log-mel"}'
+run "CLMR, untrained" hear_tune --model-options '{"variant": "clmr"}'
+run "TUNE+, untrained" hear_tune
+for model in "${models[@]}"; do
+  run "${model%%=*}" hear_tune --model "${model#*=}"
+done
+
+hear-tune hear table "$out" --json "$out/scores.json" | tee "$out/table.md"
+exit "$status"
