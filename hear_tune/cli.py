@@ -10,12 +10,11 @@ from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
 
-import torch
-
 from .allocator import keep_freed_memory
 from .checkpoints import load_checkpoint, save_checkpoint
 from .clips import PER_CHOICES
 from .config import WINDOW_SAMPLES
+from .devices import find_device
 from .embed import FolderReport, embed_folder
 from .figure import network_svg
 from .hear import load_model
@@ -106,21 +105,11 @@ def _embed(options: argparse.Namespace) -> int:
         sha256=options.sha256,
         hop_ms=options.hop_ms,
         **layers,
-    ).to(_device(options.device))
+    ).to(find_device(options.device))
     keep_freed_memory()
     report = embed_folder(options.inputs, options.output, model, options.per, options.overwrite)
     _print_report(report, options.output)
     return EXIT_FAILED if report.failed else 0
-
-
-def _device(name: str) -> torch.device:
-    try:
-        device = torch.zeros(1, device=name)
-        device.cpu()
-        return device.device
-    except (RuntimeError, AssertionError, NotImplementedError) as error:  # torch raises any
-        reason = str(error).splitlines()[0]
-        raise ValueError(f"device {name!r} cannot be used here: {reason}") from error
 
 
 def _print_report(report: FolderReport, output: str) -> None:
@@ -289,7 +278,7 @@ def _benchmark(options: argparse.Namespace) -> int:
         options.batch_size,
         options.crop_samples,
         options.repeats,
-        str(_device(options.device)),
+        str(find_device(options.device)),
     )
     print(", ".join(f"{key} {value}" for key, value in result["machine"].items()))
     print(table(result))

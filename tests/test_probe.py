@@ -321,6 +321,11 @@ def test_a_bad_clip_is_listed_and_changes_the_exit_code(labelled, tmp_path, caps
     assert "bad.wav" in capsys.readouterr().err
 
 
+def test_a_device_that_is_not_there_is_named(labelled, tmp_path, capsys):
+    assert run(labelled, "--device", "cuda:99", "--cache", tmp_path / "cache") == 2
+    assert "device 'cuda:99' cannot be used here" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

@@ -13,6 +13,7 @@ from ..baselines import BASELINES
 from ..datasets.catalog import get_data_set
 from ..datasets.check import check_task
 from ..datasets.task import Task
+from ..devices import find_device
 from ..hear import load_model
 from ..model import EmbeddingModel
 from ..variants import DEFAULT_VARIANT
@@ -105,11 +106,12 @@ def _task(options: argparse.Namespace) -> Task:
 
 def _model(options: argparse.Namespace) -> tuple[EmbeddingModel, str]:
     layers = "all" if options.protocol == LAYERS else options.layers
+    device = find_device(options.device)
     if options.baseline:
         model = EmbeddingModel(BASELINES[options.baseline](), layers)
-        return model.to(options.device), options.name or options.baseline
+        return model.to(device), options.name or options.baseline
     variant = None if options.model else options.variant or DEFAULT_VARIANT
-    model = load_model(options.model, variant=variant, layers=layers).to(options.device)
+    model = load_model(options.model, variant=variant, layers=layers).to(device)
     return model, options.name or (f"{variant} untrained" if variant else Path(options.model).stem)
 
 
