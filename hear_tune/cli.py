@@ -61,6 +61,8 @@ def _parser() -> argparse.ArgumentParser:
     commands.add_parser("pretrain", help="train an encoder by CLMR", add_help=False)
     commands.add_parser("data", help="get and check labelled data sets", add_help=False)
     commands.add_parser("probe", help="how good an embedding is for labels", add_help=False)
+    commands.add_parser("similar", help="what of a library sounds like this", add_help=False)
+    commands.add_parser("map", help="draw a library to explore in a browser", add_help=False)
     commands.add_parser("s3prl", help="run s3prl with these encoders", add_help=False)
     return parser
 
@@ -335,7 +337,26 @@ def _s3prl(arguments: list[str]) -> int:
     return code
 
 
-_OWN_PARSERS = {"pretrain": _pretrain, "data": _data, "probe": _probe, "s3prl": _s3prl}
+def _similar(arguments: list[str]) -> int:
+    from .explore.cli import similar
+
+    return similar(arguments)
+
+
+def _map(arguments: list[str]) -> int:
+    from .explore.cli import draw_map
+
+    return draw_map(arguments)
+
+
+_OWN_PARSERS = {
+    "pretrain": _pretrain,
+    "data": _data,
+    "probe": _probe,
+    "similar": _similar,
+    "map": _map,
+    "s3prl": _s3prl,
+}
 
 
 def _one_line(text: str) -> str:
