@@ -45,7 +45,7 @@ class Grouping:
 
     name: str
     groups: list[str]
-    members: npt.NDArray[np.uint32]
+    members: npt.NDArray[np.intp]
 
 
 class MapError(ValueError):
@@ -99,7 +99,7 @@ def write_map(
     """
     chosen = _choose(library, max_points)
     points, projected = project(chosen.vectors, projection)
-    groupings = [_group("folder", [_folder(path) for path in chosen.paths])]
+    groupings = [_group("folder", _folders(chosen.paths))]
     if labels is not None:
         groupings.append(_group("label", _labels(chosen.paths, Path(labels))))
     if clusters is not None:
@@ -127,8 +127,14 @@ def _choose(library: Library, count: int) -> Library:
     )
 
 
-def _folder(path: str) -> str:
-    return os.path.dirname(path) or "."
+def _folders(paths: Sequence[str]) -> list[str]:
+    """The folder of each path, without what is common to all."""
+    folders = [os.path.dirname(path) or "." for path in paths]
+    if len({os.path.isabs(folder) for folder in folders}) > 1:
+        return folders
+    common = os.path.commonpath(folders) or "."
+    short = {folder: os.path.relpath(folder, common) for folder in set(folders)}
+    return [short[folder] for folder in folders] if len(short) > 1 else folders
 
 
 def _labels(paths: Sequence[str], table: Path) -> list[str]:
@@ -144,15 +150,7 @@ def _group(name: str, values: Sequence[str]) -> Grouping:
     order = np.argsort(-sizes, kind="stable")
     rank = np.argsort(order)
     names = [str(groups[number]) for number in order]
-    return Grouping(name, _without_common_folder(names) if name == "folder" else names, rank[members])
-
-
-def _without_common_folder(folders: list[str]) -> list[str]:
-    absolute = {os.path.isabs(folder) for folder in folders}
-    if len(folders) == 1 or len(absolute) > 1:
-        return folders
-    common = os.path.commonpath(folders)
-    return [os.path.relpath(folder, common) for folder in folders] if common else folders
+    return Grouping(name, names, rank[members])
 
 
 def _about(library: Library, chosen: Library, projected: str) -> str:

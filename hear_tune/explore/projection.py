@@ -72,10 +72,12 @@ def _pca(units: Vectors) -> tuple[Points, float]:
 
 
 def _umap(units: Vectors) -> Points:
-    from umap import UMAP as Umap
+    import umap
 
     # The distance of unit vectors orders them as their cosine does, and keeps more digits of it.
-    reducer = Umap(n_neighbors=_UMAP_NEIGHBOURS, metric="euclidean", random_state=_SEED, n_jobs=1)
+    reducer = umap.UMAP(
+        n_neighbors=_UMAP_NEIGHBOURS, metric="euclidean", random_state=_SEED, n_jobs=1
+    )
     points: Points = reducer.fit_transform(units).astype(np.float32)
     return points
 

@@ -192,9 +192,7 @@ def embed_query(
     return embed_file(path, model, library.identity["per"])
 
 
-def model_of_library(
-    library: Library, checkpoint: str | os.PathLike[str] = ""
-) -> EmbeddingModel:
+def model_of_library(library: Library, checkpoint: str | os.PathLike[str] = "") -> EmbeddingModel:
     """The model that embedded a library.
 
     Raises
