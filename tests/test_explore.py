@@ -1,6 +1,11 @@
+import base64
 import csv
+import json
+import re
 import shutil
+import time
 from importlib.util import find_spec
+from xml.etree import ElementTree
 
 import numpy as np
 import pytest
@@ -12,7 +17,9 @@ from hear_tune.cli import main
 from hear_tune.clips import ClipEmbeddings
 from hear_tune.explore.map import write_map
 from hear_tune.explore.projection import ProjectionError, cluster, project
-from hear_tune.explore.similar import QueryError, find_similar, neighbours
+from hear_tune.explore.report import write_report
+from hear_tune.explore.runs import read_run
+from hear_tune.explore.similar import QueryError, find_similar, model_of_library, neighbours
 from hear_tune.stores import EmbeddingStore, StoreError, read_library
 
 RATE = 22_050
@@ -153,8 +160,6 @@ def test_the_model_must_be_the_library_s(tmp_path, small_model, music, capsys):
 
 
 def test_trained_weights_of_a_variant_are_asked_for(tmp_path):
-    from hear_tune.explore.similar import model_of_library
-
     library = write_library(tmp_path / "l.parquet", {"a.wav": [[1, 0]]})
     library.identity.update(model="tune-vanilla-small sha256:00ff", layers=None)
     with (
@@ -252,9 +257,9 @@ TRACKS = ["a/one.wav", "a/two.wav", HOSTILE, "c/three.wav"]
 
 @pytest.fixture
 def page(browser, tmp_path):
-    """The map of four tracks of two windows, that lie at the corners of a square."""
-    corners = {"a/one.wav": [3, 3], "a/two.wav": [3, -3], HOSTILE: [-3, 3], "c/three.wav": [-3, -3]}
-    rows = {name: [[10, *at], [10, at[0], 0.9 * at[1]]] for name, at in corners.items()}
+    """The map of four tracks of two windows, that lie at the corners of a rectangle."""
+    corners = {"a/one.wav": [2, 1], "a/two.wav": [2, -1], HOSTILE: [-2, 1], "c/three.wav": [-2, -1]}
+    rows = {name: [[9, *at], [9, at[0], 0.94 * at[1]]] for name, at in corners.items()}
     for name in TRACKS:
         (tmp_path / "my music" / name).parent.mkdir(parents=True, exist_ok=True)
         soundfile.write(tmp_path / "my music" / name, noise(4 * RATE), RATE, format="WAV")
@@ -272,11 +277,11 @@ def page(browser, tmp_path):
     )
     page = browser.new_context(viewport={"width": 1000, "height": 700}).new_page()
     complaints = []
-    page.on("console", lambda message: complaints.append(message.text))
+    page.on("console", lambda message: message.type == "error" and complaints.append(message.text))
     page.on("pageerror", lambda error: complaints.append(str(error)))
     page.on("requestfailed", lambda request: complaints.append(request.url))
     page.goto((tmp_path / "pages" / "map.html").as_uri())
-    page.wait_for_function("canvas.width > 300 && !waiting")
+    wait_until(page, "canvas.width > 300 && !waiting")
     yield page
     page.context.close()
     assert complaints == []
@@ -303,8 +308,16 @@ def colours_at(page, point):
     )
 
 
+def wait_until(page, condition):
+    """Playwright's own way evaluates text in the page, which the page forbids."""
+    deadline = time.monotonic() + 30
+    while not page.evaluate(condition):
+        assert time.monotonic() < deadline, f"never {condition}"
+        page.wait_for_timeout(20)
+
+
 def settled(page):
-    page.wait_for_function("!waiting")
+    wait_until(page, "!waiting")
 
 
 def test_page_says_what_it_shows_and_draws_it(page):
@@ -338,8 +351,8 @@ def test_search(page):
 @pytest.mark.parametrize("point", [1, 5])  # the second has a name that must be quoted
 def test_click_plays_the_moment(page, point):
     page.mouse.click(*place(page, point))
-    page.wait_for_function("audio.currentTime > 2.05 && !audio.paused")
-    page.wait_for_function("audio.paused")
+    wait_until(page, "audio.currentTime > 2.05 && !audio.paused")
+    wait_until(page, "audio.paused")
     assert 3.9 < page.evaluate("audio.currentTime") < 4.1
     assert page.locator("#trouble").is_hidden()
     nearest = page.locator("#neighbours .name").all_inner_texts()
@@ -351,15 +364,15 @@ def test_keyboard(page):
     page.locator("#map").focus()
     page.keyboard.press("ArrowRight")
     seen = set()
-    for key in ["ArrowLeft", "ArrowUp", "ArrowRight", "ArrowDown"] * 3:
+    for key in ["ArrowLeft", *["ArrowUp"] * 3, "ArrowRight", *["ArrowDown"] * 3] * 2:
         page.keyboard.press(key)
         seen.add(page.evaluate("chosen") // 2)
     assert seen == {0, 1, 2, 3}
     assert page.evaluate("audio.paused")
     page.keyboard.press("Enter")
-    page.wait_for_function("!audio.paused")
+    wait_until(page, "!audio.paused")
     page.keyboard.press(" ")
-    page.wait_for_function("audio.paused")
+    wait_until(page, "audio.paused")
     scale = page.evaluate("view.scale")
     page.keyboard.press("+")
     assert page.evaluate("view.scale") > scale
@@ -375,9 +388,9 @@ def test_keyboard(page):
 def test_lasso_and_list(page, tmp_path):
     page.keyboard.press("l")
     x, y = place(page, 0)
-    page.mouse.move(x - 90, y - 90)
+    page.mouse.move(x - 35, y - 35)
     page.mouse.down()
-    for dx, dy in [(90, -90), (90, 90), (-90, 90)]:
+    for dx, dy in [(35, -35), (35, 35), (-35, 35)]:
         page.mouse.move(x + dx, y + dy, steps=4)
     page.mouse.up()
     assert "2 of 8" in page.locator("#count").inner_text()
@@ -408,20 +421,20 @@ def test_wheel_zooms_at_the_mouse_and_a_drag_moves(page):
     x, y = place(page, 3)
     page.mouse.move(x, y)
     page.mouse.wheel(0, -400)
-    page.wait_for_function("view.scale > 1.5 * fitted")
-    assert place(page, 3) == pytest.approx((x, y), abs=0.01)
+    wait_until(page, "view.scale > 1.5 * fitted")
+    assert place(page, 3) == pytest.approx((x, y), abs=2)  # the mouse is on a whole pixel
     page.mouse.move(x + 40, y + 60)
     page.mouse.down()
     page.mouse.move(x + 60, y + 90, steps=3)
     page.mouse.up()
-    assert place(page, 3) == pytest.approx((x + 20, y + 30), abs=0.01)
+    assert place(page, 3) == pytest.approx((x + 20, y + 30), abs=2)
 
 
 def test_light_and_dark(page):
     settled(page)
     light = page.evaluate("[...pen.getImageData(2, 2, 1, 1).data]")
     page.emulate_media(color_scheme="dark")
-    page.wait_for_function("pen.getImageData(2, 2, 1, 1).data[0] < 60")
+    wait_until(page, "pen.getImageData(2, 2, 1, 1).data[0] < 60")
     assert light[:3] == [255, 255, 255]
 
 
@@ -440,7 +453,100 @@ def test_music_that_is_gone_is_named(browser, random_library, tmp_path):
 @pytest.mark.usefixtures("sounds")
 def test_command(tmp_path, capsys):
     capsys.readouterr()
-    assert main(["map", "l.parquet", "-o", "map.html", "--clusters", "3"]) == 0
+    assert main(["map", "l.parquet", "-o", "map.html", "--projection", "pca"]) == 0
     captured = capsys.readouterr().out
     assert captured.startswith("map.html: 18 windows of 6 files · tune+ (")
     assert "music/pulse.wav" in (tmp_path / "map.html").read_text(encoding="utf-8")
+
+
+# --- report ---
+
+
+def metrics(path, lines):
+    path.parent.mkdir(parents=True)
+    path.write_text("epoch,probe/accuracy,step,train/loss\n" + lines)
+
+
+def test_runs_that_were_interrupted(tmp_path):
+    """The second version goes on at a step that the first had passed; its last line is cut."""
+    metrics(tmp_path / "run/logs/version_2/metrics.csv", ",0.5,0,\n0,,49,3\n0,,99,2.5\n1,,149,9\n")
+    metrics(tmp_path / "run/logs/version_10/metrics.csv", "1,,149,2\n,0.75,150,\n2,,199,1\n2,,24")
+    run = read_run(tmp_path / "run")
+    steps, values = run.curves["train/loss"]
+    np.testing.assert_array_equal(steps, [49, 99, 149, 199])
+    np.testing.assert_array_equal(values, [3, 2.5, 2, 1])
+    np.testing.assert_array_equal(run.curves["probe/accuracy"][1], [0.5, 0.75])
+    assert (run.steps, run.epochs) == (200, 3)
+
+
+@pytest.mark.parametrize("lines", ["0,,49\n", "0,,x,1\n", "0,,49,much\n"])
+def test_damaged_logs_are_named(tmp_path, lines):
+    metrics(tmp_path / "logs/version_0/metrics.csv", lines)
+    with pytest.raises(ValueError, match=rf"{tmp_path}.*damaged"):
+        read_run(tmp_path)
+
+
+def result(model, layer, accuracy, **changes):
+    """A result of a probe as it is saved."""
+    entry = {"mean": accuracy, "interval": [accuracy - 0.1, accuracy + 0.05], "deviation": 0.0}
+    return {
+        "format": "hear-tune probe 1",
+        "task": "loudness",
+        "kind": "multiclass",
+        "split": "",
+        "classes": ["loud", "soft & low"],
+        "model": model,
+        "identity": model,
+        "layers": [layer],
+        "embedding_size": 8,
+        "protocol": "clmr-linear",
+        "seeds": [0],
+        "scores": {"accuracy": entry, "macro_f1": entry},
+        "per_class": {"loud": {"f1": 0.9}, "soft & low": {"f1": accuracy}},
+        "confusion": [[9, 1], [3, 7]],
+        **changes,
+    }
+
+
+def test_report_of_everything(tmp_path, capsys):
+    for name in ("first", "second"):
+        metrics(tmp_path / name / "logs/version_0/metrics.csv", "0,,49,3\n0,,99,2.125\n")
+        (tmp_path / name / "logs/version_0/config.yaml").write_text("title: <none>\n")
+    results = tmp_path / "results"
+    results.mkdir()
+    for model, layer, accuracy in [
+        ("<i>mine</i>", "tail.10", 0.875),
+        ("<i>mine</i>", "tail.9", 0.75),
+        ("mfcc", "statistics", 0.5),
+    ]:
+        saved = result(model, layer, accuracy)
+        (results / f"{layer}.json").write_text(json.dumps(saved))
+    runs = [str(tmp_path / "first"), str(tmp_path / "second")]
+    output = tmp_path / "report.html"
+    assert main(["report", *runs, str(results), "-o", str(output)]) == 0
+    assert "2 training runs, 3 results" in capsys.readouterr().out
+    page = output.read_text(encoding="utf-8")
+    assert "<i>" not in page
+    assert "<td>2.125</td>" in page
+    assert "title: &lt;none&gt;" in page
+    assert "<td>0.875 [0.775, 0.925]</td>" in page
+    image = r'<img alt="([^"]+)" src="data:image/svg\+xml;base64,([^"]+)"'
+    pictures = dict(re.findall(image, page))
+    of_mfcc = "mfcc, statistics, clmr-linear"
+    assert list(pictures) == [
+        "Curves of training over its steps",
+        "Scores side by side",
+        "Scores of each layer",
+        f"Scores of each class: {of_mfcc}",
+        f"Confusion matrix: {of_mfcc}",
+    ]
+    for picture in pictures.values():
+        assert ElementTree.fromstring(base64.b64decode(picture)).tag.endswith("svg")
+
+
+def test_nothing_to_report_on(tmp_path):
+    with pytest.raises(ValueError, match="neither a training run nor a folder of results"):
+        write_report([tmp_path], tmp_path / "report.html")
+    (tmp_path / "other.json").write_text("{}")
+    with pytest.raises(ValueError, match=r"other.json: not a result"):
+        write_report([tmp_path], tmp_path / "report.html")

@@ -90,5 +90,27 @@ def draw_map(arguments: Sequence[str]) -> int:
     return 0
 
 
+def report(arguments: Sequence[str]) -> int:
+    """Write a report of runs and results."""
+    from .report import write_report
+
+    parser = argparse.ArgumentParser(
+        prog="hear-tune report",
+        description="Write one page of HTML on training runs and results of probes, side by side: "
+        "curves, scores by layer and by class, confusions.",
+    )
+    parser.add_argument(
+        "inputs",
+        nargs="+",
+        metavar="RUN",
+        help="a folder of hear-tune pretrain, a JSON of hear-tune probe, or a folder of those",
+    )
+    parser.add_argument("-o", "--output", required=True, type=Path, metavar="REPORT.html")
+    options = parser.parse_args(arguments)
+    runs, results = write_report(options.inputs, options.output)
+    print(f"{options.output}: {runs} training runs, {results} results of probes")
+    return 0
+
+
 def _add_library(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("library", metavar="LIBRARY.parquet", help="written by hear-tune embed")

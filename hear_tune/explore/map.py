@@ -8,7 +8,6 @@ import json
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
-from importlib.resources import files
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -19,6 +18,7 @@ from tqdm import tqdm
 
 from ..datasets.tables import read_table
 from ..stores import Library
+from .pages import fill, read_part
 from .projection import cluster, project
 from .similar import neighbours
 
@@ -98,16 +98,24 @@ def write_map(
         If the projection or the clusters cannot be had, or the table of labels is wrong.
     """
     chosen = _choose(library, max_points)
-    points, projected = project(chosen.vectors, projection)
     groupings = [_group("folder", _folders(chosen.paths))]
     if labels is not None:
         groupings.append(_group("label", _labels(chosen.paths, Path(labels))))
     if clusters is not None:
         numbers = cluster(chosen.vectors, clusters)
         groupings.append(_group("cluster", [f"cluster {number + 1}" for number in numbers]))
+    points, projected = project(chosen.vectors, projection)
     about = _about(library, chosen, projected)
     data = _data(chosen, points, groupings, Path(music), Path(output))
-    Path(output).write_text(_page(title, about, data), encoding="utf-8")
+    page = fill(
+        "map.html",
+        title=html.escape(title),
+        about=html.escape(about),
+        style=read_part("map.css"),
+        program=read_part("map.js"),
+        data=json.dumps(data, separators=(",", ":")).replace("<", "\\u003c"),
+    )
+    Path(output).write_text(page, encoding="utf-8")
     return about
 
 
@@ -214,19 +222,3 @@ def _url(path: str, music: Path, output: Path) -> str:
         return Path(path).as_uri()
     relative = os.path.relpath(music / path, output.parent)
     return quote(relative.replace(os.sep, "/"))
-
-
-def _page(title: str, about: str, data: dict[str, Any]) -> str:
-    parts = {
-        "title": html.escape(title),
-        "about": html.escape(about),
-        "style": _part("map.css"),
-        "program": _part("map.js"),
-        "data": json.dumps(data, separators=(",", ":")).replace("<", "\\u003c"),
-    }
-    pieces = _part("map.html").split("@@")  # between two marks is the name of a part
-    return "".join(parts[piece] if n % 2 else piece for n, piece in enumerate(pieces))
-
-
-def _part(name: str) -> str:
-    return files(__package__).joinpath(name).read_text(encoding="utf-8")

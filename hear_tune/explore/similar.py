@@ -131,8 +131,7 @@ def neighbours(vectors: Vectors, count: int) -> Iterator[npt.NDArray[np.intp]]:
 def unit(vectors: Vectors) -> Vectors:
     """Vectors of length 1; zeros stay zeros, and are similar to nothing."""
     lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
-    scaled: Vectors = vectors / np.where(lengths > 0, lengths, 1)
-    return scaled
+    return (vectors / np.where(lengths > 0, lengths, 1)).astype(np.float32, copy=False)
 
 
 def _nearest_moments(
