@@ -66,15 +66,16 @@ def write_report(
 
 def _training(runs: Sequence[Run]) -> Iterator[str]:
     metrics = list(dict.fromkeys(name for run in runs for name in run.curves))
-    head = ["run", "steps", "epochs", *(f"last {name}" for name in metrics), "weights"]
-    rows = [
-        [run.name, f"{run.steps:,}", str(run.epochs)]
-        + [_last(run, name) for name in metrics]
-        + [", ".join(run.weights)]
-        for run in runs
-    ]
     yield "<h2>Training</h2>"
-    yield _table([head, *rows])
+    yield _table(
+        [
+            ["run", *(run.name for run in runs)],
+            ["steps", *(f"{run.steps:,}" for run in runs)],
+            ["epochs", *(str(run.epochs) for run in runs)],
+            *([f"last {name}", *(_last(run, name) for run in runs)] for name in metrics),
+            ["weights", *(", ".join(run.weights) for run in runs)],
+        ]
+    )
     if metrics:
         yield _picture(plot_curves, runs, "Curves of training over its steps")
     for run in runs:

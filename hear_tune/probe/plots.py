@@ -52,7 +52,7 @@ def plot_classes(result: Result, path: str | os.PathLike[str]) -> None:
     axis.margins(y=0.01)
     axis.tick_params(axis="y", labelsize=7)
     axis.grid(axis="x", alpha=0.3)
-    axis.legend(loc="lower right", frameon=False)
+    axis.legend(loc="lower right", framealpha=0.9)
     save_figure(figure, f"{result['task']}: {result['model']}", path)
 
 
