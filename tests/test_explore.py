@@ -177,6 +177,24 @@ def test_libraries_that_are_none(tmp_path):
         read_library(tmp_path / "text.parquet")
 
 
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["similar", "x.wav", "random.parquet"], "neither a file nor a path in the library"),
+        (["similar", "0/0.wav", "random.parquet", "-n", "0"], "at least one row"),
+        (["similar", "0/0.wav", "random.parquet", "--at", "11"], "outside the query, 0 to 10 s"),
+        (["map", "random.parquet", "-o", "gone/map.html"], "no such folder"),
+        (["map", "random.parquet", "-o", "map.html", "--points", "0"], "at least one point"),
+        (["map", "random.parquet", "-o", "map.html", "--labels", "x.csv"], "no such file"),
+    ],
+)
+@pytest.mark.usefixtures("random_library")
+def test_what_cannot_be_done(arguments, message, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert main(arguments) == 2
+    assert message in capsys.readouterr().err
+
+
 # --- map ---
 
 
@@ -411,8 +429,11 @@ def test_colour_by(page):
     assert names == ["(no label)", "<b>good</b>"]
     settled(page)
     assert colours_at(page, 0) != colours_at(page, 2) == colours_at(page, 4)
-    page.locator("#legend button").nth(1).click()
+    page.locator("#legend button").nth(1).focus()
+    page.keyboard.press("Enter")
     assert "2 of 8" in page.locator("#count").inner_text()
+    page.keyboard.press("Enter")  # still on it
+    assert page.locator("#count").inner_text() == "No points marked."
     page.locator("#colour").select_option(label="cluster")
     assert page.locator("#legend .note").all_inner_texts() == ["4", "4"]
 

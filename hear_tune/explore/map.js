@@ -208,8 +208,9 @@ const pathOf = (point) => data.files[file[point]].path;
 const nameOf = (point) => pathOf(point).split(/[\\/]/).pop();
 
 function clock(seconds) {
-  const whole = Math.floor(seconds / 60);
-  return `${whole}:${(seconds - 60 * whole).toFixed(1).padStart(4, "0")}`;
+  const tenths = Math.round(10 * seconds);
+  const minutes = Math.floor(tenths / 600);
+  return `${minutes}:${((tenths - 600 * minutes) / 10).toFixed(1).padStart(4, "0")}`;
 }
 
 const timesOf = (point) => `${clock(start[point])}–${clock(end[point])}`;
@@ -331,9 +332,11 @@ function inside(point, corners) {
 
 function save() {
   const quoted = (text) => `"${text.replaceAll('"', '""')}"`;
+  const seconds = (value) => Number(value.toFixed(3)); // float32 holds no more of long tracks
   const lines = ["path,start,end"];
   for (let point = 0; point < total; point++) {
-    if (marked[point]) lines.push(`${quoted(pathOf(point))},${start[point]},${end[point]}`);
+    if (!marked[point]) continue;
+    lines.push([quoted(pathOf(point)), seconds(start[point]), seconds(end[point])].join());
   }
   const link = document.createElement("a");
   link.href = URL.createObjectURL(new Blob([`${lines.join("\n")}\n`], { type: "text/csv" }));
@@ -345,11 +348,14 @@ function save() {
 // --- The panel ---
 
 function fill(id, values, entry) {
-  element(id).replaceChildren(...values.map((value) => {
+  const list = element(id);
+  const focused = [...list.children].findIndex((item) => item.contains(document.activeElement));
+  list.replaceChildren(...values.map((value) => {
     const item = document.createElement("li");
     item.append(entry(value));
     return item;
   }));
+  list.children[focused]?.firstChild.focus(); // who goes by keyboard stays where they were
 }
 
 function entryButton(name, note, colour, act) {

@@ -93,10 +93,12 @@ def write_map(
     Raises
     ------
     MapError
-        If no path of the library has a label.
+        If no path of the library has a label, or there is no folder to write into.
     ProjectionError, TaskError
         If the projection or the clusters cannot be had, or the table of labels is wrong.
     """
+    if not Path(output).parent.is_dir():
+        raise MapError(f"{os.fspath(output)}: there is no such folder")
     chosen = _choose(library, max_points)
     groupings = [_group("folder", _folders(chosen.paths))]
     if labels is not None:

@@ -78,7 +78,14 @@ def find_similar(
     -------
     list of Match
         Rows as similar as each other come in the library's order.
+
+    Raises
+    ------
+    QueryError
+        If the count is below 1.
     """
+    if count < 1:
+        raise QueryError(f"at least one row must be asked for, not {count}")
     cosines, moments = _nearest_moments(library.vectors, unit(query.vectors))
     matches: list[Match] = []
     seen = {leave_out}
@@ -182,11 +189,15 @@ def embed_query(
 
     Raises
     ------
+    FileNotFoundError
+        If there is no such file.
     QueryError
         If the model is not the library's.
     AudioError
         If the file holds no usable audio.
     """
+    if not os.path.exists(path):
+        raise FileNotFoundError(f"{os.fspath(path)}: neither a file nor a path in the library")
     model = model_of_library(library, checkpoint)
     return embed_file(path, model, library.identity["per"])
 
