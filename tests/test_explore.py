@@ -250,7 +250,9 @@ def test_a_label_for_no_path_is_an_error(random_library, tmp_path):
 
 
 def test_a_large_library_is_sampled(random_library, tmp_path):
-    about = write_map(random_library, tmp_path / "m.html", title="", max_points=30)
+    about = write_map(
+        random_library, tmp_path / "m.html", title="", projection="pca", max_points=30
+    )
     assert about.startswith("30 of 100 windows of ")
 
 
