@@ -60,6 +60,9 @@ def _parser() -> argparse.ArgumentParser:
     commands.add_parser("pretrain", help="train an encoder by CLMR", add_help=False)
     commands.add_parser("data", help="get and check labelled data sets", add_help=False)
     commands.add_parser("probe", help="how good an embedding is for labels", add_help=False)
+    commands.add_parser("similar", help="what of a library sounds like this", add_help=False)
+    commands.add_parser("map", help="draw a library to explore in a browser", add_help=False)
+    commands.add_parser("report", help="a page on training runs and probes", add_help=False)
     commands.add_parser("s3prl", help="run s3prl with these encoders", add_help=False)
     commands.add_parser("hear", help="run the HEAR benchmark", add_help=False)
     return parser
@@ -334,10 +337,32 @@ def _hear(arguments: list[str]) -> int:
     return EXIT_FAILED if failed else 0
 
 
+def _similar(arguments: list[str]) -> int:
+    from .explore.cli import similar
+
+    return similar(arguments)
+
+
+def _map(arguments: list[str]) -> int:
+    from .explore.cli import draw_map
+
+    return draw_map(arguments)
+
+
+def _report(arguments: list[str]) -> int:
+    _require_extra("probe", "sklearn", "matplotlib")
+    from .explore.cli import report
+
+    return report(arguments)
+
+
 _OWN_PARSERS = {
     "pretrain": _pretrain,
     "data": _data,
     "probe": _probe,
+    "similar": _similar,
+    "map": _map,
+    "report": _report,
     "s3prl": _s3prl,
     "hear": _hear,
 }

@@ -11,11 +11,13 @@ import json
 import os
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
@@ -191,6 +193,56 @@ class PartWriter:
         if self._writer is None:
             self._writer = pq.ParquetWriter(self._partial, table.schema)
         self._writer.write_table(table)
+
+
+@dataclass(frozen=True)
+class Library:
+    """The rows of a Parquet file of embeddings.
+
+    Attributes
+    ----------
+    paths
+        Of the file that each row is of.
+    start, end
+        (rows,) float64, in seconds.
+    vectors
+        (rows, size) float32.
+    identity
+        What the embeddings depend on: "model", "layers", "hop_samples", "per", "sample_rate".
+    """
+
+    paths: list[str]
+    start: npt.NDArray[np.float64]
+    end: npt.NDArray[np.float64]
+    vectors: Vectors
+    identity: dict[str, Any]
+
+
+def read_library(path: str | os.PathLike[str]) -> Library:
+    """Read a Parquet file that `hear_tune.embed_folder` wrote.
+
+    Raises
+    ------
+    FileNotFoundError
+        If there is none.
+    StoreError
+        If the file is something else, or has no rows.
+    """
+    source = Path(path)
+    if not source.exists():
+        raise FileNotFoundError(f"{source}: no such file; hear-tune embed MUSIC -o writes one")
+    identity = _read_identity(source)
+    count = sum(batch.num_rows for batch in _read_rows(source, ["start"]))
+    if count == 0:
+        raise StoreError(f"{source}: has no embeddings")
+    vectors = np.empty((count, _embedding_size([source])), np.float32)
+    start, end = np.empty(count), np.empty(count)
+    paths: list[str] = []
+    for batch in _read_rows(source):
+        rows = slice(len(paths), len(paths) + batch.num_rows)
+        vectors[rows], start[rows], end[rows] = _vectors(batch), batch["start"], batch["end"]
+        paths += batch["path"].to_pylist()
+    return Library(paths, start, end, vectors, identity)
 
 
 def _table(rows: list[tuple[str, ClipEmbeddings]], identity: Mapping[str, Any]) -> pa.Table:

@@ -10,7 +10,7 @@ import matplotlib
 import numpy as np
 from matplotlib import pyplot as plt
 
-from .results import NAMES, Result, primary
+from .results import NAMES, Result, layers_text, primary
 
 BLUE, ORANGE, GREY = "#31688e", "#d1602f", "#9aa0a6"
 _COLORS = {"contractive": "#31688e", "expansive": "#35b779", "tail": "#d1602f"}
@@ -20,7 +20,9 @@ def plot_layers(results: Sequence[Result], path: str | os.PathLike[str]) -> None
     """Bars of every metric, layer by layer in the order of the network (figures S3 and S4)."""
     metrics = list(results[0]["scores"])
     names = [result["layers"][0] for result in results]
-    figure, axes = _figure(len(metrics), (0.36 * len(names) + 1.6, 2.6 * len(metrics)), sharex=True)
+    figure, axes = new_figure(
+        len(metrics), (0.36 * len(names) + 1.6, 2.6 * len(metrics)), sharex=True
+    )
     for axis, metric in zip(axes, metrics, strict=True):
         means = np.array([result["scores"][metric]["mean"] for result in results])
         bounds = np.array([result["scores"][metric]["interval"] for result in results]).T
@@ -33,7 +35,7 @@ def plot_layers(results: Sequence[Result], path: str | os.PathLike[str]) -> None
         axis.set_ylabel(NAMES[metric])
         axis.grid(axis="y", alpha=0.3)
     axes[-1].tick_params(axis="x", rotation=90)
-    _finish(figure, f"{results[0]['task']}: layers of {results[0]['model']}", path)
+    save_figure(figure, f"{results[0]['task']}: layers of {results[0]['model']}", path)
 
 
 def plot_classes(result: Result, path: str | os.PathLike[str]) -> None:
@@ -41,7 +43,7 @@ def plot_classes(result: Result, path: str | os.PathLike[str]) -> None:
     metric = next(iter(next(iter(result["per_class"].values()))))
     values = {name: scores[metric] for name, scores in result["per_class"].items()}
     names = sorted(values, key=lambda name: values[name])
-    figure, (axis,) = _figure(1, (5.2, 0.19 * len(names) + 1.1))
+    figure, (axis,) = new_figure(1, (5.2, 0.19 * len(names) + 1.1))
     axis.barh(names, [values[name] for name in names], color=BLUE)
     mean = float(np.mean(list(values.values())))
     axis.axvline(mean, color=ORANGE, lw=1.2, label=f"mean {mean:.3f}")
@@ -50,8 +52,8 @@ def plot_classes(result: Result, path: str | os.PathLike[str]) -> None:
     axis.margins(y=0.01)
     axis.tick_params(axis="y", labelsize=7)
     axis.grid(axis="x", alpha=0.3)
-    axis.legend(loc="lower right", frameon=False)
-    _finish(figure, f"{result['task']}: {result['model']}", path)
+    axis.legend(loc="lower right", framealpha=0.9)
+    save_figure(figure, f"{result['task']}: {result['model']}", path)
 
 
 def plot_confusion(result: Result, path: str | os.PathLike[str]) -> None:
@@ -59,7 +61,7 @@ def plot_confusion(result: Result, path: str | os.PathLike[str]) -> None:
     counts = np.array(result["confusion"])
     shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
     classes, size = result["classes"], 0.27 * len(counts) + 2.2
-    figure, (axis,) = _figure(1, (size + 0.6, size))
+    figure, (axis,) = new_figure(1, (size + 0.6, size))
     image = axis.imshow(shares, cmap="Blues", vmin=0, vmax=1)
     ticks = np.arange(len(classes))
     axis.set_xticks(ticks, classes, rotation=90, fontsize=7)
@@ -74,10 +76,29 @@ def plot_confusion(result: Result, path: str | os.PathLike[str]) -> None:
     figure.colorbar(image, ax=axis, label="share of the true class", shrink=0.8)
     score = result["scores"][primary(result)]["mean"]
     title = f"{result['task']}: {result['model']}, {NAMES[primary(result)]} {score:.3f}"
-    _finish(figure, title, path)
+    save_figure(figure, title, path)
 
 
-def _figure(rows: int, size: tuple[float, float], sharex: bool = False) -> tuple[Any, Any]:
+def plot_comparison(results: Sequence[Result], path: str | os.PathLike[str]) -> None:
+    """Bars of several results of one task, in their order, with intervals."""
+    metric = primary(results[0])
+    names = [f"{r['model']}, {layers_text(r)}, {r['protocol']}" for r in results]
+    means = np.array([result["scores"][metric]["mean"] for result in results])
+    bounds = np.array([result["scores"][metric]["interval"] for result in results]).T
+    figure, (axis,) = new_figure(1, (6.4, 0.34 * len(names) + 1.2))
+    places = np.arange(len(names))
+    axis.barh(places, means, color=BLUE, height=0.7)
+    errors = np.abs(bounds - means)
+    axis.errorbar(means, places, xerr=errors, fmt="none", ecolor="#333333", elinewidth=0.9)
+    axis.set_yticks(places, names, fontsize=8)
+    axis.invert_yaxis()
+    axis.set_xlabel(NAMES[metric])
+    axis.grid(axis="x", alpha=0.3)
+    save_figure(figure, results[0]["task"], path)
+
+
+def new_figure(rows: int, size: tuple[float, float], sharex: bool = False) -> tuple[Any, Any]:
+    """A figure of so many plots below each other, and their axes."""
     matplotlib.use("agg")
     figure, axes = plt.subplots(
         rows, 1, figsize=size, squeeze=False, sharex=sharex, layout="constrained"
@@ -88,7 +109,8 @@ def _figure(rows: int, size: tuple[float, float], sharex: bool = False) -> tuple
     return figure, axes[:, 0]
 
 
-def _finish(figure: Any, title: str, path: str | os.PathLike[str]) -> None:
+def save_figure(figure: Any, title: str, path: str | os.PathLike[str]) -> None:
+    """Give a figure its title and write it."""
     figure.suptitle(title, fontsize=10)
     figure.savefig(path, dpi=160)
     plt.close(figure)

@@ -157,21 +157,44 @@ def load(path: str | os.PathLike[str]) -> Result:
 
 def table(results: Iterable[Result]) -> str:
     """Markdown: one table per task, one row per model, layers and protocol."""
-    by_task: dict[str, list[Result]] = {}
+    return "\n\n".join(_task_table(title, rows) for title, rows in by_task(results).items())
+
+
+def by_task(results: Iterable[Result]) -> dict[str, list[Result]]:
+    """Results that can be compared, by the name of task and split."""
+    tasks: dict[str, list[Result]] = {}
     for result in results:
         split = f" ({result['split']})" if result["split"] else ""
-        by_task.setdefault(f"{result['task']}{split}", []).append(result)
-    return "\n\n".join(_task_table(title, rows) for title, rows in by_task.items())
+        tasks.setdefault(f"{result['task']}{split}", []).append(result)
+    return tasks
 
 
-def _task_table(title: str, rows: list[Result]) -> str:
-    metrics = list(rows[0]["scores"])
+def task_rows(results: Sequence[Result]) -> list[list[str]]:
+    """The table of one task: its head, and a row per result."""
+    metrics = list(results[0]["scores"])
     head = ["model", "layers", "size", "protocol", *(NAMES[metric] for metric in metrics)]
-    lines = [f"**{title}**", "", _line(head), _line(["---"] * len(head))]
-    for row in rows:
-        layers = row["layers"][0] if len(row["layers"]) == 1 else f"{len(row['layers'])} layers"
-        cells = [row["model"], layers, str(row["embedding_size"]), row["protocol"]]
-        lines.append(_line([*cells, *(cell(row, metric) for metric in metrics)]))
+    rows = [
+        [
+            result["model"],
+            layers_text(result),
+            str(result["embedding_size"]),
+            result["protocol"],
+            *(cell(result, metric) for metric in metrics),
+        ]
+        for result in results
+    ]
+    return [head, *rows]
+
+
+def layers_text(result: Result) -> str:
+    """The layer of a result, or how many there are."""
+    layers: list[str] = result["layers"]
+    return layers[0] if len(layers) == 1 else f"{len(layers)} layers"
+
+
+def _task_table(title: str, results: list[Result]) -> str:
+    head, *rows = task_rows(results)
+    lines = [f"**{title}**", "", _line(head), _line(["---"] * len(head)), *map(_line, rows)]
     return "\n".join(lines)
 
 

@@ -1,0 +1,257 @@
+"""Search by sound: the rows of a library that are nearest to a query by cosine, all compared."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from ..clips import ClipEmbeddings, Vectors
+from ..config import SAMPLE_RATE_HZ
+from ..embed import embed_file
+from ..hear import load_model
+from ..model import EmbeddingModel
+from ..stores import Library
+from ..variants import VARIANTS
+
+_CHUNK_VALUES = 1 << 24  # cosines held at a time, 64 MiB of float32
+
+
+class QueryError(ValueError):
+    """A library cannot be searched for a query."""
+
+
+@dataclass(frozen=True)
+class Match:
+    """A row of a library, and the row of the query that it is nearest to.
+
+    Attributes
+    ----------
+    row
+        Its number in the library.
+    path
+        Of the file that it is of.
+    start, end
+        What it stands for, in seconds of that file.
+    cosine
+        Its similarity, -1..1.
+    query_start, query_end
+        Seconds of the query that it is similar to.
+    """
+
+    row: int
+    path: str
+    start: float
+    end: float
+    cosine: float
+    query_start: float
+    query_end: float
+
+
+def find_similar(
+    library: Library,
+    query: ClipEmbeddings,
+    count: int = 10,
+    *,
+    leave_out: str | None = None,
+    per_track: bool = False,
+) -> list[Match]:
+    """Rows of a library that are nearest to any row of a query, the nearest first.
+
+    Parameters
+    ----------
+    library
+        From `hear_tune.stores.read_library`.
+    query
+        Embeddings by the same model.
+    count
+        At most so many.
+    leave_out
+        Path of a file whose rows are not looked for, the query's own.
+    per_track
+        Only the nearest row of each file.
+
+    Returns
+    -------
+    list of Match
+        Rows as similar as each other come in the library's order.
+
+    Raises
+    ------
+    QueryError
+        If the count is below 1.
+    """
+    if count < 1:
+        raise QueryError(f"at least one row must be asked for, not {count}")
+    cosines, moments = _nearest_moments(library.vectors, unit(query.vectors))
+    matches: list[Match] = []
+    seen = {leave_out}
+    for row in np.argsort(-cosines, kind="stable"):
+        path = library.paths[row]
+        if len(matches) == count:
+            break
+        if path == leave_out or (per_track and path in seen):
+            continue
+        seen.add(path)
+        moment = moments[row]
+        matches.append(
+            Match(
+                int(row),
+                path,
+                float(library.start[row]),
+                float(library.end[row]),
+                float(cosines[row]),
+                float(query.start[moment]),
+                float(query.end[moment]),
+            )
+        )
+    return matches
+
+
+def neighbours(vectors: Vectors, count: int) -> Iterator[npt.NDArray[np.intp]]:
+    """Numbers of each row's nearest other rows by cosine, the nearest first, in chunks of rows.
+
+    Parameters
+    ----------
+    vectors
+        (rows, size).
+    count
+        Of neighbours, less than there are rows.
+
+    Yields
+    ------
+    ndarray
+        (some rows, count).
+    """
+    units = unit(vectors)
+    for rows in _chunks(len(units), len(units)):
+        cosines = units[rows] @ units.T
+        cosines[np.arange(len(cosines)), np.arange(rows.start, rows.stop)] = -np.inf
+        nearest = np.argpartition(-cosines, count - 1, axis=1)[:, :count]
+        order = np.argsort(-np.take_along_axis(cosines, nearest, axis=1), axis=1, kind="stable")
+        yield np.take_along_axis(nearest, order, axis=1)
+
+
+def unit(vectors: Vectors) -> Vectors:
+    """Vectors of length 1; zeros stay zeros, and are similar to nothing."""
+    lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
+    return (vectors / np.where(lengths > 0, lengths, 1)).astype(np.float32, copy=False)
+
+
+def _nearest_moments(
+    rows: Vectors, queries: Vectors
+) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.intp]]:
+    """Each row's greatest cosine to a unit vector of a query, and which one that is."""
+    cosines = np.empty(len(rows), np.float32)
+    moments = np.empty(len(rows), np.intp)
+    for chunk in _chunks(len(rows), max(queries.shape)):
+        products = unit(rows[chunk]) @ queries.T
+        moments[chunk] = products.argmax(axis=1)
+        cosines[chunk] = products.max(axis=1)
+    return cosines, moments
+
+
+def _chunks(rows: int, columns: int) -> Iterator[slice]:
+    step = max(1, _CHUNK_VALUES // columns)
+    return (slice(start, min(start + step, rows)) for start in range(0, rows, step))
+
+
+def query_of_library(library: Library, path: str) -> ClipEmbeddings:
+    """The rows of one file of a library.
+
+    Raises
+    ------
+    QueryError
+        If it has none.
+    """
+    rows = [row for row, other in enumerate(library.paths) if other == path]
+    if not rows:
+        raise QueryError(f"{path}: not in the library")
+    return ClipEmbeddings(library.vectors[rows], library.start[rows], library.end[rows])
+
+
+def embed_query(
+    path: str | os.PathLike[str], library: Library, checkpoint: str | os.PathLike[str] = ""
+) -> ClipEmbeddings:
+    """Embed an audio file as the files of a library were.
+
+    Parameters
+    ----------
+    path
+        Any file that libsndfile reads.
+    library
+        It says which model, layers, hop and kind of rows.
+    checkpoint
+        Of that model; not needed for an untrained variant.
+
+    Raises
+    ------
+    FileNotFoundError
+        If there is no such file.
+    QueryError
+        If the model is not the library's.
+    AudioError
+        If the file holds no usable audio.
+    """
+    if not os.path.exists(path):
+        raise FileNotFoundError(f"{os.fspath(path)}: neither a file nor a path in the library")
+    model = model_of_library(library, checkpoint)
+    return embed_file(path, model, library.identity["per"])
+
+
+def model_of_library(library: Library, checkpoint: str | os.PathLike[str] = "") -> EmbeddingModel:
+    """The model that embedded a library.
+
+    Raises
+    ------
+    QueryError
+        If the checkpoint is of another model, or none is given and it had trained weights.
+    """
+    wanted = library.identity["model"]
+    variant = wanted.split(" ")[0]
+    if not checkpoint and variant not in VARIANTS:
+        raise QueryError(f"the library was embedded by {wanted}: give its checkpoint as the model")
+    layers = library.identity["layers"]
+    chosen = "timestamp_layers" if library.identity["per"] == "timestamp" else "layers"
+    model = load_model(
+        checkpoint,
+        variant=None if checkpoint else variant,
+        hop_ms=1000 * library.identity["hop_samples"] / SAMPLE_RATE_HZ,
+        **{chosen: layers},
+    )
+    if model.identity != wanted:
+        given = os.fspath(checkpoint) or "an untrained one"
+        raise QueryError(
+            f"the library was embedded by {wanted}, and {given} is {model.identity}: give the "
+            "checkpoint that it was embedded with as the model"
+        )
+    return model
+
+
+def covering(query: ClipEmbeddings, seconds: float) -> ClipEmbeddings:
+    """The rows of a query that stand for a moment.
+
+    Raises
+    ------
+    QueryError
+        If there are none.
+    """
+    rows = (query.start <= seconds) & (seconds < query.end)
+    if not rows.any():
+        raise QueryError(
+            f"{seconds:g} s is outside the query, {query.start.min():g} to {query.end.max():g} s"
+        )
+    return ClipEmbeddings(query.vectors[rows], query.start[rows], query.end[rows])
+
+
+def table(matches: list[Match]) -> str:
+    """Lines of cosine, seconds in the file, seconds in the query, and path."""
+    lines = [f"{'cosine':>7}  {'seconds':>17}  {'of the query':>17}  path"]
+    for match in matches:
+        found = f"{match.start:.2f}-{match.end:.2f}"
+        asked = f"{match.query_start:.2f}-{match.query_end:.2f}"
+        lines.append(f"{match.cosine:7.4f}  {found:>17}  {asked:>17}  {match.path}")
+    return "\n".join(lines)
