@@ -57,8 +57,9 @@ class Features:
 def embed_task(task: Task, model: EmbeddingModel, cache: str | os.PathLike[str]) -> Features:
     """Window embeddings of all clips of a task, from the cache where it has them.
 
-    A cache file is named by the task, the encoder, its layers, and the paths, sizes and times of
-    the audio files: what changes is computed anew. An interrupted pass goes on.
+    The cache has one file per encoder and choice of layers, which tasks share and extend. If an
+    audio file has another size or time than when it was embedded, the file is made anew. An
+    interrupted pass goes on.
 
     Parameters
     ----------
@@ -75,28 +76,37 @@ def embed_task(task: Task, model: EmbeddingModel, cache: str | os.PathLike[str])
         Files that could not be embedded are left out, and named.
     """
     paths = list(dict.fromkeys(clip.path for clip in task.clips))
-    output = Path(cache) / f"{task.name}-{_digest(paths, model)}.parquet"
+    output = Path(cache) / f"{_digest(model)}.parquet"
     output.parent.mkdir(parents=True, exist_ok=True)
-    failed = embed_folder(paths, output, model, "window").failed
-    rows = _read(output)
+    record = output.with_suffix(".json")
+    files = {path_text(path): _state(path) for path in paths}
+    known = json.loads(record.read_text("utf-8")) if record.exists() else {}
+    changed = any(known.get(path, state) != state for path, state in files.items())
+    failed = embed_folder(paths, output, model, "window", overwrite=changed).failed
+    record.write_text(json.dumps(files if changed else known | files), "utf-8")
+    rows = _read(output, list(files))
     clips = tuple(clip for clip in task.clips if path_text(clip.path) in rows)
     windows = tuple(rows[path_text(clip.path)] for clip in clips)
     return Features(clips, windows, model.layer_columns, failed)
 
 
-def _digest(paths: Sequence[Path], model: EmbeddingModel) -> str:
-    files = []
-    for path in paths:
-        status = path.stat() if path.exists() else None
-        files.append([path_text(path), status and [status.st_size, status.st_mtime_ns]])
-    key = json.dumps([model.identity, model.layers, model.hop_samples, files])
+def _digest(model: EmbeddingModel) -> str:
+    key = json.dumps([model.identity, model.layers, model.hop_samples])
     return hashlib.sha256(key.encode()).hexdigest()[:16]
 
 
-def _read(output: Path) -> dict[str, Matrix]:
+def _state(path: Path) -> list[int]:
+    """What changes when a file does: size and time."""
+    status = path.stat() if path.exists() else None
+    return [status.st_size, status.st_mtime_ns] if status else []
+
+
+def _read(output: Path, wanted: list[str]) -> dict[str, Matrix]:
     if not output.exists():
         return {}
-    table = pq.read_table(output, columns=["path", "embedding"])
+    table = pq.read_table(output, columns=["path", "embedding"], filters=[("path", "in", wanted)])
+    if len(table) == 0:
+        return {}
     column = table["embedding"].combine_chunks()
     matrix = column.flatten().to_numpy().reshape(len(column), -1)
     paths = np.array(table["path"].to_pylist())
