@@ -17,7 +17,7 @@ run() { # task, protocol options, model options
 
 mkdir -p "$out"
 for task in "${tasks[@]}"; do
-  for protocol in "--protocol clmr-linear --seeds 0 1 2" "--protocol jukemir --points 12"; do
+  for protocol in "--protocol clmr-linear --seeds 0 1 2" "--protocol jukemir --points 4"; do
     run "$task" "$protocol" --baseline mfcc
     run "$task" "$protocol" --variant clmr
     run "$task" "$protocol" --variant tune+
