@@ -10,20 +10,18 @@ data=$1 out=${2:-baselines}
 shift $(($# < 2 ? $# : 2))
 tasks=(philharmonia-instrument philharmonia-pitch fsdd-digit fsdd-speaker)
 
-run() { # task, protocol options, model options
-  hear-tune probe "$1" --root "$data/${1%%-*}" $2 "${@:3}" \
+run() { # task, model options
+  hear-tune probe "$1" --root "$data/${1%%-*}" "${@:2}" --protocol clmr-linear --seeds 0 1 2 \
     --cache "$out/cache" -o "$out/results" >>"$out/log"
 }
 
 mkdir -p "$out"
 for task in "${tasks[@]}"; do
-  for protocol in "--protocol clmr-linear --seeds 0 1 2" "--protocol jukemir --points 4"; do
-    run "$task" "$protocol" --baseline mfcc
-    run "$task" "$protocol" --variant clmr
-    run "$task" "$protocol" --variant tune+
-    for checkpoint in "$@"; do
-      run "$task" "$protocol" --model "$checkpoint"
-    done
+  run "$task" --baseline mfcc
+  run "$task" --variant clmr
+  run "$task" --variant tune+
+  for checkpoint in "$@"; do
+    run "$task" --model "$checkpoint"
   done
 done
 hear-tune probe "$out"/results/*.json
