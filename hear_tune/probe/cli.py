@@ -12,7 +12,7 @@ from pathlib import Path
 from ..baselines import BASELINES
 from ..datasets.catalog import get_data_set
 from ..datasets.check import check_task
-from ..datasets.task import Task
+from ..datasets.task import Clip, Task
 from ..devices import find_device
 from ..hear import load_model
 from ..model import EmbeddingModel
@@ -82,7 +82,10 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--cache", type=Path, default=Path(".hear-tune-cache"), metavar="DIR")
     parser.add_argument("-o", "--output", type=Path, default=Path("results"), metavar="DIR")
     parser.add_argument(
-        "--max-clips", type=int, metavar="N", help="at most so many of each split (for a trial)"
+        "--max-clips",
+        type=int,
+        metavar="N",
+        help="at most so many of each split, evenly from all (for a trial)",
     )
     return parser
 
@@ -97,7 +100,10 @@ def _task(options: argparse.Namespace) -> Task:
         root = options.root or Path("data") / data_set.folder
         task = data_set.load(root, options.split)
     if options.max_clips is not None:
-        kept = [c for split in task.splits for c in task.of(split)[: options.max_clips]]
+        kept: list[Clip] = []
+        for split in task.splits:
+            clips = task.of(split)
+            kept += clips[:: -(-len(clips) // options.max_clips)]
         task = replace(task, clips=tuple(kept))
     for remark in check_task(task, root if root.is_dir() else None):
         print(f"{task.name}: {remark}", file=sys.stderr)
