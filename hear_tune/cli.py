@@ -112,7 +112,7 @@ def _embed(options: argparse.Namespace) -> int:
     keep_freed_memory()
     report = embed_folder(options.inputs, options.output, model, options.per, options.overwrite)
     _print_report(report, options.output)
-    return EXIT_FAILED if report.failed else 0
+    return _end(report.failed)
 
 
 def _print_report(report: FolderReport, output: str) -> None:
@@ -123,12 +123,13 @@ def _print_report(report: FolderReport, output: str) -> None:
     if report.ignored:
         kinds = ", ".join(f"{suffix} ({n})" for suffix, n in report.ignored.most_common(5))
         print(f"  ignored, no audio by their names: {kinds}", file=sys.stderr)
-    _print_failures(report.failed)
 
 
-def _print_failures(failed: dict[str, str]) -> None:
+def _end(failed: dict[str, str]) -> int:
+    """Name what failed; returns the exit code."""
     for path, reason in failed.items():
         print(f"  failed: {_one_line(path)}: {_one_line(reason)}", file=sys.stderr)
+    return EXIT_FAILED if failed else 0
 
 
 def _add_variants(parser: argparse.ArgumentParser) -> None:
@@ -190,8 +191,7 @@ def _store(options: argparse.Namespace) -> int:
     if options.verify:
         failed |= {track.path: "damaged in the store" for track in store.verify()}
     print(f"{options.output}: {len(store.tracks)} tracks, {store.seconds / 3600:.2f} h")
-    _print_failures(failed)
-    return EXIT_FAILED if failed else 0
+    return _end(failed)
 
 
 def _add_shards(parser: argparse.ArgumentParser) -> None:
@@ -230,8 +230,7 @@ def _shards(options: argparse.Namespace) -> int:
         )
     clips = sum(len(shard.lengths) for shard in shards)
     print(f"{options.output}/{INDEX}: {len(shards)} shards of {clips} clips")
-    _print_failures(failed)
-    return EXIT_FAILED if failed else 0
+    return _end(failed)
 
 
 def _add_augment(parser: argparse.ArgumentParser) -> None:
@@ -314,8 +313,7 @@ def _probe(arguments: list[str]) -> int:
     from .probe.cli import main as probe
 
     failed = probe(arguments)
-    _print_failures(failed)
-    return EXIT_FAILED if failed else 0
+    return _end(failed)
 
 
 def _s3prl(arguments: list[str]) -> int:
@@ -333,8 +331,7 @@ def _hear(arguments: list[str]) -> int:
     from .heareval.command import main as hear
 
     failed = hear(arguments)
-    _print_failures(failed)
-    return EXIT_FAILED if failed else 0
+    return _end(failed)
 
 
 def _similar(arguments: list[str]) -> int:

@@ -190,7 +190,7 @@ class Encoder(LayeredEncoder, ModelHubMixin, library_name="hear-tune", tags=["au
         Tensor
             (batch, embedding_size).
         """
-        last = self.layers[-1].name
+        last = self.default_layer
         return self.features(audio, [last])[last].mean(dim=-1)
 
     # Checkpoints build encoders, so the hub's two hooks import them when called.

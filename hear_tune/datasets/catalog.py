@@ -65,6 +65,11 @@ class DataSet:
         """Name of its folder, which tasks on the same files share."""
         return self.module
 
+    @property
+    def default_root(self) -> Path:
+        """Where its files are, unless ``--root`` says otherwise."""
+        return Path("data") / self.folder
+
     def load(self, root: Path, split: str | None = None) -> Task:
         """Read the task from the data set's folder (for ``labelled``, also a CSV).
 

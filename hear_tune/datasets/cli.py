@@ -13,7 +13,6 @@ from .check import check_task
 from .task import Task, TaskError
 from .validate import validate
 
-ROOT = Path("data")  # where data sets are, unless --root says otherwise
 _LISTED = 20  # files named of each kind of fault
 
 
@@ -128,7 +127,7 @@ def _columns(rows: list[list[str]]) -> str:
 
 
 def _root(options: argparse.Namespace, data_set: DataSet) -> Path:
-    return Path(options.root) if options.root is not None else ROOT / data_set.folder
+    return Path(options.root) if options.root is not None else data_set.default_root
 
 
 def _load(options: argparse.Namespace, data_set: DataSet) -> Task:

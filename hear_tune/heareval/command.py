@@ -257,7 +257,7 @@ def _make_task(arguments: Sequence[str]) -> dict[str, str]:
     parser.add_argument("--rate", type=int, default=SAMPLE_RATE_HZ, help="in Hz (%(default)s)")
     options = parser.parse_args(arguments)
     data_set = get_data_set(options.name)
-    task = data_set.load(options.root or Path("data") / data_set.folder, options.split)
+    task = data_set.load(options.root or data_set.default_root, options.split)
     seconds = options.seconds
     if seconds is None and data_set.seconds is not None:
         seconds = sum(data_set.seconds) / 2

@@ -87,7 +87,7 @@ def collect(embeddings_dir: Path) -> list[Result]:
 
 def _result(folder: Path, model: dict[str, Any]) -> Result:
     metadata = _read(folder / "task_metadata.json")
-    tested = _read(folder / SCORES_FILE)
+    tested, done = _read(folder / SCORES_FILE), _read(folder / DONE_FILE)
     task, mode = metadata["task_name"], metadata.get("mode", "")
     metrics = metadata["evaluation"]
     folds = tested.get("aggregated_scores")
@@ -106,8 +106,8 @@ def _result(folder: Path, model: dict[str, Any]) -> Result:
         "mode": mode,
         "scores": scores,
         "deviations": deviations,
-        "embedding_size": _read(folder / DONE_FILE)["embedding_size"],
-        "grid_points": _read(folder / DONE_FILE)["grid_points"],
+        "embedding_size": done["embedding_size"],
+        "grid_points": done["grid_points"],
         "leaderboard": LEADERBOARD.get((task, mode), {}),
     }
 
@@ -142,10 +142,6 @@ def table(results: Iterable[Result]) -> str:
         name = task if mode in ("", "full") else f"{task} {mode}"
         lines.append([name, metric, *(row.get(column, "–") for column in columns)])
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
-
-
-def _cell(score: float, deviation: float | None) -> str:
-    return f"{score:.3f}" if deviation is None else f"{score:.3f} ± {deviation:.3f}"
 
 
 def _titles(results: list[Result]) -> dict[str, str]:

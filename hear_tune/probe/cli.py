@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from ..baselines import BASELINES
+from .. import baselines
 from ..datasets.catalog import get_data_set
 from ..datasets.check import check_task
 from ..datasets.task import Clip, Task
@@ -66,7 +66,7 @@ def _parser() -> argparse.ArgumentParser:
     model.add_argument("--variant", metavar="NAME", help="untrained (default: tune+)")
     model.add_argument(
         "--baseline",
-        choices=sorted(BASELINES),
+        choices=sorted(baselines.BASELINES),
         help="another encoder (musicnn: pip install --no-deps musicnn==0.1.0)",
     )
     parser.add_argument("--name", help="of the model, in tables (default: from the above)")
@@ -97,7 +97,7 @@ def _task(options: argparse.Namespace) -> Task:
         task, root = get_data_set(LABELLED).load(path, options.split), path
     else:
         data_set = get_data_set(place)
-        root = options.root or Path("data") / data_set.folder
+        root = options.root or data_set.default_root
         task = data_set.load(root, options.split)
     if options.max_clips is not None:
         kept: list[Clip] = []
@@ -114,7 +114,7 @@ def _model(options: argparse.Namespace) -> tuple[EmbeddingModel, str]:
     layers = "all" if options.protocol == LAYERS else options.layers
     device = find_device(options.device)
     if options.baseline:
-        model = EmbeddingModel(BASELINES[options.baseline](), layers)
+        model = baselines.load_model(name=options.baseline, layers=layers)
         return model.to(device), options.name or options.baseline
     variant = None if options.model else options.variant or DEFAULT_VARIANT
     model = load_model(options.model, variant=variant, layers=layers).to(device)

@@ -171,11 +171,10 @@ def _run_split(
         role: Examples(_vectors(features, roles[role], protocol, rng), targets[roles[role]])
         for role in (TRAIN, VALID)
     }
-    trained = []
     many = len(protocol.grid) > 1
-    for settings in tqdm(protocol.grid, "grid", disable=not many or not sys.stderr.isatty()):
-        head = train(task.kind, len(task.classes), examples[TRAIN], examples[VALID], settings, seed)
-        trained.append((*_validate(task, head, examples[VALID]), head, settings))
+    grid = tqdm(protocol.grid, "grid", disable=not many or not sys.stderr.isatty())
+    # one after the other, so that only the best head so far is kept
+    trained = (_try(task, examples, settings, seed) for settings in grid)
     value, _, head, settings = max(trained, key=lambda row: row[:2])
     windows = [features.windows[row] for row in roles[TEST]]
     return Outcome(
@@ -184,6 +183,13 @@ def _run_split(
         (settings,),
         (value,),
     )
+
+
+def _try(
+    task: Task, examples: dict[str, Examples], settings: Settings, seed: int
+) -> tuple[float, float, Head, Settings]:
+    head = train(task.kind, len(task.classes), examples[TRAIN], examples[VALID], settings, seed)
+    return (*_validate(task, head, examples[VALID]), head, settings)
 
 
 def _validate(task: Task, head: Head, valid: Examples) -> tuple[float, float]:
@@ -214,14 +220,16 @@ def _vectors(
     windows = [features.windows[row] for row in rows]
     if protocol.one_window:
         return torch.from_numpy(np.stack([matrix[rng.integers(len(matrix))] for matrix in windows]))
+    return _means(windows)
+
+
+def _means(windows: Sequence[Matrix]) -> Tensor:
     return torch.from_numpy(np.stack([matrix.mean(axis=0) for matrix in windows]))
 
 
 def _predict(head: Head, windows: Sequence[Matrix], protocol: Protocol) -> Array:
     if not protocol.one_window:
-        return head.predict(
-            torch.from_numpy(np.stack([matrix.mean(axis=0) for matrix in windows]))
-        ).numpy()
+        return head.predict(_means(windows)).numpy()
     predicted = head.predict(torch.from_numpy(np.concatenate(windows))).numpy()
     edges = np.cumsum([len(matrix) for matrix in windows])[:-1]
     return np.stack([part.mean(axis=0) for part in np.split(predicted, edges)])

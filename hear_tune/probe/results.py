@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import platform
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict
 from importlib.metadata import version
@@ -77,6 +78,7 @@ def probe(
     outcomes = [run_protocol(task, features, protocol, seed) for seed in seeds]
     scores = [score(task.kind, task.classes, o.truth, o.predicted) for o in outcomes]
     first = outcomes[0]
+    counts = Counter(clip.split for clip in features.clips)
     bounds = intervals(task.kind, task.classes, first.truth, first.predicted)
     return {
         "format": FORMAT,
@@ -84,7 +86,7 @@ def probe(
         "kind": task.kind,
         "split": task.split,
         "classes": list(task.classes),
-        "clips": {split: len(_of(features, split)) for split in task.splits},
+        "clips": {split: counts[split] for split in task.splits},
         "failed": features.failed,
         "model": name,
         "identity": model.identity,
@@ -116,10 +118,6 @@ def probe(
             "python": platform.python_version(),
         },
     }
-
-
-def _of(features: Features, split: str) -> list[Any]:
-    return [clip for clip in features.clips if clip.split == split]
 
 
 def _chosen(outcome: Outcome) -> list[dict[str, Any]]:
