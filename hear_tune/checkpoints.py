@@ -19,9 +19,16 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
-from .config import SAMPLE_RATE_HZ, ConfigError, EncoderConfig, config_from_dict, config_to_dict
+from .config import (
+    SAMPLE_RATE_HZ,
+    WINDOW_SAMPLES,
+    ConfigError,
+    EncoderConfig,
+    config_from_dict,
+    config_to_dict,
+)
 from .conversion import ForeignCheckpointError, infer_config, rename_tensors, tensor_shapes
-from .network import HUB_FILE_NAME, Encoder, build_encoder
+from .network import CROP_SAMPLES, HUB_FILE_NAME, Encoder, build_encoder
 from .unpickling import UnpicklingError, read_state_dict
 from .variants import variant_name
 
@@ -31,6 +38,7 @@ EXPECTED = (
     "(.ckpt) or CLMR's released weights (.pt)"
 )
 _LISTED_PROBLEMS = 3
+_LONGEST_CROP_SAMPLES = 60 * SAMPLE_RATE_HZ  # more is no crop, and much memory per window
 
 
 class CheckpointError(ValueError):
@@ -183,6 +191,9 @@ def _parse_metadata(text: str) -> dict[str, Any]:
         raise CheckpointError("its metadata are damaged") from error
     if not isinstance(config, dict) or not isinstance(training, dict):
         raise CheckpointError("its metadata are damaged")
+    crop = training.get(CROP_SAMPLES, WINDOW_SAMPLES)
+    if type(crop) is not int or not 0 < crop <= _LONGEST_CROP_SAMPLES:
+        raise CheckpointError(f"its metadata are damaged: crops of {crop!r} samples")
     if rate != SAMPLE_RATE_HZ:
         raise CheckpointError(f"made for audio at {rate} Hz; this version knows {SAMPLE_RATE_HZ}")
     return metadata

@@ -159,6 +159,9 @@ def _add_convert(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("checkpoint", metavar="FILE")
     parser.add_argument("-o", "--output", required=True, metavar="OUT.safetensors")
     parser.add_argument("--sha256", help="known hash of the checkpoint, to be checked")
+    parser.add_argument(
+        "--half", action="store_true", help="in float16: half the size, float32 again when loaded"
+    )
     parser.set_defaults(run=_convert)
 
 
@@ -166,7 +169,7 @@ def _convert(options: argparse.Namespace) -> int:
     if not options.output.endswith(".safetensors"):
         raise ValueError(f"{options.output}: the name must end in .safetensors")
     encoder = load_checkpoint(options.checkpoint, options.sha256)
-    digest = save_checkpoint(encoder, options.output)
+    digest = save_checkpoint(encoder.half() if options.half else encoder, options.output)
     print(f"{options.output}: {variant_name(encoder.config)}, sha256 {digest}")
     return 0
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -15,6 +16,8 @@ from .audio import Samples
 from .config import FACTOR
 
 TIMESTAMP_STRIDE = FACTOR**6  # 729 samples, 33.06 ms
+
+SampleType = TypeVar("SampleType", np.float32, np.int16)
 
 
 @dataclass(frozen=True)
@@ -26,7 +29,7 @@ class Window:
     start, end
         What it covers of the clip.
     samples
-        Its audio; longer than ``end - start`` where a short clip was repeated.
+        Its audio; longer than ``end - start`` where silence follows a short clip.
     """
 
     start: int
@@ -38,8 +41,8 @@ def cut_windows(blocks: Iterable[Samples], size: int, hop: int) -> Iterator[Wind
     """Cut a clip into windows, without padding wherever the clip is long enough.
 
     Windows start every `hop` samples. If they leave an end uncovered, one more window is aligned
-    with the end of the clip. A clip shorter than one window is repeated from its start to fill it:
-    no silence enters its embedding, and the encoder sees the borders that it was trained with.
+    with the end of the clip. A clip shorter than one window is followed by silence: how long a
+    sound lasts stays to be heard, and probes of notes and words do better than on repetitions.
 
     Parameters
     ----------
@@ -66,7 +69,12 @@ def cut_windows(blocks: Iterable[Samples], size: int, hop: int) -> Iterator[Wind
     if cut_any and len(buffer) > size:
         yield Window(end - size, end, buffer[-size:])
     elif not cut_any and end:
-        yield Window(0, end, np.resize(buffer, size))
+        yield Window(0, end, fill(buffer, size))
+
+
+def fill(samples: npt.NDArray[SampleType], size: int) -> npt.NDArray[SampleType]:
+    """Samples of a short clip, and silence behind it up to a size."""
+    return np.pad(samples, (0, size - len(samples)))
 
 
 def clip_weights(starts: npt.NDArray[np.int64], hop: int) -> npt.NDArray[np.float64]:

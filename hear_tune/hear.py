@@ -57,7 +57,7 @@ def load_model(
         Of timestamp embeddings, likewise; None for three time scales (see
         `get_timestamp_embeddings`).
     hop_ms
-        Time between the windows of a scene; None for windows side by side (2,678 ms).
+        Time between the windows of a scene; None for windows side by side.
 
     Returns
     -------
@@ -86,11 +86,10 @@ def load_model(
 def get_scene_embeddings(audio: Tensor | Sequence[Tensor], model: EmbeddingModel) -> Tensor:
     """One embedding per clip.
 
-    Clips are embedded in windows of 59,049 samples (2.68 s), the length of training, and averaged
-    over time. A last window is aligned with the clip's end and weighs what it adds, so that nothing
-    is padded, nothing is lost, and whole windows give the plain mean of the paper. A clip shorter
-    than a window is repeated to fill it: silence in that place would drown a short sound, and a
-    shorter window would put borders into the tail's frames that training never shows.
+    Clips are embedded in windows as long as the crops that the weights were trained on (the paper's
+    are 59,049 samples, 2.68 s) and averaged over time. A last window is aligned with the clip's end
+    and weighs what it adds, so that nothing is lost, and whole windows give the plain mean of the
+    paper. A clip shorter than a window is followed by silence.
 
     Parameters
     ----------

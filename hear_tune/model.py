@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from .audio import Samples
-from .config import SAMPLE_RATE_HZ, WINDOW_SAMPLES
+from .config import SAMPLE_RATE_HZ
 from .framing import TIMESTAMP_STRIDE, Stretch, Window, cut_stretches, cut_windows
 from .network import LayeredEncoder
 
@@ -46,7 +46,7 @@ class EmbeddingModel(nn.Module):
     Raises
     ------
     ValueError
-        If a layer is unknown, or the hop is not within (0, 2,678] ms.
+        If a layer is unknown, or the hop is not within a window's length.
     """
 
     sample_rate = SAMPLE_RATE_HZ
@@ -62,8 +62,8 @@ class EmbeddingModel(nn.Module):
         self.encoder = encoder
         self.layers = _choose(encoder, layers, [encoder.default_layer])
         self.timestamp_layers = _choose(encoder, timestamp_layers, _three_scales(encoder))
-        self.hop_samples = _hop_samples(hop_ms)
-        self.window_samples = max(WINDOW_SAMPLES, encoder.stride)
+        self.window_samples = encoder.window_samples
+        self.hop_samples = _hop_samples(hop_ms, self.window_samples)
         self.eval()
 
     @property
@@ -156,12 +156,12 @@ def _three_scales(encoder: LayeredEncoder) -> list[str]:
     return list(dict.fromkeys([*names, encoder.default_layer]))
 
 
-def _hop_samples(hop_ms: float | None) -> int:
+def _hop_samples(hop_ms: float | None, window_samples: int) -> int:
     if hop_ms is None:
-        return WINDOW_SAMPLES
-    longest_ms = 1000 * WINDOW_SAMPLES / SAMPLE_RATE_HZ
+        return window_samples
+    longest_ms = 1000 * window_samples / SAMPLE_RATE_HZ
     hop = round(hop_ms * SAMPLE_RATE_HZ / 1000) if math.isfinite(hop_ms) else 0
-    if not 0 < hop <= WINDOW_SAMPLES:
+    if not 0 < hop <= window_samples:
         raise ValueError(f"hop_ms must be within (0, {longest_ms:.0f}], not {hop_ms}")
     return hop
 

@@ -17,11 +17,12 @@ from huggingface_hub import ModelHubMixin, hf_hub_download
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from .config import FACTOR, EncoderConfig, SampleCNNConfig, TuneConfig, config_to_dict
+from .config import FACTOR, WINDOW_SAMPLES, EncoderConfig, SampleCNNConfig, TuneConfig, config_to_dict
 from .layers import KERNEL, Layer, encoder_layers
 from .pooling import max_pool
 from .variants import variant_name
 
+CROP_SAMPLES = "crop_samples"  # entry of a training record: the length of its crops
 HUB_FILE_NAME = "model.safetensors"  # the name that huggingface_hub's tools look for
 _HUB_OPTIONS = ("revision", "cache_dir", "force_download", "local_files_only", "token")
 
@@ -104,6 +105,11 @@ class LayeredEncoder(nn.Module, ABC):
         """Coarsest stride, in samples: inputs must be a multiple of it."""
         return max(layer.stride for layer in self.layers)
 
+    @property
+    def window_samples(self) -> int:
+        """Length of the windows into which clips are cut: the paper's."""
+        return max(WINDOW_SAMPLES, self.stride)
+
     def features(self, audio: Tensor, names: Collection[str]) -> dict[str, Tensor]:
         """Outputs of the named layers, each (batch, channels, samples / stride).
 
@@ -170,12 +176,18 @@ class Encoder(LayeredEncoder, ModelHubMixin, library_name="hear-tune", tags=["au
         """The variant, and a SHA-256 of configuration and weights."""
         digest = hashlib.sha256(json.dumps(config_to_dict(self.config)).encode())
         for name, tensor in sorted(self.state_dict().items()):
-            digest.update(name.encode() + tensor.cpu().contiguous().numpy().tobytes())
+            data = tensor.cpu().flatten().view(torch.uint8)  # numpy has no bfloat16
+            digest.update(name.encode() + data.numpy().tobytes())
         return f"{variant_name(self.config)} sha256:{digest.hexdigest()}"
 
     @property
     def embedding_size(self) -> int:
         return self.config.embedding_size
+
+    @property
+    def window_samples(self) -> int:
+        """Length of the windows into which clips are cut: that of training, else the paper's."""
+        return int(self.training_record.get(CROP_SAMPLES, super().window_samples))
 
     def forward(self, audio: Tensor) -> Tensor:
         """Embedding: the last layer's output averaged over time.

@@ -45,10 +45,10 @@ def test_windows_cover_the_clip_and_do_not_depend_on_blocks(length, cuts, hop):
     assert [(w.start, w.end) for w in whole] == [(w.start, w.end) for w in windows]
 
 
-def test_a_short_clip_is_repeated_not_padded():
+def test_silence_follows_a_short_clip():
     (window,) = cut_windows([np.array([1, 2, 3], np.float32)], 9, 9)
     assert (window.start, window.end) == (0, 3)
-    np.testing.assert_array_equal(window.samples, [1, 2, 3] * 3)
+    np.testing.assert_array_equal(window.samples, [1, 2, 3] + [0] * 6)
 
 
 def test_a_clip_without_samples_has_no_windows():

@@ -80,7 +80,7 @@ def assert_same(a, b):
 
 @pytest.mark.parametrize("scheduler", [False, True])
 def test_interrupted_and_resumed_equals_uninterrupted(arguments, tmp_path, scheduler):
-    options = {}
+    options = {"model.average_decay": 0.5}
     if scheduler:
         options["model.optimizer"] = "hear_tune.pretrain.lars.LARS"
         options["model.optimizer.lr"] = 0.05
@@ -92,6 +92,19 @@ def test_interrupted_and_resumed_equals_uninterrupted(arguments, tmp_path, sched
     assert losses(tmp_path / "run") == losses(tmp_path / "parts")
     assert sorted(losses(tmp_path / "run")) == list(range(7))
     assert_same(weights(tmp_path / "run"), weights(tmp_path / "parts"))
+
+
+def test_an_average_of_weights_is_exported_and_changes_no_step(arguments, tmp_path):
+    assert main(arguments(trainer__max_steps=3)) == 0
+    for decay in (1e-9, 0.9):
+        options = {"output": tmp_path / f"{decay}", "model.average_decay": decay}
+        assert main(arguments(trainer__max_steps=3, **options)) == 0
+        assert losses(tmp_path / f"{decay}") == losses(tmp_path / "run")
+    newest, average = weights(tmp_path / "run"), weights(tmp_path / "0.9")
+    for name, tensor in weights(tmp_path / "1e-09").items():
+        torch.testing.assert_close(tensor, newest[name], rtol=0, atol=1e-6)
+    assert any(not torch.allclose(average[name], newest[name], atol=1e-5) for name in newest)
+    assert main(arguments(**{"model.average_decay": 1.5})) == 2
 
 
 def test_a_seed_decides_everything(arguments, tmp_path):

@@ -11,9 +11,10 @@ import json
 import multiprocessing
 import os
 import zlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -59,6 +60,12 @@ class Track:
     crc32: int
     shard: str
     start: int
+
+    def parts(self, samples: int) -> Iterator[tuple[int, int]]:
+        """First and last sample, exclusive, of equal parts of about so many samples."""
+        count = max(1, round(self.samples / samples))
+        edges = [self.samples * part // count for part in range(count + 1)]
+        return pairwise(edges)
 
 
 class AudioStore:

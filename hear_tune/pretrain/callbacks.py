@@ -22,6 +22,7 @@ from ..checkpoints import save_checkpoint
 from ..clips import embed_clips
 from ..files import find_audio
 from ..model import EmbeddingModel
+from ..network import CROP_SAMPLES
 from .clmr import CLMR
 
 CHECKPOINT = "last.ckpt"
@@ -144,7 +145,7 @@ class ExportWeights(Callback):
         self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]
     ) -> None:
         assert isinstance(pl_module, CLMR)
-        encoder = pl_module.encoder
+        encoder = pl_module.result
         encoder.training_record = training_record(trainer, pl_module)
         save_checkpoint(encoder, self._folder / LAST_WEIGHTS)
         value = trainer.callback_metrics.get(self._monitor) if self._monitor else None
@@ -161,7 +162,7 @@ def training_record(trainer: Trainer, module: CLMR) -> dict[str, Any]:
         "method": "CLMR",
         "steps": trainer.global_step,
         "pairs": pairs * trainer.world_size * data.batch_size,
-        "crop_samples": data.source.crop_samples,
+        CROP_SAMPLES: data.source.crop_samples,
         "hours_of_audio": round(data.source.seconds / 3600, 2),
         "tracks": len(data.source),
         "temperature": module.loss.temperature,
@@ -235,7 +236,7 @@ class OnlineProbe(Callback):
         assert isinstance(module, CLMR)
         if self._clips is None:
             self._clips = self._read()
-        model = EmbeddingModel(copy.deepcopy(module.encoder))
+        model = EmbeddingModel(copy.deepcopy(module.result))
         clips = ((i, [clip]) for i, clip in enumerate(self._clips))
         vectors = np.concatenate([part.vectors for _, part in embed_clips(model, clips, "track")])
         metrics = {self.METRIC: probe_accuracy(vectors, self._labels)}

@@ -9,8 +9,9 @@ import torch
 from lightning.pytorch import LightningModule
 from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
 from torch import Tensor
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from ..network import build_encoder
+from ..network import Encoder, build_encoder
 from ..variants import DEFAULT_VARIANT, get_variant
 from .augment import AugmentationChain, clmr_chain
 from .collapse import effective_rank, embedding_spread
@@ -25,6 +26,15 @@ class CheckpointMismatchError(ValueError):
 
 class LossNotFiniteError(ArithmeticError):
     """The loss became NaN or infinite."""
+
+
+def _moving_average(encoder: Encoder, decay: float) -> AveragedModel:
+    if not 0 < decay < 1:
+        raise ValueError(f"average_decay must be at least 0 and below 1, not {decay}")
+    average = AveragedModel(
+        encoder, multi_avg_fn=get_ema_multi_avg_fn(decay), use_buffers=True
+    ).requires_grad_(False)
+    return average
 
 
 class CLMR(LightningModule):
@@ -48,6 +58,9 @@ class CLMR(LightningModule):
         Adam at 3e-4; any torch optimizer, or `hear_tune.pretrain.lars.LARS`.
     lr_scheduler
         Any torch scheduler, stepped with the optimizer; by default none.
+    average_decay
+        Keep an exponential moving average of the encoder's weights and batch statistics, by which
+        each step leaves this share of the old; it is what is exported. 0 for none.
     seed
         Of the weights and augmentations; taken from the data's.
 
@@ -65,6 +78,7 @@ class CLMR(LightningModule):
         augmentation: AugmentationChain | None = None,
         optimizer: OptimizerCallable = lambda parameters: torch.optim.Adam(parameters, lr=3e-4),
         lr_scheduler: LRSchedulerCallable | None = None,
+        average_decay: float = 0.0,
         seed: int = 0,
     ) -> None:
         super().__init__()
@@ -72,6 +86,7 @@ class CLMR(LightningModule):
         torch.manual_seed(seed)
         self.encoder = build_encoder(config)
         self.projector = projection_head(config.embedding_size, projection_size)
+        self.average = _moving_average(self.encoder, average_decay) if average_decay else None
         self.augmentation = clmr_chain() if augmentation is None else augmentation
         self.loss = NTXent(temperature)
         self.variant = variant
@@ -109,9 +124,21 @@ class CLMR(LightningModule):
         (state,) = np.random.SeedSequence(place).generate_state(1, np.uint64)
         return torch.Generator().manual_seed(int(state >> np.uint64(1)))
 
+    @property
+    def result(self) -> Encoder:
+        """The encoder that training is for: the average of its weights, if one is kept."""
+        encoder: Encoder = self.encoder if self.average is None else self.average.module
+        return encoder
+
+    def optimizer_step(self, *args: Any, **options: Any) -> None:
+        """Step, and let the average follow."""
+        super().optimizer_step(*args, **options)
+        if self.average is not None:
+            self.average.update_parameters(self.encoder)
+
     def configure_optimizers(self) -> Any:
         """Build the optimizer and, if there is one, the scheduler, stepped together."""
-        optimizer = self._make_optimizer(self.parameters())
+        optimizer = self._make_optimizer(p for p in self.parameters() if p.requires_grad)
         if self._make_scheduler is None:
             return optimizer
         scheduler = {"scheduler": self._make_scheduler(optimizer), "interval": "step"}

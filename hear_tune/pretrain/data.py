@@ -27,10 +27,16 @@ class PretrainData(LightningDataModule):
     max_distance_seconds
         Farthest that the two crops of a pair start apart; by default anywhere in the track.
     shortest_seconds
-        Tracks or clips shorter than this are left out; by default half a crop. Those shorter than a
-        crop are repeated to fill it.
+        Tracks or clips shorter than this are left out; by default half a crop. Silence follows
+        those shorter than a crop.
+    segment_seconds
+        Cut tracks of stores into segments of about this length, each a track of its own; by default
+        they stay whole. Shards hold clips, and are taken as they are.
+    neighbours
+        So many segments or tracks that lie together in a store come together, as hard negatives: of
+        one track, or of one folder.
     pairs_per_epoch
-        By default the number of tracks or clips.
+        By default the number of tracks, segments or clips.
     workers
         Processes that read crops; reading from a store is so quick that none is the default.
     seed
@@ -49,6 +55,8 @@ class PretrainData(LightningDataModule):
         crop_samples: int = WINDOW_SAMPLES,
         max_distance_seconds: float | None = None,
         shortest_seconds: float | None = None,
+        segment_seconds: float | None = None,
+        neighbours: int = 1,
         pairs_per_epoch: int | None = None,
         workers: int = 0,
         seed: int = 0,
@@ -60,6 +68,8 @@ class PretrainData(LightningDataModule):
             seed,
             _to_samples(max_distance_seconds),
             _to_samples(shortest_seconds),
+            segment_samples=_to_samples(segment_seconds),
+            neighbours=neighbours,
         )
         self.batch_size = batch_size
         self.pairs_per_epoch = pairs_per_epoch or len(self.source)
@@ -74,12 +84,17 @@ class PretrainData(LightningDataModule):
         return PairLoader(self.source, share, self.pairs_per_epoch)
 
 
-def _open(audio: list[str], *options: Any) -> PairSource:
+def _open(
+    audio: list[str], *options: Any, segment_samples: int | None, neighbours: int
+) -> PairSource:
     indices = [place for place in audio if place.endswith(".json")]
     if not indices:
-        return PairDataset([AudioStore(folder) for folder in audio], *options)
+        stores = [AudioStore(folder) for folder in audio]
+        return PairDataset(stores, *options, segment_samples, neighbours)
     if len(indices) < len(audio):
         raise ValueError(f"either stores or indices of shards, not both: {', '.join(audio)}")
+    if segment_samples is not None or neighbours > 1:
+        raise ValueError("segment_seconds and neighbours are for stores, not for shards")
     return StreamedPairs([shard for index in indices for shard in read_index(index)], *options)
 
 

@@ -7,7 +7,7 @@ before: any run can go on from any place, and no two workers or ranks ever share
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 import numpy as np
@@ -16,7 +16,8 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from ..config import SAMPLE_RATE_HZ
-from .audio_store import FULL_SCALE, AudioStore, Pcm
+from ..framing import fill
+from .audio_store import FULL_SCALE, AudioStore, Pcm, Track
 
 
 @dataclass(frozen=True)
@@ -68,7 +69,8 @@ class PairDataset(Dataset[Tensor]):
     """Two random crops of one track.
 
     Tracks shorter than `shortest_samples` are left out; those between it and a crop's length are
-    repeated to fill it. No track ever takes another's place.
+    followed by silence. No track ever takes another's place. Where tracks differ much in length,
+    segments let each count by its length, and make parts of one track tell apart.
 
     Parameters
     ----------
@@ -82,11 +84,17 @@ class PairDataset(Dataset[Tensor]):
         Farthest that the starts of the two crops lie apart; None for anywhere in the track.
     shortest_samples
         Length of the shortest track to use; by default half a crop.
+    segment_samples
+        Cut tracks into equal segments of about this length, and take each for a track of its own;
+        None for whole tracks.
+    neighbours
+        So many that lie together in a store stay together in the order: segments of a track, tracks
+        of a folder. As each other's negatives they differ in little but what is played.
 
     Raises
     ------
     ValueError
-        If no track is long enough.
+        If no track is long enough, or a segment is shorter than a crop.
     """
 
     def __init__(
@@ -96,15 +104,29 @@ class PairDataset(Dataset[Tensor]):
         seed: int,
         max_distance_samples: int | None = None,
         shortest_samples: int | None = None,
+        segment_samples: int | None = None,
+        neighbours: int = 1,
     ) -> None:
         shortest = crop_samples // 2 if shortest_samples is None else shortest_samples
-        self.tracks = [(s, t) for s in stores for t in s.tracks if t.samples >= max(1, shortest)]
-        self.left_out = sum(len(store.tracks) for store in stores) - len(self.tracks)
-        if not self.tracks:
+        if segment_samples is not None and segment_samples < crop_samples:
+            raise ValueError(
+                f"segments of {segment_samples} samples are shorter than a crop ({crop_samples})"
+            )
+        if neighbours < 1:
+            raise ValueError(f"neighbours must be at least 1, not {neighbours}")
+        tracks = [(s, t) for s in stores for t in s.tracks if t.samples >= max(1, shortest)]
+        self.left_out = sum(len(store.tracks) for store in stores) - len(tracks)
+        if not tracks:
             raise ValueError(f"none of {self.left_out} tracks has {shortest} samples or more")
+        self.tracks = [
+            (store, replace(track, samples=end - begin, start=track.start + begin))
+            for store, track in tracks
+            for begin, end in track.parts(segment_samples or track.samples)
+        ]
         self.crop_samples = crop_samples
         self.seed = seed
         self.max_distance_samples = max_distance_samples
+        self.neighbours = neighbours
 
     def __len__(self) -> int:
         return len(self.tracks)
@@ -146,10 +168,13 @@ class PairDataset(Dataset[Tensor]):
         return list(range(first, first + share.batch_size))
 
     def _order(self, epoch: int) -> np.ndarray[Any, np.dtype[np.int64]]:
-        """All tracks, shuffled anew for each epoch."""
+        """All tracks, shuffled anew for each epoch, neighbours together."""
         if epoch != self._cached_epoch:
             rng = np.random.default_rng([self.seed, 0, epoch])
-            self._cached_epoch, self._cached_order = epoch, rng.permutation(len(self))
+            edges = np.arange(rng.integers(self.neighbours), len(self), self.neighbours)
+            groups = np.split(np.arange(len(self)), edges)
+            order = np.concatenate([groups[i] for i in rng.permutation(len(groups))])
+            self._cached_epoch, self._cached_order = epoch, order
         return self._cached_order
 
     _cached_epoch = -1
@@ -168,8 +193,8 @@ def draw_starts(
 
 
 def to_pair(crops: Sequence[Pcm], crop_samples: int) -> Tensor:
-    """Crops as one tensor; those of a short track are repeated to fill it."""
-    return torch.from_numpy(np.stack([np.resize(crop, crop_samples) for crop in crops]))
+    """Crops as one tensor; silence follows those of a short track."""
+    return torch.from_numpy(np.stack([fill(crop, crop_samples) for crop in crops]))
 
 
 def to_float(crops: Tensor) -> Tensor:

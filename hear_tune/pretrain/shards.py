@@ -17,7 +17,6 @@ import time
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import asdict, dataclass
-from itertools import pairwise
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -197,7 +196,7 @@ class StreamedPairs:
 
     Each of the readers (the workers of all processes) takes its own shards of a pass and mixes a
     few at a time; all read equally many batches. What a reader sees follows from the seed and the
-    number of readers. Clips too short are left out or repeated as `PairDataset` does.
+    number of readers. Clips too short are left out or filled up as `PairDataset` does.
 
     Parameters
     ----------
@@ -379,11 +378,9 @@ def _plan(stores: Sequence[str], clip_samples: int, seed: int) -> list[_Clip]:
     clips = []
     for number, store in enumerate(stores):
         for track in AudioStore(store).tracks:
-            count = max(1, round(track.samples / clip_samples))
-            edges = [track.samples * i // count for i in range(count + 1)]
             clips += [
                 _Clip(number, track, start, end - start)
-                for start, end in pairwise(edges)
+                for start, end in track.parts(clip_samples)
                 if end > start
             ]
     return [clips[i] for i in np.random.default_rng(seed).permutation(len(clips))]

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Music of free games from Debian's packages, with a manifest of sources and licences.
+"""Music of free games (or speech) from Debian's packages, with a manifest of sources and licences.
 
 Downloads each package with apt-get, takes its music out without installing it, and writes
 
@@ -32,8 +32,8 @@ from tqdm import tqdm
 DIRECT = {".flac", ".mp3", ".oga", ".ogg", ".opus", ".wav"}
 MODULES = {".it", ".mod", ".s3m", ".xm"}
 ARCHIVES = {".love", ".pk3", ".wz", ".zip"}
-SHORTEST_SECONDS = 20
-SMALLEST_BYTES = 30_000  # jingles and effects; tracker modules are music at any size
+SHORTEST_SECONDS = 20  # below are jingles and effects
+UNKNOWN_FRAMES = 2**63 - 1  # what libsndfile says of some Ogg files
 HERE = Path(__file__).parent
 COLUMNS = ["file", "package", "version", "source", "seconds", "sha256", "licence"]
 
@@ -51,10 +51,9 @@ class Package:
     licence: str
     long_tracks: str
 
-    def is_music(self, name: str, size: int) -> bool:
-        """Whether a file of the package is a track."""
-        suffix = Path(name).suffix.lower()
-        if suffix not in DIRECT | MODULES or (suffix in DIRECT and size < SMALLEST_BYTES):
+    def is_music(self, name: str) -> bool:
+        """Whether a file of the package may be a track, by its name."""
+        if Path(name).suffix.lower() not in DIRECT | MODULES:
             return False
         if self.exclude and re.search(self.exclude, name, re.IGNORECASE):
             return False
@@ -66,6 +65,9 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("output", type=Path, metavar="OUT")
     parser.add_argument("--packages", type=Path, default=HERE / "packages.tsv", metavar="TSV")
+    parser.add_argument(
+        "--shortest", type=float, default=SHORTEST_SECONDS, help="in seconds (%(default)g)"
+    )
     options = parser.parse_args()
     for program in ("apt-get", "dpkg-deb", "ffmpeg"):
         if shutil.which(program) is None:
@@ -78,7 +80,8 @@ def main() -> int:
         if package.package in done:
             continue
         try:
-            rows += build_package(package, options.output, {row["sha256"] for row in rows})
+            known = {row["sha256"] for row in rows}
+            rows += build_package(package, options.output, known, options.shortest)
         except subprocess.CalledProcessError as error:
             failed.append(f"{package.package}: {error}")
             continue
@@ -117,7 +120,9 @@ def write_manifest(output: Path, rows: list[dict[str, str]]) -> None:
     partial.replace(output / "manifest.csv")
 
 
-def build_package(package: Package, output: Path, known: set[str]) -> list[dict[str, str]]:
+def build_package(
+    package: Package, output: Path, known: set[str], shortest: float
+) -> list[dict[str, str]]:
     """Fetch one package and keep its tracks; returns their rows of the manifest."""
     folder = output / "music" / package.package
     shutil.rmtree(folder, ignore_errors=True)
@@ -139,7 +144,7 @@ def build_package(package: Package, output: Path, known: set[str]) -> list[dict[
             if digest in known:
                 continue
             known.add(digest)
-            track = keep_track(package, path, folder / track_name(source, digest))
+            track = keep_track(package, path, folder / track_name(source, digest), shortest)
             if track is not None:
                 values = (package.package, version, source, seconds(track), digest, package.licence)
                 file = track.relative_to(output).as_posix()
@@ -154,12 +159,12 @@ def find_tracks(package: Package, root: Path) -> Iterator[tuple[str, Path]]:
         if path.suffix.lower() in ARCHIVES and zipfile.is_zipfile(path):
             with zipfile.ZipFile(path) as archive:
                 for entry in archive.infolist():
-                    if package.is_music(f"/{entry.filename}", entry.file_size):
+                    if package.is_music(f"/{entry.filename}"):
                         target = path.with_name(path.name + ".unpacked")
                         yield f"{name}!/{entry.filename}", Path(archive.extract(entry, target))
         elif not path.suffix and path.open("rb").read(4) == b"OggS":  # some games name no format
             path = path.rename(path.with_name(path.name + ".ogg"))
-        if package.is_music(f"/{path.relative_to(root).as_posix()}", path.stat().st_size):
+        if package.is_music(f"/{path.relative_to(root).as_posix()}"):
             yield name, path
 
 
@@ -169,7 +174,7 @@ def track_name(source: str, digest: str) -> str:
     return re.sub(r"[^A-Za-z0-9.-]+", "_", stem).strip("_")[:90] + f"-{digest[:6]}"
 
 
-def keep_track(package: Package, source: Path, target: Path) -> Path | None:
+def keep_track(package: Package, source: Path, target: Path, shortest: float) -> Path | None:
     """Copy or convert a track; None if it is too short or nothing can decode it."""
     loop, kept = (float(x) for x in (package.long_tracks or "inf:0").split(":"))
     readable = source.suffix.lower() in DIRECT and seconds(source) > 0
@@ -181,17 +186,18 @@ def keep_track(package: Package, source: Path, target: Path) -> Path | None:
         cut = ["-t", f"{kept:g}"] if readable else []
         command = ["ffmpeg", "-v", "error", "-nostdin", "-y", "-i", source, "-map", "0:a:0", *cut]
         subprocess.run([*command, "-map_metadata", "-1", target], check=False)
-    if target.exists() and seconds(target) < SHORTEST_SECONDS:
+    if target.exists() and seconds(target) < shortest:
         target.unlink()
     return target if target.exists() else None
 
 
 def seconds(path: Path) -> float:
-    """Length of an audio file; 0 if libsndfile cannot read it."""
+    """Length of an audio file; 0 if libsndfile cannot read or measure it."""
     try:
-        return float(soundfile.info(path).duration)
+        info = soundfile.info(path)
     except soundfile.SoundFileError:
         return 0.0
+    return float(info.duration) if info.frames < UNKNOWN_FRAMES else 0.0
 
 
 if __name__ == "__main__":
