@@ -15,12 +15,14 @@ from .embed import FolderReport, embed_array, embed_file, embed_folder
 from .hear import UntrainedWarning, get_scene_embeddings, get_timestamp_embeddings, load_model
 from .model import EmbeddingModel
 from .network import Encoder, build_encoder
+from .pretrained import PRETRAINED, Pretrained
 from .stores import StoreError
 from .variants import VARIANTS, Variant, get_variant
 
 __version__ = version("hear-tune")
 
 __all__ = [
+    "PRETRAINED",
     "VARIANTS",
     "AudioError",
     "CheckpointError",
@@ -29,6 +31,7 @@ __all__ = [
     "EmbeddingModel",
     "Encoder",
     "FolderReport",
+    "Pretrained",
     "SampleCNNConfig",
     "StoreError",
     "TuneConfig",

@@ -21,13 +21,13 @@ from torch import Tensor
 
 from .config import (
     SAMPLE_RATE_HZ,
-    WINDOW_SAMPLES,
     ConfigError,
     EncoderConfig,
     config_from_dict,
     config_to_dict,
 )
 from .conversion import ForeignCheckpointError, infer_config, rename_tensors, tensor_shapes
+from .layers import encoder_layers
 from .network import CROP_SAMPLES, HUB_FILE_NAME, Encoder, build_encoder
 from .unpickling import UnpicklingError, read_state_dict
 from .variants import variant_name
@@ -125,6 +125,7 @@ def load_checkpoint(path: str | os.PathLike[str], sha256: str | None = None) -> 
         )
     try:
         config, tensors, training = _read(path)
+        _check_crop(config, training)
         tensors = {name: _as_float32(tensor) for name, tensor in tensors.items()}
         _check_fit(config, tensors)
     except (CheckpointError, ConfigError, ForeignCheckpointError, UnpicklingError) as error:
@@ -191,12 +192,19 @@ def _parse_metadata(text: str) -> dict[str, Any]:
         raise CheckpointError("its metadata are damaged") from error
     if not isinstance(config, dict) or not isinstance(training, dict):
         raise CheckpointError("its metadata are damaged")
-    crop = training.get(CROP_SAMPLES, WINDOW_SAMPLES)
-    if type(crop) is not int or not 0 < crop <= _LONGEST_CROP_SAMPLES:
-        raise CheckpointError(f"its metadata are damaged: crops of {crop!r} samples")
     if rate != SAMPLE_RATE_HZ:
         raise CheckpointError(f"made for audio at {rate} Hz; this version knows {SAMPLE_RATE_HZ}")
     return metadata
+
+
+def _check_crop(config: EncoderConfig, training: dict[str, Any]) -> None:
+    """Windows will be as long as the crops of training: they must suit the encoder, and memory."""
+    stride = max(layer.stride for layer in encoder_layers(config))
+    crop = training.get(CROP_SAMPLES, stride)
+    if type(crop) is not int or not 0 < crop <= _LONGEST_CROP_SAMPLES or crop % stride:
+        raise CheckpointError(
+            f"its metadata are damaged: crops of {crop!r} samples, no multiple of {stride}"
+        )
 
 
 def _as_float32(tensor: Tensor) -> Tensor:

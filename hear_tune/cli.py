@@ -10,6 +10,8 @@ from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
 
+import torch
+
 from .allocator import keep_freed_memory
 from .checkpoints import load_checkpoint, save_checkpoint
 from .clips import PER_CHOICES
@@ -18,6 +20,8 @@ from .devices import find_device
 from .embed import FolderReport, embed_folder
 from .figure import network_svg
 from .hear import load_model
+from .network import Encoder
+from .pretrained import WEIGHTS_HELP
 from .summary import variant_summary, variants_table
 from .variants import DEFAULT_VARIANT, get_variant, variant_name
 
@@ -78,11 +82,14 @@ def _add_embed(parser: argparse.ArgumentParser) -> None:
         "-o", "--output", required=True, metavar="OUT", help=".parquet, .npy (and .csv) or .h5"
     )
     parser.add_argument(
-        "--model", default="", metavar="FILE", help="checkpoint: .safetensors, .ckpt or .pt"
+        "--model",
+        default="",
+        metavar="NAME|FILE",
+        help=WEIGHTS_HELP,
     )
     parser.add_argument("--sha256", help="known hash of the checkpoint, to be checked")
     parser.add_argument(
-        "--variant", metavar="NAME", help="without a checkpoint: which encoder (default tune+)"
+        "--variant", metavar="NAME", help="instead: this encoder with random weights"
     )
     parser.add_argument(
         "--per", choices=PER_CHOICES, default="track", help="rows of the output (default: track)"
@@ -91,7 +98,7 @@ def _add_embed(parser: argparse.ArgumentParser) -> None:
         "--layers", metavar="A,B", help='layers to concatenate, or "all" (default: the embedding)'
     )
     parser.add_argument(
-        "--hop-ms", type=float, metavar="MS", help="between windows (default: 2678, side by side)"
+        "--hop-ms", type=float, metavar="MS", help="between windows (default: side by side)"
     )
     parser.add_argument("--device", default="cpu", help="cpu, cuda, cuda:1, mps (default: cpu)")
     parser.add_argument("--overwrite", action="store_true", help="replace an existing output")
@@ -169,9 +176,19 @@ def _convert(options: argparse.Namespace) -> int:
     if not options.output.endswith(".safetensors"):
         raise ValueError(f"{options.output}: the name must end in .safetensors")
     encoder = load_checkpoint(options.checkpoint, options.sha256)
-    digest = save_checkpoint(encoder.half() if options.half else encoder, options.output)
+    if options.half:
+        encoder = _halved(encoder)
+    digest = save_checkpoint(encoder, options.output)
     print(f"{options.output}: {variant_name(encoder.config)}, sha256 {digest}")
     return 0
+
+
+def _halved(encoder: Encoder) -> Encoder:
+    encoder = encoder.half()
+    for name, tensor in encoder.state_dict().items():
+        if not torch.isfinite(tensor).all():
+            raise ValueError(f"{name} has values beyond float16: convert without --half")
+    return encoder
 
 
 def _add_store(parser: argparse.ArgumentParser) -> None:

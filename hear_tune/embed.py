@@ -184,6 +184,7 @@ def _identity(model: EmbeddingModel, per: Per) -> dict[str, object]:
     return {
         "model": model.identity,
         "layers": model.timestamp_layers if per == "timestamp" else model.layers,
+        "window_samples": model.window_samples,
         "hop_samples": model.hop_samples,
         "per": per,
         "sample_rate": SAMPLE_RATE_HZ,

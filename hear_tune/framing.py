@@ -5,7 +5,7 @@ All positions are in samples at the encoders' rate.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -29,7 +29,7 @@ class Window:
     start, end
         What it covers of the clip.
     samples
-        Its audio; longer than ``end - start`` where silence follows a short clip.
+        Its audio; longer than ``end - start`` where a short clip was filled up.
     """
 
     start: int
@@ -37,12 +37,21 @@ class Window:
     samples: Samples
 
 
-def cut_windows(blocks: Iterable[Samples], size: int, hop: int) -> Iterator[Window]:
+def pad_end(samples: npt.NDArray[SampleType], size: int) -> npt.NDArray[SampleType]:
+    """A short clip, and silence behind it up to a size."""
+    return np.pad(samples, (0, size - len(samples)))
+
+
+def cut_windows(
+    blocks: Iterable[Samples],
+    size: int,
+    hop: int,
+    fill: Callable[[Samples, int], Samples] = pad_end,
+) -> Iterator[Window]:
     """Cut a clip into windows, without padding wherever the clip is long enough.
 
     Windows start every `hop` samples. If they leave an end uncovered, one more window is aligned
-    with the end of the clip. A clip shorter than one window is followed by silence: how long a
-    sound lasts stays to be heard, and probes of notes and words do better than on repetitions.
+    with the end of the clip. A clip shorter than one window is filled up to it.
 
     Parameters
     ----------
@@ -50,6 +59,8 @@ def cut_windows(blocks: Iterable[Samples], size: int, hop: int) -> Iterator[Wind
         The clip, in pieces of any length.
     size, hop
         Of the windows.
+    fill
+        Makes a window of a clip that is shorter.
 
     Yields
     ------
@@ -70,11 +81,6 @@ def cut_windows(blocks: Iterable[Samples], size: int, hop: int) -> Iterator[Wind
         yield Window(end - size, end, buffer[-size:])
     elif not cut_any and end:
         yield Window(0, end, fill(buffer, size))
-
-
-def fill(samples: npt.NDArray[SampleType], size: int) -> npt.NDArray[SampleType]:
-    """Samples of a short clip, and silence behind it up to a size."""
-    return np.pad(samples, (0, size - len(samples)))
 
 
 def clip_weights(starts: npt.NDArray[np.int64], hop: int) -> npt.NDArray[np.float64]:

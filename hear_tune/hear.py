@@ -15,11 +15,11 @@ import torch
 from torch import Tensor
 
 from .audio import Samples
-from .checkpoints import load_checkpoint
 from .clips import ClipEmbeddings, Per, embed_clips
 from .model import EmbeddingModel, LayerChoice
 from .network import Encoder, build_encoder
-from .variants import DEFAULT_VARIANT, get_variant
+from .pretrained import DEFAULT_PRETRAINED, load_encoder
+from .variants import get_variant
 
 UNTRAINED_SEED = 0
 
@@ -42,11 +42,12 @@ def load_model(
     Parameters
     ----------
     model_file_path
-        A checkpoint: hear-tune's safetensors (or a folder of ``save_pretrained``), the TUNE
-        authors' Lightning ``.ckpt``, or CLMR's ``.pt``. Without one the weights are random from a
-        fixed seed, and a warning says so.
+        The name of weights in the package (`hear_tune.PRETRAINED`), by default those of TUNE+; or
+        a checkpoint: hear-tune's safetensors (or a folder of ``save_pretrained``), the TUNE
+        authors' Lightning ``.ckpt``, or CLMR's ``.pt``.
     variant
-        Which published encoder to build with random weights, "tune+" by default.
+        A published encoder to build with random weights from a fixed seed instead; a warning says
+        so.
     sha256
         Known hash of the checkpoint, checked before it is read.
     layers
@@ -72,12 +73,14 @@ def load_model(
     ValueError
         If an option is wrong, or a variant is given beside a checkpoint.
     """
-    if not os.fspath(model_file_path):
-        if sha256 is not None:
-            raise ValueError("sha256 is a checkpoint's hash, and no checkpoint was given")
-        encoder = _untrained_encoder(DEFAULT_VARIANT if variant is None else variant)
-    elif variant is None:
-        encoder = load_checkpoint(model_file_path, sha256)
+    given = os.fspath(model_file_path)
+    if sha256 is not None and not given:
+        raise ValueError("sha256 is a checkpoint's hash, and no checkpoint was given")
+    if variant is None:
+        encoder = load_encoder(given or DEFAULT_PRETRAINED, sha256)
+    elif not given:
+        encoder = untrained_encoder(variant)
+        _warn_untrained(variant)
     else:
         raise ValueError("give a checkpoint or a variant: a checkpoint says what it is")
     return EmbeddingModel(encoder, layers, timestamp_layers, hop_ms)
@@ -178,9 +181,9 @@ def _samples(clip: Tensor) -> Samples:
     return samples
 
 
-def _untrained_encoder(variant: str) -> Encoder:
+def untrained_encoder(variant: str) -> Encoder:
+    """A published encoder with random weights from a fixed seed, in training mode."""
     encoder_config = get_variant(variant).config
-    _warn_untrained(variant)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(UNTRAINED_SEED)
         return build_encoder(encoder_config)
@@ -189,8 +192,7 @@ def _untrained_encoder(variant: str) -> Encoder:
 @cache
 def _warn_untrained(variant: str) -> None:
     warnings.warn(
-        f"no checkpoint was given: {variant} has random weights and its embeddings are a baseline, "
-        "not a trained model's",
+        f"{variant} has random weights and its embeddings are a baseline, not a trained model's",
         UntrainedWarning,
-        stacklevel=4,
+        stacklevel=3,
     )

@@ -124,7 +124,7 @@ class EmbeddingModel(nn.Module):
 
     def windows(self, blocks: Iterable[Samples]) -> Iterator[Window]:
         """Cut a clip into the windows that this model embeds."""
-        return cut_windows(blocks, self.window_samples, self.hop_samples)
+        return cut_windows(blocks, self.window_samples, self.hop_samples, self.encoder.fill)
 
     def stretches(self, blocks: Iterable[Samples]) -> Iterator[Stretch]:
         """Cut a clip into stretches with all the context that their timestamps depend on."""

@@ -17,7 +17,16 @@ from huggingface_hub import ModelHubMixin, hf_hub_download
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from .config import FACTOR, WINDOW_SAMPLES, EncoderConfig, SampleCNNConfig, TuneConfig, config_to_dict
+from .audio import Samples
+from .config import (
+    FACTOR,
+    WINDOW_SAMPLES,
+    EncoderConfig,
+    SampleCNNConfig,
+    TuneConfig,
+    config_to_dict,
+)
+from .framing import pad_end
 from .layers import KERNEL, Layer, encoder_layers
 from .pooling import max_pool
 from .variants import variant_name
@@ -109,6 +118,14 @@ class LayeredEncoder(nn.Module, ABC):
     def window_samples(self) -> int:
         """Length of the windows into which clips are cut: the paper's."""
         return max(WINDOW_SAMPLES, self.stride)
+
+    def fill(self, samples: Samples, size: int) -> Samples:
+        """A window of a clip that is shorter: silence follows it.
+
+        How long a sound lasts stays to be heard: probes of notes and words do better so than on
+        repetitions of the clip.
+        """
+        return pad_end(samples, size)
 
     def features(self, audio: Tensor, names: Collection[str]) -> dict[str, Tensor]:
         """Outputs of the named layers, each (batch, channels, samples / stride).

@@ -7,6 +7,7 @@ import torch
 from .config import SAMPLE_RATE_HZ, WINDOW_SAMPLES, EncoderConfig
 from .layers import encoder_layers
 from .network import build_encoder
+from .pretrained import PRETRAINED
 from .variants import VARIANTS, Variant
 
 PROBE_CLASSES = 50  # published parameter counts include a linear head for MagnaTagATune's tags
@@ -40,8 +41,9 @@ def variants_table() -> str:
         ]
         for row in VARIANTS.values()
     ]
+    weights = "\n".join(f"  {row.name}: {row.summary}" for row in PRETRAINED.values())
     return (
-        f"{_align(rows)}\n\n"
+        f"{_align(rows)}\n\nWeights in the package:\n{weights}\n\n"
         f"parameters: with a linear head of {PROBE_CLASSES} classes. GMAC/s: 10^9 multiply-"
         "accumulate\noperations per second of audio. MTT: published scores of a linear probe on "
         "MagnaTagATune (%)."

@@ -27,7 +27,7 @@ def model():
     """Untrained tune+, in evaluation mode."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", hear_tune.UntrainedWarning)
-        return hear_tune.load_model()
+        return hear_tune.load_model(variant="tune+")
 
 
 @pytest.fixture(scope="session")

@@ -435,6 +435,7 @@ def test_tensors_that_do_not_fit(encoder, tmp_path, change, message):
         ({"training": None}, "metadata are damaged"),
         ({"training": {"crop_samples": 10**12}}, "crops of 1000000000000 samples"),
         ({"training": {"crop_samples": "long"}}, "crops of 'long' samples"),
+        ({"training": {"crop_samples": 100}}, "crops of 100 samples, no multiple of 27"),
         ({"config": {"architecture": "wavenet"}}, "unknown architecture 'wavenet'"),
         ({"config": {"architecture": "tune", "filtres": 3}}, "filtres"),
         ({"config": {"architecture": "tune", "filters": 3}}, "do not fit"),

@@ -1,3 +1,4 @@
+import copy
 import subprocess
 import sys
 from xml.etree import ElementTree
@@ -47,6 +48,7 @@ def test_failures_are_listed_and_the_exit_code_says_so(music, tmp_path, capsys):
 
 def test_untrained_weights_are_announced(music, tmp_path):
     command = [sys.executable, "-m", "hear_tune", "embed", music / "b.flac", "-o", "x.parquet"]
+    command += ["--variant", "tune+"]
     result = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=True)
     assert result.stderr.count("tune+ has random weights") == 1
     assert "Traceback" not in result.stderr
@@ -104,6 +106,22 @@ def test_one_variant_and_its_figure(tmp_path, capsys):
         texts = [element.text for element in drawing.iter("{http://www.w3.org/2000/svg}text")]
         assert name in texts
         assert {str(layer.channels) for layer in layers} <= set(texts)
+
+
+def test_convert_to_half_precision(tmp_path, small_model, capsys):
+    encoder = copy.deepcopy(small_model.encoder)
+    whole, half = tmp_path / "whole.safetensors", tmp_path / "half.safetensors"
+    hear_tune.save_checkpoint(encoder, whole)
+    assert main(["convert", str(whole), "-o", str(half), "--half"]) == 0
+    for a, b in zip(
+        *(hear_tune.load_checkpoint(p).parameters() for p in (whole, half)), strict=True
+    ):
+        torch.testing.assert_close(a, b, rtol=1e-3, atol=1e-6)
+    encoder.tail["3"].norm.running_var.fill_(1e6)
+    hear_tune.save_checkpoint(encoder, whole)
+    capsys.readouterr()
+    assert main(["convert", str(whole), "-o", str(half), "--half"]) == 2
+    assert "beyond float16" in capsys.readouterr().err
 
 
 def test_convert(tmp_path, capsys):

@@ -219,10 +219,10 @@ def test_untrained_weights_are_fixed_and_announced_once():
     _warn_untrained.cache_clear()
     state = torch.get_rng_state()
     with pytest.warns(hear_tune.UntrainedWarning, match=r"tune\+ has random weights"):
-        first = hear_tune.load_model()
+        first = hear_tune.load_model(variant="tune+")
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        second = hear_tune.load_model("")
+        second = hear_tune.load_model("", variant="tune+")
     assert torch.equal(state, torch.get_rng_state())
     for a, b in zip(first.parameters(), second.parameters(), strict=True):
         assert torch.equal(a, b)
@@ -232,9 +232,9 @@ def test_untrained_weights_are_the_same_whatever_was_drawn_before():
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         torch.manual_seed(123)
-        first = hear_tune.load_model()
+        first = hear_tune.load_model(variant="tune+")
         torch.manual_seed(456)
-        second = hear_tune.load_model()
+        second = hear_tune.load_model(variant="tune+")
     assert first.identity == second.identity
 
 

@@ -104,6 +104,14 @@ def test_baselines_pass_the_checks_of_the_validator(name):
     assert not any(module.training for module in model.modules())
 
 
+def test_statistics_of_a_short_sound_are_not_of_silence():
+    model = baselines.load_model(name="mfcc")
+    sound = torch.from_numpy(noise(10_000))[None]
+    long = sound.repeat(1, 6)[:, : model.window_samples]
+    short, repeated = (baselines.get_scene_embeddings(clip, model) for clip in (sound, long))
+    torch.testing.assert_close(short, repeated)
+
+
 def test_baselines_refuse_what_they_cannot_load():
     with pytest.raises(ValueError, match=r"no baseline 'piano': one of .*mfcc"):
         baselines.load_model(name="piano")

@@ -104,7 +104,26 @@ def test_an_average_of_weights_is_exported_and_changes_no_step(arguments, tmp_pa
     for name, tensor in weights(tmp_path / "1e-09").items():
         torch.testing.assert_close(tensor, newest[name], rtol=0, atol=1e-6)
     assert any(not torch.allclose(average[name], newest[name], atol=1e-5) for name in newest)
-    assert main(arguments(**{"model.average_decay": 1.5})) == 2
+    assert main(arguments(output=tmp_path / "x", **{"model.average_decay": 1.5})) == 2
+
+
+def test_going_on_from_weights_of_another_run(arguments, tmp_path, capsys):
+    still = {"model.optimizer": "torch.optim.SGD", "model.optimizer.lr": 0.0}
+    assert main(arguments(trainer__max_steps=1, **still)) == 0
+    start = tmp_path / "run/last.safetensors"
+    options = {"output": tmp_path / "next", "data.seed": 1, "model.weights": start}
+    assert main(arguments(trainer__max_steps=1, **still, **options)) == 0
+    first, second = weights(tmp_path / "run"), weights(tmp_path / "next")
+    assert torch.equal(first["tail.4.conv.weight"], second["tail.4.conv.weight"])
+    assert not torch.equal(first["tail.4.norm.running_mean"], second["tail.4.norm.running_mean"])
+    assert main(arguments(**options, model__variant="tune+", data__crop_samples=19_683)) == 2
+    assert "is a tune-vanilla-small: give that variant" in capsys.readouterr().err
+
+
+def test_a_run_with_an_average_goes_on_with_one(arguments, capsys):
+    assert main(arguments(trainer__max_steps=2, **{"model.average_decay": 0.9})) == 0
+    assert main(arguments(trainer__max_steps=3)) == 2
+    assert "has an average of the weights" in capsys.readouterr().err
 
 
 def test_a_seed_decides_everything(arguments, tmp_path):
@@ -119,7 +138,7 @@ def test_exported_weights_say_how_they_came_about(arguments, tmp_path):
     assert main(arguments(trainer__max_steps=2)) == 0
     record = hear_tune.load_checkpoint(tmp_path / "run/last.safetensors").training_record
     assert record["method"] == "CLMR"
-    assert (record["steps"], record["pairs"], record["tracks"]) == (2, 8, 8)
+    assert (record["steps"], record["pairs"], record["pieces"]) == (2, 8, 8)
     model = hear_tune.load_model(tmp_path / "run/last.safetensors")
     assert hear_tune.embed_array(noise(5000), RATE, model).vectors.shape == (1, 512)
 

@@ -311,7 +311,7 @@ def test_probe_of_every_layer(labelled, tmp_path, capsys):
     layers = [layer.name for layer in hear_tune.build_encoder(hear_tune.TuneConfig(11)).layers]
     assert len(results) > len(layers)
     assert len(list((tmp_path / "results").glob("*_layers.*"))) == 2
-    assert "| tune+ untrained | tail.9 | 512 | clmr-linear |" in capsys.readouterr().out
+    assert "| tune+-free | tail.9 | 512 | clmr-linear |" in capsys.readouterr().out
 
 
 def test_a_bad_clip_is_listed_and_changes_the_exit_code(labelled, tmp_path, capsys):

@@ -5,8 +5,9 @@ Imports are absolute: ``torch.hub`` runs this file outside of any package.
 Every entry takes
 
 ckpt
-    A checkpoint's path or URL: hear-tune's safetensors, the TUNE authors' ``.ckpt`` or CLMR's
-    ``.pt``. Without one the weights are random from a fixed seed, and a warning says so.
+    The name of weights in the package, or a checkpoint's path or URL: hear-tune's safetensors, the
+    TUNE authors' ``.ckpt`` or CLMR's ``.pt``. Without one `tune` and its kin take the package's
+    TUNE+, and `clmr` has random weights from a fixed seed, and warns.
 refresh
     Fetch a URL again, even if there is a copy of it.
 model_config
@@ -17,7 +18,7 @@ layers
 sample_rate
     Of the waveforms: 16,000 Hz, or 22,050 for audio at the encoders' own rate.
 variant
-    Without a checkpoint: which encoder to build.
+    Instead of weights: an encoder to build with random ones.
 sha256
     Known hash of the checkpoint.
 

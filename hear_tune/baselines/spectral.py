@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import librosa
+import numpy as np
 import scipy.fft
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from ..audio import Samples
 from ..config import SAMPLE_RATE_HZ, WINDOW_SAMPLES
 from ..framing import TIMESTAMP_STRIDE
 from ..layers import Layer, TimeGrid
@@ -42,6 +44,10 @@ class LogMel(LayeredEncoder):
     @property
     def identity(self) -> str:
         return f"log-mel {MEL_BANDS} bands, {FFT_SAMPLES} samples, {_RANGE_DB:g} dB"
+
+    def fill(self, samples: Samples, size: int) -> Samples:
+        """The clip again and again: statistics of the sound alone, not of silence."""
+        return np.resize(samples, size)
 
     def walk(self, audio: Tensor) -> Iterator[tuple[str, Tensor]]:
         yield "log_mel", self.spectrum(audio)

@@ -24,8 +24,8 @@ def similar(arguments: Sequence[str]) -> int:
     parser.add_argument(
         "--model",
         default="",
-        metavar="FILE",
-        help="the checkpoint that the library was embedded with (needed for a QUERY outside it)",
+        metavar="NAME|FILE",
+        help="the checkpoint that the library was embedded with (not needed for the package's)",
     )
     parser.add_argument("-n", "--count", type=int, default=10, metavar="N", help="(%(default)s)")
     parser.add_argument("--at", type=float, metavar="SECONDS", help="only this moment of the query")

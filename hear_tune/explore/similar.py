@@ -12,8 +12,10 @@ import numpy.typing as npt
 from ..clips import ClipEmbeddings, Vectors
 from ..config import SAMPLE_RATE_HZ
 from ..embed import embed_file
-from ..hear import load_model
+from ..hear import untrained_encoder
 from ..model import EmbeddingModel
+from ..network import Encoder
+from ..pretrained import PRETRAINED, load_encoder
 from ..stores import Library
 from ..variants import VARIANTS
 
@@ -185,7 +187,7 @@ def embed_query(
     library
         It says which model, layers, hop and kind of rows.
     checkpoint
-        Of that model; not needed for an untrained variant.
+        Of that model; not needed for one of the package.
 
     Raises
     ------
@@ -208,27 +210,28 @@ def model_of_library(library: Library, checkpoint: str | os.PathLike[str] = "") 
     Raises
     ------
     QueryError
-        If the checkpoint is of another model, or none is given and it had trained weights.
+        If the checkpoint is of another model, or none is given and the package has no such model.
     """
     wanted = library.identity["model"]
-    variant = wanted.split(" ")[0]
-    if not checkpoint and variant not in VARIANTS:
-        raise QueryError(f"the library was embedded by {wanted}: give its checkpoint as the model")
-    layers = library.identity["layers"]
-    chosen = "timestamp_layers" if library.identity["per"] == "timestamp" else "layers"
-    model = load_model(
-        checkpoint,
-        variant=None if checkpoint else variant,
-        hop_ms=1000 * library.identity["hop_samples"] / SAMPLE_RATE_HZ,
-        **{chosen: layers},
+    known = [load_encoder(checkpoint)] if checkpoint else []
+    for encoder in known or _known_encoders(wanted.split(" ")[0]):
+        if encoder.identity == wanted:
+            hop_ms = 1000 * library.identity["hop_samples"] / SAMPLE_RATE_HZ
+            timestamps = library.identity["per"] == "timestamp"
+            layers = {"timestamp_layers" if timestamps else "layers": library.identity["layers"]}
+            return EmbeddingModel(encoder, hop_ms=hop_ms, **layers)
+    given = f", and {os.fspath(checkpoint)} is {known[0].identity}" if checkpoint else ""
+    raise QueryError(
+        f"the library was embedded by {wanted}{given}: give the checkpoint that it was embedded "
+        "with as the model"
     )
-    if model.identity != wanted:
-        given = os.fspath(checkpoint) or "an untrained one"
-        raise QueryError(
-            f"the library was embedded by {wanted}, and {given} is {model.identity}: give the "
-            "checkpoint that it was embedded with as the model"
-        )
-    return model
+
+
+def _known_encoders(variant: str) -> Iterator[Encoder]:
+    """Those of the package: the untrained variant, and weights."""
+    if variant in VARIANTS:
+        yield untrained_encoder(variant)
+    yield from map(load_encoder, PRETRAINED)
 
 
 def covering(query: ClipEmbeddings, seconds: float) -> ClipEmbeddings:

@@ -19,6 +19,7 @@ from tqdm import tqdm
 
 from ..config import SAMPLE_RATE_HZ
 from ..datasets.task import FOLD, TEST, TRAIN, VALID, Clip, Kind, Task, TaskError
+from ..framing import pad_end
 from .rates import read_audio, write_audio
 
 VERSION, MODE = "1.0", "full"
@@ -149,7 +150,7 @@ def _fit(
     if seconds is None:
         return samples
     length = round(seconds * rate)
-    return np.pad(samples[:length], (0, max(0, length - len(samples))))
+    return pad_end(samples[:length], length)
 
 
 def _write_json(path: Path, content: object) -> None:

@@ -116,7 +116,7 @@ class RunCheckpoint(Callback):
 
 
 class ExportWeights(Callback):
-    """Writes the encoder as safetensors whenever a checkpoint is saved.
+    """Writes the encoder, or its average, as safetensors whenever a checkpoint is saved.
 
     ``last.safetensors`` is the newest; ``best.safetensors`` the one with the highest value of the
     monitored metric, if there is one.
@@ -164,7 +164,8 @@ def training_record(trainer: Trainer, module: CLMR) -> dict[str, Any]:
         "pairs": pairs * trainer.world_size * data.batch_size,
         CROP_SAMPLES: data.source.crop_samples,
         "hours_of_audio": round(data.source.seconds / 3600, 2),
-        "tracks": len(data.source),
+        "pieces": len(data.source),  # tracks, segments of tracks, or clips
+        "average_decay": module.average_decay,
         "temperature": module.loss.temperature,
         "precision": str(trainer.precision),
         "seed": module.seed,
@@ -236,7 +237,9 @@ class OnlineProbe(Callback):
         assert isinstance(module, CLMR)
         if self._clips is None:
             self._clips = self._read()
-        model = EmbeddingModel(copy.deepcopy(module.result))
+        encoder = copy.deepcopy(module.result)
+        encoder.training_record = training_record(trainer, module)  # windows as long as the crops
+        model = EmbeddingModel(encoder)
         clips = ((i, [clip]) for i, clip in enumerate(self._clips))
         vectors = np.concatenate([part.vectors for _, part in embed_clips(model, clips, "track")])
         metrics = {self.METRIC: probe_accuracy(vectors, self._labels)}

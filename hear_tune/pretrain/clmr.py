@@ -9,11 +9,13 @@ import torch
 from lightning.pytorch import LightningModule
 from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
 from torch import Tensor
-from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
+from ..config import ConfigError, EncoderConfig
 from ..network import Encoder, build_encoder
-from ..variants import DEFAULT_VARIANT, get_variant
+from ..pretrained import load_encoder
+from ..variants import DEFAULT_VARIANT, get_variant, variant_name
 from .augment import AugmentationChain, clmr_chain
+from .average import moving_average
 from .collapse import effective_rank, embedding_spread
 from .loss import NTXent
 from .pairs import to_float
@@ -28,13 +30,11 @@ class LossNotFiniteError(ArithmeticError):
     """The loss became NaN or infinite."""
 
 
-def _moving_average(encoder: Encoder, decay: float) -> AveragedModel:
-    if not 0 < decay < 1:
-        raise ValueError(f"average_decay must be at least 0 and below 1, not {decay}")
-    average = AveragedModel(
-        encoder, multi_avg_fn=get_ema_multi_avg_fn(decay), use_buffers=True
-    ).requires_grad_(False)
-    return average
+def _trained(weights: str, config: EncoderConfig) -> Encoder:
+    encoder = load_encoder(weights)
+    if encoder.config != config:
+        raise ConfigError(f"{weights} is a {variant_name(encoder.config)}: give that variant")
+    return encoder.train()
 
 
 class CLMR(LightningModule):
@@ -48,6 +48,8 @@ class CLMR(LightningModule):
     ----------
     variant
         A published encoder: ``hear-tune variants`` lists them.
+    weights
+        Name or path of trained weights to start from, of that variant; by default random ones.
     projection_size
         Output of the projection head, Linear - ReLU - Linear without biases.
     temperature
@@ -67,12 +69,15 @@ class CLMR(LightningModule):
     Raises
     ------
     ConfigError
-        If there is no such variant.
+        If there is no such variant, or the weights are of another one.
+    FileNotFoundError, CheckpointError
+        If the weights cannot be loaded.
     """
 
     def __init__(
         self,
         variant: str = DEFAULT_VARIANT,
+        weights: str | None = None,
         projection_size: int = PROJECTION_SIZE,
         temperature: float = 0.5,
         augmentation: AugmentationChain | None = None,
@@ -84,12 +89,13 @@ class CLMR(LightningModule):
         super().__init__()
         config = get_variant(variant).config
         torch.manual_seed(seed)
-        self.encoder = build_encoder(config)
+        self.encoder = build_encoder(config) if weights is None else _trained(weights, config)
         self.projector = projection_head(config.embedding_size, projection_size)
-        self.average = _moving_average(self.encoder, average_decay) if average_decay else None
+        self.average = moving_average(self.encoder, average_decay) if average_decay else None
         self.augmentation = clmr_chain() if augmentation is None else augmentation
         self.loss = NTXent(temperature)
         self.variant = variant
+        self.average_decay = average_decay
         self.seed = seed
         self._make_optimizer = optimizer
         self._make_scheduler = lr_scheduler
@@ -127,8 +133,10 @@ class CLMR(LightningModule):
     @property
     def result(self) -> Encoder:
         """The encoder that training is for: the average of its weights, if one is kept."""
-        encoder: Encoder = self.encoder if self.average is None else self.average.module
-        return encoder
+        if self.average is None:
+            return self.encoder
+        assert isinstance(self.average.module, Encoder)
+        return self.average.module
 
     def optimizer_step(self, *args: Any, **options: Any) -> None:
         """Step, and let the average follow."""
@@ -149,10 +157,16 @@ class CLMR(LightningModule):
         checkpoint["hear_tune_variant"] = self.variant
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Refuse a checkpoint of another variant."""
+        """Refuse a checkpoint of another variant, or one that differs in keeping an average."""
         found = checkpoint.get("hear_tune_variant")
         if found != self.variant:
             raise CheckpointMismatchError(
                 f"the checkpoint to resume from is of {found}, not of {self.variant}; "
                 "choose another output folder, or --resume never"
+            )
+        averaged = any(name.startswith("average.") for name in checkpoint["state_dict"])
+        if averaged != (self.average is not None):
+            raise CheckpointMismatchError(
+                f"the checkpoint to resume from has {'an' if averaged else 'no'} average of the "
+                "weights: give the same average_decay, or choose another output folder"
             )

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from lightning.pytorch import LightningDataModule
 
 from ..config import SAMPLE_RATE_HZ, WINDOW_SAMPLES
@@ -62,15 +60,21 @@ class PretrainData(LightningDataModule):
         seed: int = 0,
     ) -> None:
         super().__init__()
-        self.source = _open(
-            audio,
+        common = (
             crop_samples,
             seed,
             _to_samples(max_distance_seconds),
             _to_samples(shortest_seconds),
-            segment_samples=_to_samples(segment_seconds),
-            neighbours=neighbours,
         )
+        self.source: PairSource
+        if _are_indices(audio):
+            if segment_seconds is not None or neighbours > 1:
+                raise ValueError("segment_seconds and neighbours are for stores, not for shards")
+            shards = [shard for index in audio for shard in read_index(index)]
+            self.source = StreamedPairs(shards, *common)
+        else:
+            stores = [AudioStore(folder) for folder in audio]
+            self.source = PairDataset(stores, *common, _to_samples(segment_seconds), neighbours)
         self.batch_size = batch_size
         self.pairs_per_epoch = pairs_per_epoch or len(self.source)
         self.workers = workers
@@ -84,18 +88,12 @@ class PretrainData(LightningDataModule):
         return PairLoader(self.source, share, self.pairs_per_epoch)
 
 
-def _open(
-    audio: list[str], *options: Any, segment_samples: int | None, neighbours: int
-) -> PairSource:
+def _are_indices(audio: list[str]) -> bool:
+    """Whether audio is named by indices of shards, rather than by stores."""
     indices = [place for place in audio if place.endswith(".json")]
-    if not indices:
-        stores = [AudioStore(folder) for folder in audio]
-        return PairDataset(stores, *options, segment_samples, neighbours)
-    if len(indices) < len(audio):
+    if 0 < len(indices) < len(audio):
         raise ValueError(f"either stores or indices of shards, not both: {', '.join(audio)}")
-    if segment_samples is not None or neighbours > 1:
-        raise ValueError("segment_seconds and neighbours are for stores, not for shards")
-    return StreamedPairs([shard for index in indices for shard in read_index(index)], *options)
+    return bool(indices)
 
 
 def _to_samples(seconds: float | None) -> int | None:

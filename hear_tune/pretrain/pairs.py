@@ -16,8 +16,8 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from ..config import SAMPLE_RATE_HZ
-from ..framing import fill
-from .audio_store import FULL_SCALE, AudioStore, Pcm, Track
+from ..framing import pad_end
+from .audio_store import FULL_SCALE, AudioStore, Pcm
 
 
 @dataclass(frozen=True)
@@ -89,12 +89,13 @@ class PairDataset(Dataset[Tensor]):
         None for whole tracks.
     neighbours
         So many that lie together in a store stay together in the order: segments of a track, tracks
-        of a folder. As each other's negatives they differ in little but what is played.
+        of a folder, and across their borders. As each other's negatives, those of one track differ
+        in little but what is played.
 
     Raises
     ------
     ValueError
-        If no track is long enough, or a segment is shorter than a crop.
+        If no track is long enough, or a segment could be shorter than a crop.
     """
 
     def __init__(
@@ -108,9 +109,10 @@ class PairDataset(Dataset[Tensor]):
         neighbours: int = 1,
     ) -> None:
         shortest = crop_samples // 2 if shortest_samples is None else shortest_samples
-        if segment_samples is not None and segment_samples < crop_samples:
-            raise ValueError(
-                f"segments of {segment_samples} samples are shorter than a crop ({crop_samples})"
+        if segment_samples is not None and 3 * segment_samples < 4 * crop_samples:
+            raise ValueError(  # "about" so long is at least three quarters of it
+                f"segments of about {segment_samples} samples can be shorter than a crop "
+                f"({crop_samples}): make them a third longer"
             )
         if neighbours < 1:
             raise ValueError(f"neighbours must be at least 1, not {neighbours}")
@@ -171,7 +173,8 @@ class PairDataset(Dataset[Tensor]):
         """All tracks, shuffled anew for each epoch, neighbours together."""
         if epoch != self._cached_epoch:
             rng = np.random.default_rng([self.seed, 0, epoch])
-            edges = np.arange(rng.integers(self.neighbours), len(self), self.neighbours)
+            first = rng.integers(self.neighbours) or self.neighbours
+            edges = np.arange(first, len(self), self.neighbours)
             groups = np.split(np.arange(len(self)), edges)
             order = np.concatenate([groups[i] for i in rng.permutation(len(groups))])
             self._cached_epoch, self._cached_order = epoch, order
@@ -194,7 +197,7 @@ def draw_starts(
 
 def to_pair(crops: Sequence[Pcm], crop_samples: int) -> Tensor:
     """Crops as one tensor; silence follows those of a short track."""
-    return torch.from_numpy(np.stack([fill(crop, crop_samples) for crop in crops]))
+    return torch.from_numpy(np.stack([pad_end(crop, crop_samples) for crop in crops]))
 
 
 def to_float(crops: Tensor) -> Tensor:

@@ -16,7 +16,7 @@ from ..datasets.task import Clip, Task
 from ..devices import find_device
 from ..hear import load_model
 from ..model import EmbeddingModel
-from ..variants import DEFAULT_VARIANT
+from ..pretrained import DEFAULT_PRETRAINED, WEIGHTS_HELP
 from .features import Features, embed_task
 from .plots import plot_classes, plot_confusion, plot_layers
 from .protocols import CLMR_LINEAR, PROTOCOLS, budgeted
@@ -62,8 +62,8 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--root", type=Path, metavar="DIR", help="where the data set's files are")
     parser.add_argument("--split", metavar="NAME", help="where a data set has several")
     model = parser.add_mutually_exclusive_group()
-    model.add_argument("--model", default="", metavar="FILE", help="a checkpoint")
-    model.add_argument("--variant", metavar="NAME", help="untrained (default: tune+)")
+    model.add_argument("--model", default="", metavar="NAME|FILE", help=WEIGHTS_HELP)
+    model.add_argument("--variant", metavar="NAME", help="instead: random weights")
     model.add_argument(
         "--baseline",
         choices=sorted(baselines.BASELINES),
@@ -116,9 +116,10 @@ def _model(options: argparse.Namespace) -> tuple[EmbeddingModel, str]:
     if options.baseline:
         model = baselines.load_model(name=options.baseline, layers=layers)
         return model.to(device), options.name or options.baseline
-    variant = None if options.model else options.variant or DEFAULT_VARIANT
-    model = load_model(options.model, variant=variant, layers=layers).to(device)
-    return model, options.name or (f"{variant} untrained" if variant else Path(options.model).stem)
+    model = load_model(options.model, variant=options.variant, layers=layers).to(device)
+    if options.variant:
+        return model, options.name or f"{options.variant} untrained"
+    return model, options.name or Path(options.model or DEFAULT_PRETRAINED).stem
 
 
 def _probe_layers(

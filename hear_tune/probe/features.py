@@ -91,7 +91,7 @@ def embed_task(task: Task, model: EmbeddingModel, cache: str | os.PathLike[str])
 
 
 def _digest(model: EmbeddingModel) -> str:
-    key = json.dumps([model.identity, model.layers, model.hop_samples])
+    key = json.dumps([model.identity, model.layers, model.window_samples, model.hop_samples])
     return hashlib.sha256(key.encode()).hexdigest()[:16]
 
 

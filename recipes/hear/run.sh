@@ -7,7 +7,7 @@
 #   TASKS     folder of HEAR task folders; all tasks in it are run
 #   OUT       embeddings, scores, table.md and scores.json
 #   --data    folder with philharmonia and fsdd, from which tasks are made first
-#   --model   a checkpoint, and its name in the table
+#   --model   a checkpoint beside the package's weights, and its name in the table
 set -euo pipefail
 
 tasks=$1 out=$2
@@ -50,6 +50,7 @@ else
 fi
 run "CLMR, untrained" hear_tune --model-options '{"variant": "clmr"}'
 run "TUNE+, untrained" hear_tune --model-options '{"variant": "tune+"}'
+run "TUNE+" hear_tune
 for model in "${models[@]}"; do
   run "${model%%=*}" hear_tune --model "${model#*=}"
 done

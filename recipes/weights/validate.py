@@ -19,7 +19,8 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from hear_tune import load_model
+from hear_tune import baselines, load_model
+from hear_tune.baselines import BASELINES
 from hear_tune.datasets.catalog import get_data_set
 from hear_tune.datasets.task import TRAIN, VALID, Task
 from hear_tune.model import EmbeddingModel
@@ -33,23 +34,28 @@ def main() -> None:
     """Print and save the scores of checkpoints."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("data", type=Path, metavar="DATA", help="folder of philharmonia and fsdd")
-    parser.add_argument("checkpoints", nargs="+", metavar="CHECKPOINT")
+    parser.add_argument("checkpoints", nargs="*", metavar="CHECKPOINT")
+    parser.add_argument("--baselines", nargs="*", default=[], choices=sorted(BASELINES))
     parser.add_argument("--layers", help="as of hear-tune embed")
     parser.add_argument("--cache", type=Path, default=Path("validation"), metavar="DIR")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="append a line per checkpoint")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="append a line per model")
     options = parser.parse_args()
+    models = {name: baselines.load_model(name=name) for name in options.baselines}
     for checkpoint in options.checkpoints:
-        model = load_model(checkpoint, layers=options.layers).to(torch.bfloat16)
+        model = load_model(checkpoint, layers=options.layers)
+        models[checkpoint] = model.to(torch.bfloat16)
+    for name, model in models.items():
         scores = {task: validate(task, options.data, model, options.cache) for task in TASKS}
-        print(checkpoint, *(f"{name} {score:.3f}" for name, score in scores.items()), sep="  ")
+        print(name, *(f"{task} {score:.3f}" for task, score in scores.items()), sep="  ")
         if options.json:
             with options.json.open("a") as file:
-                file.write(json.dumps({"checkpoint": checkpoint, **scores}) + "\n")
+                file.write(json.dumps({"model": name, **scores}) + "\n")
 
 
 def validate(name: str, data: Path, model: EmbeddingModel, cache: Path) -> float:
     """Accuracy on the validation clips of a task."""
-    task = get_data_set(name).load(data / name.split("-")[0])
+    data_set = get_data_set(name)
+    task = data_set.load(data / data_set.folder)
     clips = tuple(clip for clip in task.clips if clip.split in (TRAIN, VALID))
     features = embed_task(Task(task.name, task.kind, task.classes, clips), model, cache)
     vectors = np.stack([windows.mean(axis=0) for windows in features.windows])
@@ -58,9 +64,7 @@ def validate(name: str, data: Path, model: EmbeddingModel, cache: Path) -> float
     warnings.simplefilter("ignore", ConvergenceWarning)
     scores = []
     for regularisation in REGULARISATIONS:
-        probe = make_pipeline(
-            StandardScaler(), LogisticRegression(C=regularisation, max_iter=300)
-        )
+        probe = make_pipeline(StandardScaler(), LogisticRegression(C=regularisation, max_iter=300))
         probe.fit(vectors[train], labels[train])
         scores.append(float(probe.score(vectors[~train], labels[~train])))
     return max(scores)

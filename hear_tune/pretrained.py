@@ -1,0 +1,75 @@
+"""The weights that come with the package, known by their names and hashes.
+
+How they were trained, on what, and what they are good for: MODEL_CARD.md.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+from .checkpoints import load_checkpoint
+from .network import Encoder
+
+_FOLDER = Path(__file__).with_name("weights")
+
+
+@dataclass(frozen=True)
+class Pretrained:
+    """Weights in the package.
+
+    Attributes
+    ----------
+    name
+        By which `hear_tune.load_model` knows them.
+    sha256
+        Of their file, checked on loading.
+    summary
+        What they were trained on.
+    """
+
+    name: str
+    sha256: str
+    summary: str
+
+    @property
+    def path(self) -> Path:
+        """Their file, float16 safetensors."""
+        return _FOLDER / f"{self.name}.safetensors"
+
+
+_ROWS = (
+    Pretrained(
+        "tune+-free",
+        "b37a23f14285156d7793707c6ba02b81960c7b5e9911952fff676a5caef9d635",
+        "TUNE+ by CLMR on free game music, solo instruments and speech (59 h)",
+    ),
+)
+PRETRAINED: dict[str, Pretrained] = {row.name: row for row in _ROWS}
+DEFAULT_PRETRAINED = _ROWS[0].name
+WEIGHTS_HELP = (
+    f"weights of the package ({', '.join(PRETRAINED)}), or a checkpoint: .safetensors, .ckpt, .pt "
+    f"(default: {DEFAULT_PRETRAINED})"
+)
+
+
+def load_encoder(name_or_path: str | os.PathLike[str], sha256: str | None = None) -> Encoder:
+    """An encoder of the package by its name, or of any checkpoint by its path.
+
+    Parameters
+    ----------
+    name_or_path
+        A name in `PRETRAINED`; else as of `load_checkpoint`.
+    sha256
+        Known hash of the file; that of weights in the package is known without it.
+
+    Raises
+    ------
+    FileNotFoundError, CheckpointError
+        As of `load_checkpoint`.
+    """
+    row = PRETRAINED.get(os.fspath(name_or_path))
+    if row is None:
+        return load_checkpoint(name_or_path, sha256)
+    return load_checkpoint(row.path, sha256 or row.sha256)

@@ -1,0 +1,63 @@
+"""The weights in the package."""
+
+import warnings
+
+import numpy as np
+import pytest
+import torch
+from conftest import noise, tone
+
+import hear_tune
+from hear_tune.pretrained import DEFAULT_PRETRAINED, load_encoder
+
+
+@pytest.mark.parametrize("row", hear_tune.PRETRAINED.values(), ids=lambda row: row.name)
+def test_files_are_those_of_the_registry(row):
+    encoder = load_encoder(row.name)
+    assert row.name.startswith(hear_tune.load_checkpoint(row.path).identity.split(" ")[0])
+    assert encoder.training_record["steps"] > 0
+    assert row.path.stat().st_size < 6e6
+    with pytest.raises(hear_tune.CheckpointError, match="its sha256 is"):
+        load_encoder(row.name, sha256="00")
+
+
+def test_they_are_the_default():
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        model = hear_tune.load_model()
+    assert model.identity == load_encoder(DEFAULT_PRETRAINED).identity
+    assert model.identity == hear_tune.load_model(DEFAULT_PRETRAINED).identity
+    assert model.window_samples == model.encoder.training_record["crop_samples"]
+    assert not any(module.training for module in model.modules())
+
+
+def test_batch_statistics_fit_the_weights():
+    """Music at its usual level: no channel of the embedding runs away, few are dead."""
+    model = hear_tune.load_model()
+    sounds = [tone(220 * 2 ** (n / 4), 40_000) * (0.1 + 0.1 * n) for n in range(8)]
+    audio = torch.from_numpy(np.stack(sounds)) + 0.01 * torch.from_numpy(noise(40_000))
+    scenes = hear_tune.get_scene_embeddings(audio, model)
+    assert scenes.max() < 30
+    assert (scenes.amax(dim=0) > 0).float().mean() > 0.7
+
+
+def test_a_linear_probe_of_digits_is_better_than_with_random_weights(shared_data):
+    trained = hear_tune.load_model()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", hear_tune.UntrainedWarning)
+        untrained = hear_tune.load_model(variant="tune+")
+    assert digits_told(trained, shared_data) > digits_told(untrained, shared_data) + 0.15
+
+
+def digits_told(model, data):
+    """Accuracy of a ridge regression to classes, on recordings of the validation clips."""
+    parts = []
+    for numbers in (range(10, 16), range(5, 7)):
+        paths = [p for n in numbers for p in sorted((data / "fsdd/recordings").glob(f"*_{n}.wav"))]
+        vectors = np.concatenate([hear_tune.embed_file(path, model).vectors for path in paths])
+        parts.append((vectors, np.array([int(path.name[0]) for path in paths])))
+    (vectors, digits), (others, truth) = parts
+    mean, deviation = vectors.mean(axis=0), vectors.std(axis=0) + 1e-3
+    x = (vectors - mean) / deviation
+    weights = np.linalg.solve(x.T @ x + 100 * np.eye(x.shape[1]), x.T @ np.eye(10)[digits])
+    return np.mean(((others - mean) / deviation @ weights).argmax(axis=1) == truth)
