@@ -43,7 +43,7 @@ _ROWS = (
     Pretrained(
         "tune+-free",
         "b37a23f14285156d7793707c6ba02b81960c7b5e9911952fff676a5caef9d635",
-        "TUNE+ by CLMR on free game music, solo instruments and speech (59 h)",
+        "TUNE+ by CLMR on free game music, solo instruments and speech (59 h); begun, not finished",
     ),
 )
 PRETRAINED: dict[str, Pretrained] = {row.name: row for row in _ROWS}

@@ -171,9 +171,10 @@ def test_lightning_checkpoint_with_foreign_classes(vanilla, tmp_path, monkeypatc
     path = tmp_path / "tune.ckpt"
     content = lightning_checkpoint(vanilla, hyper_parameters=hyper_parameters, callbacks={})
     torch.save(content, path)
-    for name in ("pytorch_lightning.utilities.parsing", "some_library.schedulers"):
-        monkeypatch.delitem(sys.modules, name)
-    loaded = load_checkpoint(path)
+    with monkeypatch.context() as patch:
+        for name in ("pytorch_lightning.utilities.parsing", "some_library.schedulers"):
+            patch.delitem(sys.modules, name)
+        loaded = load_checkpoint(path)
     assert loaded.config == vanilla.config
     assert same(vanilla, loaded)
     assert loaded.training_record == {"converted_from": "tune.ckpt"}

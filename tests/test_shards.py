@@ -14,6 +14,7 @@ from hear_tune.cli import main
 from hear_tune.config import SAMPLE_RATE_HZ
 from hear_tune.pretrain import shards as shards_module
 from hear_tune.pretrain.audio_store import AudioStore, build_store
+from hear_tune.pretrain.data import PretrainData
 from hear_tune.pretrain.pairs import PairLoader, Share
 from hear_tune.pretrain.shards import (
     ShardError,
@@ -200,6 +201,13 @@ def test_a_stream_that_breaks_off_is_taken_up(source, monkeypatch):
     assert numbers(read(source, Share(5), 0, 8)) == expected
 
 
+def test_silence_follows_a_clip_that_is_shorter_than_a_crop(folder):
+    source = StreamedPairs(read_index(f"{folder}/shards.json"), 5_000, seed=0)
+    for batch in read(source, Share(5), 0, 2):
+        assert (batch[..., 4_000:] == 0).all()
+        assert (batch[..., :4_000] == batch[..., :1]).all()
+
+
 def test_damaged_shards_are_named(folder, tmp_path, monkeypatch):
     monkeypatch.setattr(shards_module, "RETRY_SECONDS", 0)
     for path in folder.iterdir():
@@ -211,7 +219,7 @@ def test_damaged_shards_are_named(folder, tmp_path, monkeypatch):
         read(source, Share(5), 0, 8)
 
 
-def test_mistakes_are_named(source, store, tmp_path):
+def test_mistakes_are_named(source, store, folder, tmp_path):
     with pytest.raises(ShardError, match=r"nowhere/shards.json: no index"):
         read_index("nowhere/shards.json")
     (tmp_path / "shards.json").write_text("{}")
@@ -226,6 +234,12 @@ def test_mistakes_are_named(source, store, tmp_path):
         PairLoader(source, Share(41), 10)
     with pytest.raises(ValueError, match="none of 40 clips has 5000 samples"):
         StreamedPairs(source.shards, 10_000, seed=0)
+    index = f"{folder}/shards.json"
+    for options in ({"segment_seconds": 2.0}, {"neighbours": 2}):
+        with pytest.raises(ValueError, match="are for stores, not for shards"):
+            PretrainData([index], **options)
+    with pytest.raises(ValueError, match="either stores or indices of shards"):
+        PretrainData([index, str(store)])
     assert main(["shards", str(store), "a.tar", "-o", str(tmp_path)]) == 2
 
 
