@@ -19,13 +19,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
-from .config import (
-    SAMPLE_RATE_HZ,
-    ConfigError,
-    EncoderConfig,
-    config_from_dict,
-    config_to_dict,
-)
+from .config import SAMPLE_RATE_HZ, ConfigError, EncoderConfig, config_from_dict, config_to_dict
 from .conversion import ForeignCheckpointError, infer_config, rename_tensors, tensor_shapes
 from .layers import encoder_layers
 from .network import CROP_SAMPLES, HUB_FILE_NAME, Encoder, build_encoder

@@ -81,12 +81,7 @@ def _add_embed(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "-o", "--output", required=True, metavar="OUT", help=".parquet, .npy (and .csv) or .h5"
     )
-    parser.add_argument(
-        "--model",
-        default="",
-        metavar="NAME|FILE",
-        help=WEIGHTS_HELP,
-    )
+    parser.add_argument("--model", default="", metavar="NAME|FILE", help=WEIGHTS_HELP)
     parser.add_argument("--sha256", help="known hash of the checkpoint, to be checked")
     parser.add_argument(
         "--variant", metavar="NAME", help="instead: this encoder with random weights"

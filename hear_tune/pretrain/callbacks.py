@@ -22,7 +22,7 @@ from ..checkpoints import save_checkpoint
 from ..clips import embed_clips
 from ..files import find_audio
 from ..model import EmbeddingModel
-from ..network import CROP_SAMPLES
+from ..network import CROP_SAMPLES, Encoder
 from .clmr import CLMR
 
 CHECKPOINT = "last.ckpt"
@@ -145,13 +145,19 @@ class ExportWeights(Callback):
         self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]
     ) -> None:
         assert isinstance(pl_module, CLMR)
-        encoder = pl_module.result
-        encoder.training_record = training_record(trainer, pl_module)
+        encoder = recorded_result(trainer, pl_module)
         save_checkpoint(encoder, self._folder / LAST_WEIGHTS)
         value = trainer.callback_metrics.get(self._monitor) if self._monitor else None
         if value is not None and value > self._best:
             self._best = float(value)
             save_checkpoint(encoder, self._folder / BEST_WEIGHTS)
+
+
+def recorded_result(trainer: Trainer, module: CLMR) -> Encoder:
+    """The encoder that a run has come to, with its record, which says how long windows are."""
+    encoder = module.result
+    encoder.training_record = training_record(trainer, module)
+    return encoder
 
 
 def training_record(trainer: Trainer, module: CLMR) -> dict[str, Any]:
@@ -237,9 +243,7 @@ class OnlineProbe(Callback):
         assert isinstance(module, CLMR)
         if self._clips is None:
             self._clips = self._read()
-        encoder = copy.deepcopy(module.result)
-        encoder.training_record = training_record(trainer, module)  # windows as long as the crops
-        model = EmbeddingModel(encoder)
+        model = EmbeddingModel(copy.deepcopy(recorded_result(trainer, module)))
         clips = ((i, [clip]) for i, clip in enumerate(self._clips))
         vectors = np.concatenate([part.vectors for _, part in embed_clips(model, clips, "track")])
         metrics = {self.METRIC: probe_accuracy(vectors, self._labels)}
