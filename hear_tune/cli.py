@@ -20,6 +20,7 @@ from .devices import find_device
 from .embed import FolderReport, embed_folder
 from .figure import network_svg
 from .hear import load_model
+from .inference import BACKEND_HELP, BACKENDS, PRECISION_HELP, PRECISIONS
 from .network import Encoder
 from .pretrained import WEIGHTS_HELP
 from .summary import variant_summary, variants_table
@@ -96,6 +97,10 @@ def _add_embed(parser: argparse.ArgumentParser) -> None:
         "--hop-ms", type=float, metavar="MS", help="between windows (default: side by side)"
     )
     parser.add_argument("--device", default="cpu", help="cpu, cuda, cuda:1, mps (default: cpu)")
+    parser.add_argument(
+        "--precision", choices=PRECISIONS, default=PRECISIONS[0], help=PRECISION_HELP
+    )
+    parser.add_argument("--backend", choices=BACKENDS, default=BACKENDS[0], help=BACKEND_HELP)
     parser.add_argument("--overwrite", action="store_true", help="replace an existing output")
     parser.set_defaults(run=_embed)
 
@@ -109,6 +114,8 @@ def _embed(options: argparse.Namespace) -> int:
         variant=options.variant,
         sha256=options.sha256,
         hop_ms=options.hop_ms,
+        backend=options.backend,
+        precision=options.precision,
         **layers,
     ).to(find_device(options.device))
     keep_freed_memory()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Iterator, Sequence
-from itertools import chain
 
 import torch
 from torch import Tensor, nn
@@ -13,6 +12,7 @@ from torch.nn import functional as F
 from .audio import Samples
 from .config import SAMPLE_RATE_HZ
 from .framing import TIMESTAMP_STRIDE, Stretch, Window, cut_stretches, cut_windows
+from .inference import Backend, InferenceNetwork, Precision, any_tensor
 from .network import LayeredEncoder
 
 LayerChoice = str | Sequence[str] | None
@@ -35,9 +35,13 @@ class EmbeddingModel(nn.Module):
         layer at the timestamps' own stride, and the last.
     hop_ms
         Between windows; None for windows side by side.
+    backend, precision
+        How embeddings are computed: see `hear_tune.inference.InferenceNetwork`.
 
     Attributes
     ----------
+    encoder
+        The plain network, whatever the backend; it may be trained on.
     sample_rate
         Of all audio that it takes, 22,050 Hz.
     scene_embedding_size, timestamp_embedding_size
@@ -46,7 +50,7 @@ class EmbeddingModel(nn.Module):
     Raises
     ------
     ValueError
-        If a layer is unknown, or the hop is not within a window's length.
+        If a layer, backend or precision is unknown, or the hop is not within a window's length.
     """
 
     sample_rate = SAMPLE_RATE_HZ
@@ -57,9 +61,12 @@ class EmbeddingModel(nn.Module):
         layers: LayerChoice = None,
         timestamp_layers: LayerChoice = None,
         hop_ms: float | None = None,
+        backend: Backend = "auto",
+        precision: Precision = "float32",
     ) -> None:
         super().__init__()
         self.encoder = encoder
+        self.inference = InferenceNetwork(backend, precision)
         self.layers = _choose(encoder, layers, [encoder.default_layer])
         self.timestamp_layers = _choose(encoder, timestamp_layers, _three_scales(encoder))
         self.window_samples = encoder.window_samples
@@ -76,21 +83,13 @@ class EmbeddingModel(nn.Module):
 
     @property
     def device(self) -> torch.device:
-        return self._tensor.device
-
-    @property
-    def dtype(self) -> torch.dtype:
-        return self._tensor.dtype
-
-    @property
-    def _tensor(self) -> Tensor:
-        """Any tensor of the encoder; a baseline has no parameters."""
-        return next(chain(self.parameters(), self.buffers()))
+        return any_tensor(self.encoder).device
 
     @property
     def identity(self) -> str:
-        """Which encoder this is, down to its weights."""
-        return self.encoder.identity
+        """Which encoder this is, down to its weights, and its precision if it is not float32."""
+        rounded = self.inference.precision != "float32"
+        return self.encoder.identity + (f" {self.inference.precision}" if rounded else "")
 
     @property
     def layer_columns(self) -> dict[str, slice]:
@@ -105,9 +104,8 @@ class EmbeddingModel(nn.Module):
     @torch.no_grad()
     def embed_windows(self, audio: Tensor) -> Tensor:
         """One embedding per window: (batch, samples) -> (batch, scene_embedding_size)."""
-        self.eval()  # batch statistics would make a clip depend on its batch, and change the model
-        features = self.encoder.features(audio[:, None].to(self.dtype), self.layers)
-        return torch.cat([feature.mean(dim=-1) for feature in features.values()], dim=1)
+        features = self._features(audio, self.layers)
+        return torch.cat([feature.mean(dim=-1) for feature in features], dim=1)
 
     @torch.no_grad()
     def embed_timestamps(self, audio: Tensor) -> Tensor:
@@ -117,10 +115,15 @@ class EmbeddingModel(nn.Module):
         averaged over each timestamp's samples, coarser ones interpolated linearly between the
         centres of their frames.
         """
-        self.eval()
-        features = self.encoder.features(audio[:, None].to(self.dtype), self.timestamp_layers)
+        features = self._features(audio, self.timestamp_layers)
         frames = audio.shape[-1] // TIMESTAMP_STRIDE
-        return torch.cat([to_frames(f, frames) for f in features.values()], dim=1).mT
+        return torch.cat([to_frames(feature, frames) for feature in features], dim=1).mT
+
+    def _features(self, audio: Tensor, names: list[str]) -> list[Tensor]:
+        self.eval()  # batch statistics would make a clip depend on its batch, and change the model
+        network = self.inference.of(self.encoder)
+        audio = audio[:, None].to(any_tensor(network).dtype)
+        return list(network.features(audio, names).values())
 
     def windows(self, blocks: Iterable[Samples]) -> Iterator[Window]:
         """Cut a clip into the windows that this model embeds."""

@@ -50,7 +50,7 @@ class Block(nn.Module):
         nn.init.kaiming_uniform_(self.conv.weight, mode="fan_in", nonlinearity="relu")
 
     def forward(self, x: Tensor) -> Tensor:
-        return F.relu(self.norm(self.conv(x)))
+        return F.relu_(self.norm(self.conv(x)))
 
 
 class PooledBlock(Block):

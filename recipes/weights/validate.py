@@ -13,7 +13,6 @@ import warnings
 from pathlib import Path
 
 import numpy as np
-import torch
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
@@ -42,8 +41,7 @@ def main() -> None:
     options = parser.parse_args()
     models = {name: baselines.load_model(name=name) for name in options.baselines}
     for checkpoint in options.checkpoints:
-        model = load_model(checkpoint, layers=options.layers)
-        models[checkpoint] = model.to(torch.bfloat16)
+        models[checkpoint] = load_model(checkpoint, layers=options.layers, precision="bfloat16")
     for name, model in models.items():
         scores = {task: validate(task, options.data, model, options.cache) for task in TASKS}
         print(name, *(f"{task} {score:.3f}" for task, score in scores.items()), sep="  ")

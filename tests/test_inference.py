@@ -1,0 +1,97 @@
+"""The rearranged network computes what the plain one does."""
+
+import copy
+
+import pytest
+import torch
+from conftest import noise
+from torch.nn import functional as F
+
+import hear_tune
+from hear_tune.inference import FoldedEncoder
+
+
+def encoder_with_statistics(name):
+    """Random weights whose batch normalisation is far from doing nothing."""
+    torch.manual_seed(0)
+    encoder = hear_tune.build_encoder(hear_tune.get_variant(name).config)
+    for module in encoder.modules():
+        if isinstance(module, torch.nn.BatchNorm1d):
+            module.running_mean.uniform_(-0.2, 0.2)
+            module.running_var.uniform_(0.5, 2)
+            torch.nn.init.uniform_(module.weight, 0.5, 2)
+            torch.nn.init.uniform_(module.bias, -0.5, 0.5)
+    return encoder.eval()
+
+
+@pytest.fixture(scope="module")
+def encoder():
+    return encoder_with_statistics("tune+")
+
+
+@pytest.mark.parametrize("name", list(hear_tune.VARIANTS))
+def test_every_layer_of_every_variant_is_that_of_the_plain_network(name):
+    plain = encoder_with_statistics(name)
+    names = [layer.name for layer in plain.layers]
+    audio = torch.from_numpy(noise(2 * plain.stride)).view(2, 1, -1)
+    with torch.no_grad():
+        expected = plain.features(audio, names)
+        features = FoldedEncoder(plain).features(audio, names)
+    for name in names:
+        assert features[name].shape == expected[name].shape
+        largest = expected[name].abs().max()
+        torch.testing.assert_close(features[name], expected[name], rtol=0, atol=1e-4 * largest)
+
+
+@pytest.mark.parametrize("per", ["track", "window", "timestamp"])
+def test_embeddings_do_not_depend_on_the_backend(encoder, per):
+    samples = noise(100_000)
+    rows = {
+        backend: hear_tune.embed_array(
+            samples, 22_050, hear_tune.EmbeddingModel(encoder, backend=backend), per
+        ).vectors
+        for backend in ("eager", "folded", "auto")
+    }
+    tolerance = 1e-4 * abs(rows["eager"]).max()
+    assert abs(rows["folded"] - rows["eager"]).max() < tolerance
+    assert (rows["auto"] == rows["folded"]).all()
+
+
+@pytest.mark.parametrize("backend", ["eager", "folded"])
+def test_bfloat16_rounds_and_says_so(backend):
+    exact = hear_tune.load_model(backend="eager")
+    rounded = hear_tune.load_model(backend=backend, precision="bfloat16")
+    clip = torch.from_numpy(noise(50_000))[None]
+    scenes = hear_tune.get_scene_embeddings(clip, exact)
+    rough = hear_tune.get_scene_embeddings(clip, rounded)
+    assert rough.dtype == torch.float32
+    assert 0 < 1 - F.cosine_similarity(rough, scenes) < 5e-4
+    assert rounded.identity == f"{exact.identity} bfloat16"
+
+
+def test_changed_weights_change_embeddings(encoder):
+    model = hear_tune.EmbeddingModel(copy.deepcopy(encoder), backend="folded")
+    audio = torch.from_numpy(noise(59_049))[None]
+    before = model.embed_windows(audio)
+    assert torch.equal(model.embed_windows(audio), before)
+    with torch.no_grad():
+        model.encoder.tail["9"].norm.bias.add_(1)
+    assert not torch.allclose(model.embed_windows(audio), before)
+    model.encoder.load_state_dict(encoder.state_dict())
+    assert torch.equal(model.embed_windows(audio), before)
+
+
+def test_the_encoder_stays_as_it_is(encoder):
+    state = {name: tensor.clone() for name, tensor in encoder.state_dict().items()}
+    model = hear_tune.EmbeddingModel(encoder, backend="folded", precision="bfloat16")
+    model.embed_windows(torch.from_numpy(noise(59_049))[None])
+    assert model.encoder is encoder
+    assert all(torch.equal(encoder.state_dict()[name], tensor) for name, tensor in state.items())
+    assert all(parameter.requires_grad for parameter in encoder.parameters())
+
+
+def test_unknown_choices(encoder):
+    with pytest.raises(ValueError, match="backend must be one of auto, eager, folded"):
+        hear_tune.EmbeddingModel(encoder, backend="onnx")
+    with pytest.raises(ValueError, match="precision must be one of float32, bfloat16"):
+        hear_tune.EmbeddingModel(encoder, precision="int8")
