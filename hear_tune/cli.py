@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 import warnings
 from collections.abc import Sequence
@@ -101,6 +102,9 @@ def _add_embed(parser: argparse.ArgumentParser) -> None:
         "--precision", choices=PRECISIONS, default=PRECISIONS[0], help=PRECISION_HELP
     )
     parser.add_argument("--backend", choices=BACKENDS, default=BACKENDS[0], help=BACKEND_HELP)
+    parser.add_argument(
+        "--workers", type=int, help="processes (default: one per core; one on other devices)"
+    )
     parser.add_argument("--overwrite", action="store_true", help="replace an existing output")
     parser.set_defaults(run=_embed)
 
@@ -119,7 +123,10 @@ def _embed(options: argparse.Namespace) -> int:
         **layers,
     ).to(find_device(options.device))
     keep_freed_memory()
-    report = embed_folder(options.inputs, options.output, model, options.per, options.overwrite)
+    workers = options.workers or ((os.cpu_count() or 1) if model.device.type == "cpu" else 1)
+    report = embed_folder(
+        options.inputs, options.output, model, options.per, options.overwrite, workers
+    )
     _print_report(report, options.output)
     return _end(report.failed)
 

@@ -7,10 +7,12 @@ A tensor's embeddings come from `hear_tune.get_scene_embeddings` and
 from __future__ import annotations
 
 import os
+import pickle
 import time
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from itertools import chain, islice
 from pathlib import Path
 from typing import NoReturn
 
@@ -18,12 +20,14 @@ import numpy as np
 import numpy.typing as npt
 from tqdm import tqdm
 
-from .audio import AudioError, Samples, naming, read_blocks, to_mono
+from .audio import Samples, naming, read_blocks, to_mono
 from .clips import PER_CHOICES, ClipEmbeddings, Per, embed_clips
 from .config import SAMPLE_RATE_HZ
 from .files import find_audio, group_files, path_text
+from .groups import Group, Outcome, embed_group
 from .model import EmbeddingModel
 from .stores import EmbeddingStore
+from .workers import embed_groups
 
 
 def embed_array(
@@ -126,6 +130,7 @@ def embed_folder(
     model: EmbeddingModel,
     per: Per = "track",
     overwrite: bool = False,
+    workers: int = 1,
 ) -> FolderReport:
     """Embed folders and files of music into one file, with a progress bar.
 
@@ -145,6 +150,10 @@ def embed_folder(
         "track", "window" or "timestamp": rows per file.
     overwrite
         Make the output anew; the old one is replaced when the new one is complete.
+    workers
+        Processes that decode and embed; one per core is quickest on CPUs. With more than one, a
+        script must keep its own work under ``if __name__ == "__main__":``, as multiprocessing asks,
+        and a file that crashes its decoder costs no more than itself.
 
     Returns
     -------
@@ -157,8 +166,12 @@ def embed_folder(
         If the inputs hold no audio file at all.
     StoreError
         If the output belongs to another model or other options, is in use, or cannot be extended.
+    WorkerError
+        If one of several workers died, and not of a file.
     """
     _check_per(per)
+    if workers < 1:
+        raise ValueError(f"workers must be at least 1, not {workers}")
     found = find_audio(inputs)
     report = FolderReport(failed=dict(found.unreadable), ignored=found.ignored)
     with (
@@ -166,13 +179,26 @@ def embed_folder(
         tqdm(total=len(found.paths), unit="file", smoothing=0.1) as bar,
     ):
         progress = _Progress(report, bar)
-        for group in group_files(found.paths):
-            todo = [path for path in group if path_text(path) not in store.done]
-            progress.skip(len(group) - len(todo))
-            if todo:
-                _embed_group(todo, model, per, store, progress)
+        groups = _groups(found.paths, store, per, progress)
+        first = list(islice(groups, workers))
+        if len(first) > 1:
+            embed_groups(chain(first, groups), pickle.dumps(model), workers, progress.note)
+        else:
+            for group in chain(first, groups):
+                embed_group(group, model, progress.note)
         store.finish()
     return report
+
+
+def _groups(
+    paths: list[Path], store: EmbeddingStore, per: Per, progress: _Progress
+) -> Iterator[Group]:
+    """What is still to do, each group in its place of the output."""
+    for number, group in enumerate(group_files(paths)):
+        todo = tuple(path for path in group if path_text(path) not in store.done)
+        progress.skip(len(group) - len(todo))
+        if todo:
+            yield Group(todo, store.new_part(number), per)
 
 
 def _check_per(per: str) -> None:
@@ -191,23 +217,8 @@ def _identity(model: EmbeddingModel, per: Per) -> dict[str, object]:
     }
 
 
-def _embed_group(
-    group: list[Path],
-    model: EmbeddingModel,
-    per: Per,
-    store: EmbeddingStore,
-    progress: _Progress,
-) -> None:
-    clips = ((path, progress.read(path)) for path in group)
-    failed = progress.report.failed
-    with store.new_part() as part:
-        for path, embeddings in embed_clips(model, clips, per):
-            part.add(path_text(path), embeddings)
-        part.drop(path_text(path) for path in group if os.fspath(path) in failed)
-
-
 class _Progress:
-    """Reads files and keeps the report and the bar up to date."""
+    """Keeps the report and the bar up to date."""
 
     def __init__(self, report: FolderReport, bar: tqdm[NoReturn]) -> None:
         self.report = report
@@ -219,21 +230,15 @@ class _Progress:
         self._bar.initial += count  # time left is of the files that are still to do
         self._bar.update(count)
 
-    def read(self, path: Path) -> Iterator[Samples]:
-        """Blocks of a file, up to where it goes wrong, and an entry in the report."""
-        report, length, silent = self.report, 0, True
-        try:
-            for block in read_blocks(path):
-                length += len(block)
-                silent = silent and not block.any()
-                yield block
-        except AudioError as error:
-            report.failed[os.fspath(path)] = str(error)
+    def note(self, outcome: Outcome) -> None:
+        report, name = self.report, os.fspath(outcome.path)
+        if outcome.error is not None:
+            report.failed[name] = outcome.error
         else:
             report.embedded += 1
-            report.seconds += length / SAMPLE_RATE_HZ
-            if silent:
-                report.silent.append(os.fspath(path))
+            report.seconds += outcome.seconds
+            if outcome.silent:
+                report.silent.append(name)
             rate = report.seconds / max(time.monotonic() - self._begin, 1e-9)
             self._bar.set_postfix_str(f"{rate:.0f} s of audio/s", refresh=False)
         self._bar.update()

@@ -66,6 +66,7 @@ class EmbeddingStore:
         self._replaces = self._parts_folder / "replaces-output"  # begun with `overwrite`
         self._joined = self._parts_folder / "joined"  # parts are in the output, and may go
         self.done: set[str] = set()
+        self._numbers: set[int] = set()  # of parts that are there, or being written
 
     def __enter__(self) -> EmbeddingStore:
         try:
@@ -90,9 +91,17 @@ class EmbeddingStore:
             shutil.rmtree(self._parts_folder, ignore_errors=True)
         self._lock.release()
 
-    def new_part(self) -> PartWriter:
-        """A part to be written next; it counts once its context ends without an error."""
-        number = 1 + max((int(part.stem) for part in self._parts()), default=-1)
+    def new_part(self, number: int = 0) -> PartWriter:
+        """A part to be written next; it counts once its context ends without an error.
+
+        Parameters
+        ----------
+        number
+            Its place in the output, if that is free; else the next one behind all others.
+        """
+        if number in self._numbers:
+            number = 1 + max(self._numbers)
+        self._numbers.add(number)
         return PartWriter(self._parts_folder / f"{number:06d}.parquet", self._identity)
 
     def finish(self) -> None:
@@ -125,6 +134,7 @@ class EmbeddingStore:
             if source != self._output and names <= self.done:
                 source.unlink()  # joined, but not marked so in time
             self.done |= names
+        self._numbers = {int(part.stem) for part in self._parts()}
 
     def _check_replaceable(self) -> None:
         if self._extendable or self._replaces.exists() or self._parts():

@@ -16,7 +16,7 @@ from conftest import noise
 from test_audio import bad_files
 
 import hear_tune
-from hear_tune import embed, files
+from hear_tune import embed, files, groups
 from hear_tune.clips import PER_CHOICES
 from hear_tune.stores import StoreError
 
@@ -251,7 +251,7 @@ def test_overwriting_keeps_the_old_output_until_the_new_one_is_there(
         return read(path)
 
     with monkeypatch.context() as patch:
-        patch.setattr(embed, "read_blocks", interrupted)
+        patch.setattr(groups, "read_blocks", interrupted)
         with pytest.raises(KeyboardInterrupt):
             hear_tune.embed_folder(music, out, small_model, "window", overwrite=True)
     assert out.read_bytes() == before
@@ -310,7 +310,7 @@ def test_interrupted_and_resumed_equals_uninterrupted(
 
     out = tmp_path / "out.parquet"
     with monkeypatch.context() as patch:
-        patch.setattr(embed, "read_blocks", interrupted)
+        patch.setattr(groups, "read_blocks", interrupted)
         with pytest.raises(KeyboardInterrupt):
             hear_tune.embed_folder([library], out, small_model, per)
     assert not out.exists()
@@ -384,3 +384,68 @@ def test_real_recordings(model, shared_data, tmp_path):
     flutes, drums = rows[known][flute[known]].mean(0), rows[known][~flute[known]].mean(0)
     nearer = np.linalg.norm(rows - flutes, axis=1) < np.linalg.norm(rows - drums, axis=1)
     assert (nearer == flute)[unknown].mean() > 0.7
+
+
+# --- Workers ---
+
+
+def test_workers_write_what_one_process_writes(small_model, library, tmp_path, monkeypatch):
+    monkeypatch.setattr(files, "GROUP_FILES", 4)
+    (library / "05.wav").write_text("no sound")
+    soundfile.write(library / "06.wav", np.zeros(30_000), RATE)
+    alone = hear_tune.embed_folder([library], tmp_path / "alone.parquet", small_model)
+    shared = hear_tune.embed_folder([library], tmp_path / "shared.parquet", small_model, workers=3)
+    assert sorted(shared.failed) == sorted(alone.failed) == [str(library / "05.wav")]
+    assert shared.silent == alone.silent == [str(library / "06.wav")]
+    assert shared.embedded == alone.embedded == 22
+    assert shared.seconds == pytest.approx(alone.seconds)
+    rows, expected = table(tmp_path / "shared.parquet"), table(tmp_path / "alone.parquet")
+    assert rows["path"] == expected["path"]
+    np.testing.assert_allclose(rows["embedding"], expected["embedding"], rtol=1e-4, atol=1e-6)
+
+
+class CrashingModel(hear_tune.EmbeddingModel):
+    """Takes its process down at clips that begin with a certain sample, as a decoder may."""
+
+    def windows(self, blocks):
+        return super().windows(map(self.decode, blocks))
+
+    def decode(self, block):
+        if 0.25 in block[:1]:
+            os.kill(os.getpid(), signal.SIGSEGV)
+        return block
+
+
+def test_a_file_that_kills_its_worker_is_named_and_the_others_are_embedded(
+    small_model, library, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(files, "GROUP_FILES", 6)
+    for name in ("02.wav", "03.wav", "17.wav"):
+        soundfile.write(library / name, np.full(20_000, 0.25), RATE)
+    model = CrashingModel(small_model.encoder)
+    report = hear_tune.embed_folder([library], tmp_path / "o.parquet", model, workers=2)
+    assert sorted(report.failed) == [str(library / f"{n}.wav") for n in ("02", "03", "17")]
+    assert set(report.failed.values()) == {"the process that decoded it was killed by SIGSEGV"}
+    assert report.embedded == 20
+    names = [os.path.basename(path) for path in table(tmp_path / "o.parquet")["path"]]
+    assert names == [f"{n:02d}.wav" for n in range(23) if n not in (2, 3, 17)]
+
+
+def test_a_worker_that_cannot_write_ends_the_work(small_model, library, tmp_path, monkeypatch):
+    monkeypatch.setattr(files, "GROUP_FILES", 4)
+    monkeypatch.setattr(embed.EmbeddingStore, "new_part", lambda *_: UnwritablePart())
+    with pytest.raises(OSError, match="No space left"):
+        hear_tune.embed_folder([library], tmp_path / "o.parquet", small_model, workers=2)
+
+
+class UnwritablePart:
+    def __enter__(self):
+        raise OSError(28, "No space left on device")
+
+    def __exit__(self, *_):
+        pass
+
+
+def test_workers_are_counted(small_model, library, tmp_path):
+    with pytest.raises(ValueError, match="workers must be at least 1, not 0"):
+        hear_tune.embed_folder([library], tmp_path / "o.parquet", small_model, workers=0)

@@ -1,0 +1,88 @@
+"""A group of files that is embedded, and written, at once."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from .audio import AudioError, Samples, read_blocks
+from .clips import Per, embed_clips
+from .config import SAMPLE_RATE_HZ
+from .files import path_text
+from .model import EmbeddingModel
+from .stores import PartWriter
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of a file.
+
+    Attributes
+    ----------
+    path
+        As it was found.
+    seconds
+        Length of its audio.
+    silent
+        Whether every sample is zero.
+    error
+        Why it could not be read, if it could not.
+    """
+
+    path: Path
+    seconds: float = 0.0
+    silent: bool = False
+    error: str | None = None
+
+
+@dataclass(frozen=True)
+class Group:
+    """Files, and the part of an output that they go to."""
+
+    paths: tuple[Path, ...]
+    part: PartWriter
+    per: Per
+
+    def without(self, path: Path) -> Group:
+        """The group that is left when a file is taken out."""
+        return replace(self, paths=tuple(other for other in self.paths if other != path))
+
+
+def embed_group(group: Group, model: EmbeddingModel, note: Callable[[Outcome], None]) -> None:
+    """Embed the files of a group and write their part; a bad file is left out of it.
+
+    Parameters
+    ----------
+    group
+        Of one output.
+    model
+        From `hear_tune.load_model`.
+    note
+        Called with what became of each file as soon as it was read, in the order of the files.
+
+    Raises
+    ------
+    OSError
+        If the part cannot be written.
+    """
+    failed: list[str] = []
+
+    def read(path: Path) -> Iterator[Samples]:
+        length, silent = 0, True
+        try:
+            for block in read_blocks(path):
+                length += len(block)
+                silent = silent and not block.any()
+                yield block
+        except AudioError as error:
+            failed.append(path_text(path))
+            note(Outcome(path, error=str(error)))
+        else:
+            note(Outcome(path, length / SAMPLE_RATE_HZ, silent))
+
+    with group.part as part:
+        clips = ((path, read(path)) for path in group.paths)
+        for path, embeddings in embed_clips(model, clips, group.per):
+            part.add(path_text(path), embeddings)
+        part.drop(failed)

@@ -1,0 +1,166 @@
+"""Processes that each decode and embed on one core, so that nothing large is handed between them.
+
+A worker gets one group of files at a time, writes its part of the output, and tells what became of
+each file. It may die of a file, as a decoder can; then that file is named, and another worker takes
+over what is left of its group.
+"""
+
+from __future__ import annotations
+
+import os
+import pickle
+import signal
+import threading
+from collections.abc import Callable, Iterable
+from itertools import islice
+from multiprocessing import get_context, parent_process
+from multiprocessing.connection import Connection, wait
+from pathlib import Path
+
+import torch
+
+from .allocator import keep_freed_memory
+from .groups import Group, Outcome, embed_group
+
+
+class WorkerError(ChildProcessError):
+    """A worker died, and not of a file."""
+
+
+def embed_groups(
+    groups: Iterable[Group], model: bytes, workers: int, note: Callable[[Outcome], None]
+) -> None:
+    """Embed groups of files by several processes.
+
+    Parameters
+    ----------
+    groups
+        Taken one by one, when a worker is free.
+    model
+        A pickled `EmbeddingModel`.
+    workers
+        How many processes; the cores are shared among them.
+    note
+        Called with what became of each file, once per file.
+
+    Raises
+    ------
+    WorkerError
+        If a worker died outside of any file.
+    OSError, StoreError
+        If a worker could not write.
+    """
+    threads = max(1, (os.cpu_count() or 1) // workers)
+    waiting = iter(groups)
+    crew: list[_Worker] = []
+    try:
+        for group in islice(waiting, workers):
+            crew.append(_Worker(model, threads, group))
+        busy = set(crew)
+        while busy:
+            ready = wait([worker.connection for worker in busy])
+            for worker in [worker for worker in busy if worker.connection in ready]:
+                if worker.listen(note):
+                    continue
+                next_group = next(waiting, None)
+                if next_group is None:
+                    busy.remove(worker)
+                else:
+                    worker.begin(next_group)
+    finally:
+        for worker in crew:
+            worker.stop()
+
+
+class _Worker:
+    """A process as its parent sees it."""
+
+    def __init__(self, model: bytes, threads: int, group: Group) -> None:
+        self._arguments = (model, threads)
+        self._start()
+        self.begin(group)
+
+    def _start(self) -> None:
+        context = get_context("spawn")
+        self.connection, theirs = context.Pipe()
+        self._process = context.Process(target=_work, args=(theirs, *self._arguments), daemon=True)
+        self._process.start()
+        theirs.close()
+
+    def begin(self, group: Group) -> None:
+        self._group = group
+        self._noted: set[Path] = set()
+        self._send()
+
+    def _send(self) -> None:
+        self._pending = list(self._group.paths)  # what this process has not read yet
+        self.connection.send(self._group)
+
+    def listen(self, note: Callable[[Outcome], None]) -> bool:
+        """Take one message; returns whether the group goes on."""
+        try:
+            message = self.connection.recv()
+        except EOFError:
+            self._take_over(note)
+            return True
+        if isinstance(message, BaseException):
+            raise message
+        if message is None:
+            return False
+        self._pending.remove(message.path)
+        self._note(message, note)
+        return True
+
+    def _note(self, outcome: Outcome, note: Callable[[Outcome], None]) -> None:
+        if outcome.path not in self._noted:
+            self._noted.add(outcome.path)
+            note(outcome)
+
+    def _take_over(self, note: Callable[[Outcome], None]) -> None:
+        """Start again without the file that the process died of."""
+        self._process.join()
+        how = _describe(self._process.exitcode)
+        if not self._pending:
+            raise WorkerError(f"a worker {how} while it embedded; try fewer workers")
+        culprit = self._pending[0]
+        self._note(Outcome(culprit, error=f"the process that decoded it {how}"), note)
+        self._group = self._group.without(culprit)
+        self.connection.close()
+        self._start()
+        self._send()
+
+    def stop(self) -> None:
+        self._process.kill()
+        self._process.join()
+        self.connection.close()
+
+
+def _describe(exit_code: int | None) -> str:
+    if exit_code is not None and exit_code < 0:
+        return f"was killed by {signal.Signals(-exit_code).name}"
+    return f"ended with exit code {exit_code}"
+
+
+def _work(connection: Connection, pickled: bytes, threads: int) -> None:
+    """What a worker does until it is stopped."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent stops it
+    threading.Thread(target=_die_with_parent, daemon=True).start()
+    torch.set_num_threads(threads)
+    keep_freed_memory()
+    model = pickle.loads(pickled)
+    while True:
+        group: Group = connection.recv()
+        try:
+            embed_group(group, model, connection.send)
+        except Exception as error:
+            connection.send(error)
+        else:
+            connection.send(None)
+
+
+def _die_with_parent() -> None:
+    """A worker that outlived its parent would write where the next one writes."""
+    parent = parent_process()
+    assert parent is not None
+    parent.join()
+    os._exit(1)
