@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -59,6 +60,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_embed(commands.add_parser("embed", help="embed folders and files of music"))
     _add_variants(commands.add_parser("variants", help="list the published encoders, or show one"))
     _add_convert(commands.add_parser("convert", help="turn any checkpoint into safetensors"))
+    _add_export(commands.add_parser("export", help="write a model as ONNX or torch.export"))
     _add_store(commands.add_parser("store", help="decode music into a store to train from"))
     _add_shards(commands.add_parser("shards", help="write music that streams past training"))
     _add_benchmark(commands.add_parser("benchmark", help="measure speed on this machine"))
@@ -200,6 +202,32 @@ def _halved(encoder: Encoder) -> Encoder:
     return encoder
 
 
+def _add_export(parser: argparse.ArgumentParser) -> None:
+    parser.description = (
+        "Write a model as .onnx, or as torch.export's .pt2, framing included: audio at 22,050 Hz "
+        "goes in, (clips, samples) of any number and length, and embeddings come out. The file is "
+        "checked against the model."
+    )
+    parser.add_argument("output", metavar="OUT", help=".onnx or .pt2")
+    parser.add_argument("--model", default="", metavar="NAME|FILE", help=WEIGHTS_HELP)
+    parser.add_argument("--sha256", help="known hash of the checkpoint, to be checked")
+    parser.add_argument("--per", choices=["track", "window"], default="track")
+    parser.add_argument("--layers", metavar="A,B", help="as of embed")
+    parser.add_argument("--hop-ms", type=float, metavar="MS", help="between windows")
+    parser.set_defaults(run=_export)
+
+
+def _export(options: argparse.Namespace) -> int:
+    from .export import export_model
+
+    model = load_model(
+        options.model, sha256=options.sha256, layers=options.layers, hop_ms=options.hop_ms
+    )
+    difference = export_model(model, options.output, options.per)
+    print(f"{options.output}: {model.identity}, within {difference:.1e} of the model")
+    return 0
+
+
 def _add_store(parser: argparse.ArgumentParser) -> None:
     parser.description = (
         "Decode folders and files of music, once, into 16-bit PCM at 22,050 Hz that training reads "
@@ -288,33 +316,68 @@ def _augment(options: argparse.Namespace) -> int:
 
 def _add_benchmark(parser: argparse.ArgumentParser) -> None:
     parser.description = (
-        "Time the stages of pre-training on noise, interleaved, and print the ratio of a training "
-        "step's speed to a plain float32 step of the same run."
+        "Time this package on this machine, and print ratios to a plain program of the same run."
     )
-    parser.add_argument("what", choices=["pretrain"])
+    kinds = parser.add_subparsers(required=True, metavar="WHAT")
+    _add_benchmark_embed(kinds.add_parser("embed", help="networks, and folders of music"))
+    _add_benchmark_pretrain(kinds.add_parser("pretrain", help="the stages of a training step"))
+
+
+def _add_benchmark_common(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--variant", default=DEFAULT_VARIANT, metavar="NAME")
+    parser.add_argument("--repeats", type=int, default=5, help="the median counts (default: 5)")
+    parser.add_argument("--json", metavar="FILE", help="save the result")
+
+
+def _add_benchmark_embed(parser: argparse.ArgumentParser) -> None:
+    parser.description = (
+        "Time networks on noise, peers among them if they are installed, and folders of MP3s from "
+        "file to Parquet, in turns."
+    )
+    _add_benchmark_common(parser)
+    parser.add_argument("--music", metavar="FOLDER", help="to embed (default: some are made)")
+    parser.add_argument(
+        "--tracks", type=int, default=128, help="that are made; 0: no folder (default: 128)"
+    )
+    parser.set_defaults(run=_benchmark_embed)
+
+
+def _benchmark_embed(options: argparse.Namespace) -> int:
+    from .benchmarks import embed
+
+    result = embed.benchmark_embed(options.variant, options.music, options.tracks, options.repeats)
+    return _print_benchmark(result, embed.table(result), options.json)
+
+
+def _add_benchmark_pretrain(parser: argparse.ArgumentParser) -> None:
+    parser.description = "Time reading, augmenting and training steps on noise, in turns."
+    _add_benchmark_common(parser)
     parser.add_argument("--batch-size", type=int, default=16, help="pairs (default: 16)")
     parser.add_argument("--crop-samples", type=int, default=WINDOW_SAMPLES)
-    parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--device", default="cpu")
-    parser.add_argument("--json", metavar="FILE", help="save the result")
-    parser.set_defaults(run=_benchmark)
+    parser.set_defaults(run=_benchmark_pretrain)
 
 
-def _benchmark(options: argparse.Namespace) -> int:
-    from .pretrain.benchmark import benchmark_pretrain, save, table
+def _benchmark_pretrain(options: argparse.Namespace) -> int:
+    from .benchmarks import pretrain
 
-    result = benchmark_pretrain(
+    result = pretrain.benchmark_pretrain(
         options.variant,
         options.batch_size,
         options.crop_samples,
         options.repeats,
         str(find_device(options.device)),
     )
+    return _print_benchmark(result, pretrain.table(result), options.json)
+
+
+def _print_benchmark(result: dict[str, Any], table: str, path: str | None) -> int:
+    from .benchmarks.machine import save
+
     print(", ".join(f"{key} {value}" for key, value in result["machine"].items()))
-    print(table(result))
-    if options.json:
-        save(result, options.json)
+    print(table)
+    if path:
+        save(result, path)
     return 0
 
 

@@ -5,13 +5,9 @@ Plain is what anybody would write first: eager float32, torch's own pooling and 
 
 from __future__ import annotations
 
-import json
 import math
 import multiprocessing
-import os
-import platform
 import statistics
-import sys
 import tempfile
 import time
 from collections.abc import Callable, Mapping
@@ -33,12 +29,13 @@ from ..allocator import keep_freed_memory
 from ..config import FACTOR, SAMPLE_RATE_HZ, WINDOW_SAMPLES
 from ..network import build_encoder
 from ..pooling import max_pool
+from ..pretrain.audio_store import AudioStore, build_store
+from ..pretrain.augment import clmr_chain
+from ..pretrain.loss import NTXent
+from ..pretrain.pairs import PairDataset, to_float
+from ..pretrain.projector import projection_head
 from ..variants import DEFAULT_VARIANT, get_variant
-from .audio_store import AudioStore, build_store
-from .augment import clmr_chain
-from .loss import NTXent
-from .pairs import PairDataset, to_float
-from .projector import projection_head
+from .machine import machine, peak_bytes
 
 _TRACKS, _TRACK_SECONDS = 64, 10
 
@@ -149,22 +146,6 @@ def table(result: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def machine() -> dict[str, Any]:
-    """What it ran on."""
-    return {
-        "processor": _processor(),
-        "cores": os.cpu_count(),
-        "threads": torch.get_num_threads(),
-        "python": platform.python_version(),
-        "torch": torch.__version__,
-    }
-
-
-def save(result: dict[str, Any], path: str | os.PathLike[str]) -> None:
-    """Write a result as JSON."""
-    Path(path).write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
-
-
 _PLAIN = "step, plain"
 _STEPS = {_PLAIN: True, "step, bfloat16": False}
 
@@ -223,13 +204,10 @@ def _peak_bytes(variant: str, audio: Tensor, plain: bool) -> int:
 
 
 def _peak_bytes_here(variant: str, shape: tuple[int, ...], plain: bool) -> int:
-    import resource  # POSIX alone has it
-
     if not plain:
         keep_freed_memory()
     _take_steps(variant, torch.zeros(shape).uniform_(-0.3, 0.3), plain)
-    unit = 1 if sys.platform == "darwin" else 1024
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+    return peak_bytes()
 
 
 def _take_steps(variant: str, audio: Tensor, plain: bool) -> None:
@@ -252,12 +230,3 @@ def _reader(folder: Path, batch_size: int, crop_samples: int) -> Callable[[], ob
 def _wait(device: str) -> None:
     if torch.device(device).type == "cuda":
         torch.cuda.synchronize()
-
-
-def _processor() -> str:
-    info = Path("/proc/cpuinfo")
-    if info.exists():
-        for line in info.read_text().splitlines():
-            if line.startswith("model name"):
-                return line.split(":", 1)[1].strip()
-    return platform.processor() or platform.machine()
