@@ -1,0 +1,225 @@
+"""Models as files for other runtimes: ONNX, and torch.export's ``.pt2``.
+
+The file does all that `hear_tune.get_scene_embeddings` does, framing too: audio at 22,050 Hz goes
+in, of any number and length of clips, and embeddings come out.
+"""
+
+from __future__ import annotations
+
+import copy
+import json
+import logging
+import os
+import warnings
+from collections.abc import Callable
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+import torch
+import torch.fx.experimental._config
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from .config import SAMPLE_RATE_HZ
+from .embed import embed_array
+from .model import EmbeddingModel
+from .network import Encoder
+
+ExportPer = Literal["track", "window"]
+EXPORT_PER_CHOICES: tuple[ExportPer, ...] = get_args(ExportPer)
+
+INPUT, OUTPUT = "audio", "embedding"
+_METADATA = "hear_tune.json"  # name of the record in a .pt2
+_OPSET = 18
+_TOLERANCE = 1e-4  # of the largest value
+
+
+class ExportError(RuntimeError):
+    """An exported file does not compute what its model does."""
+
+
+class FramedEncoder(nn.Module):
+    """Audio (clips, samples) to embeddings, in operations that can be exported.
+
+    Parameters
+    ----------
+    model
+        Whose encoder, layers and windows it takes.
+    per
+        "track": (clips, size); "window": (clips, windows, size).
+    """
+
+    def __init__(self, model: EmbeddingModel, per: ExportPer = "track") -> None:
+        super().__init__()
+        self.encoder = copy.deepcopy(model.encoder).float().cpu().requires_grad_(False)
+        self.layers = list(model.layers)
+        self.window = model.window_samples
+        self.hop = model.hop_samples
+        self.per = per
+        self.eval()
+
+    def forward(self, audio: Tensor) -> Tensor:
+        clips, samples = audio.shape
+        beyond = _max(samples - self.window, 0)  # what follows the first window
+        padded = F.pad(audio, (0, _max(self.window - samples, 0)))
+        count = 1 + (beyond + self.hop - 1) // self.hop
+        regular = self.hop * torch.arange(count)
+        starts = regular.clamp(max=beyond)
+        windows = padded[:, starts[:, None] + torch.arange(self.window)]
+        features = self.encoder.features(windows.reshape(-1, 1, self.window), self.layers)
+        vectors = torch.cat([feature.mean(dim=-1) for feature in features.values()], dim=1)
+        vectors = vectors.reshape(clips, count, vectors.shape[1])
+        if self.per == "window":
+            return vectors
+        weights = (starts - regular + self.hop).float()  # the last one weighs what it adds
+        return (vectors * (weights / weights.sum())[:, None]).sum(dim=1)
+
+
+def _max(a: int, b: int) -> int:
+    """Of sizes that may be symbols of a graph."""
+    larger: int = torch.sym_max(a, b)  # type: ignore[no-untyped-call]
+    return larger
+
+
+def export_model(
+    model: EmbeddingModel, path: str | os.PathLike[str], per: ExportPer = "track"
+) -> float:
+    """Write a model as ``.onnx`` or ``.pt2``, and check that the file computes the same.
+
+    Parameters
+    ----------
+    model
+        From `hear_tune.load_model`; its layers and hop become the file's.
+    path
+        Ends in ``.onnx`` (ONNX; input "audio", output "embedding") or ``.pt2`` (torch.export).
+    per
+        "track": (clips, size); "window": (clips, windows, size).
+
+    Returns
+    -------
+    float
+        Largest difference to the model, as a share of the largest value, over clips shorter than a
+        window, as long, and longer.
+
+    Raises
+    ------
+    ValueError
+        If the name, `per` or the model's kind is not one that can be exported, or a package is
+        missing.
+    ExportError
+        If the file computes something else; it is removed.
+    """
+    path = Path(path)
+    if path.suffix not in _WRITERS:
+        raise ValueError(f"{path}: the name must end in {' or '.join(_WRITERS)}")
+    if per not in EXPORT_PER_CHOICES:
+        raise ValueError(f"per must be one of {', '.join(EXPORT_PER_CHOICES)}, not {per!r}")
+    if not isinstance(model.encoder, Encoder):
+        raise ValueError("only networks of this package can be exported, not baselines")
+    write, read = _WRITERS[path.suffix]
+    scratch = path.with_name(f"{path.stem}.partial{path.suffix}")
+    try:
+        write(FramedEncoder(model, per), scratch, _record(model, per))
+        difference = _difference(read(scratch), model, per)
+        if not difference < _TOLERANCE:
+            raise ExportError(f"{path}: differs from its model by {difference:.1e}; not written")
+        scratch.replace(path)
+    finally:
+        scratch.unlink(missing_ok=True)
+    return difference
+
+
+def _record(model: EmbeddingModel, per: ExportPer) -> dict[str, Any]:
+    return {
+        "model": model.identity,
+        "layers": model.layers,
+        "window_samples": model.window_samples,
+        "hop_samples": model.hop_samples,
+        "per": per,
+        "sample_rate": SAMPLE_RATE_HZ,
+    }
+
+
+# --- The two formats: a function that writes, and one that reads what was written ---
+
+_Run = Callable[[Tensor], Tensor]
+
+
+def _program(network: FramedEncoder) -> torch.export.ExportedProgram:
+    example = torch.zeros(2, 3 * network.window)
+    sizes = {0: torch.export.Dim.DYNAMIC, 1: torch.export.Dim.DYNAMIC}
+    if not hasattr(torch.fx.experimental._config, "backed_size_oblivious"):
+        raise ValueError(
+            f"torch {torch.__version__} is too old to export from: install a newer one"
+        )
+    # Without this a graph is specialised to more than one clip, and to more than one window.
+    oblivious = torch.fx.experimental._config.patch(backed_size_oblivious=True)  # type: ignore[attr-defined]
+    with torch.no_grad(), oblivious:
+        return torch.export.export(network, (example,), dynamic_shapes=({**sizes},))
+
+
+def _write_program(network: FramedEncoder, path: Path, record: dict[str, Any]) -> None:
+    torch.export.save(_program(network), path, extra_files={_METADATA: json.dumps(record)})
+
+
+def _read_program(path: Path) -> _Run:
+    run: _Run = torch.export.load(path).module()
+    return run
+
+
+def _write_onnx(network: FramedEncoder, path: Path, record: dict[str, Any]) -> None:
+    for package in ("onnx", "onnxscript", "onnxruntime"):
+        if find_spec(package) is None:
+            raise ValueError(f'ONNX needs {package}: pip install "hear-tune[onnx]"')
+    import onnx
+
+    logging.getLogger("torch.onnx").setLevel(logging.ERROR)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        exported = torch.onnx.export(
+            _program(network),
+            opset_version=_OPSET,
+            input_names=[INPUT],
+            output_names=[OUTPUT],
+            verbose=False,
+        )
+    assert exported is not None
+    graph = exported.model_proto
+    onnx.helper.set_model_props(graph, {"hear_tune": json.dumps(record)})
+    onnx.save(graph, path)
+
+
+def _read_onnx(path: Path) -> _Run:
+    import onnxruntime
+
+    session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+    return lambda audio: torch.from_numpy(session.run([OUTPUT], {INPUT: audio.numpy()})[0])
+
+
+_WRITERS = {".onnx": (_write_onnx, _read_onnx), ".pt2": (_write_program, _read_program)}
+
+
+def _difference(run: _Run, model: EmbeddingModel, per: ExportPer) -> float:
+    """Largest difference to the model, as a share of the largest value."""
+    window, hop = model.window_samples, model.hop_samples
+    generator = torch.Generator().manual_seed(0)
+    worst = 0.0
+    for clips, samples in (
+        (1, window // 3),
+        (2, window),
+        (3, window + hop // 2),
+        (1, 3 * window + 1),
+    ):
+        audio = 0.2 * torch.randn(clips, samples, generator=generator)
+        expected = torch.stack([_embed(clip, model, per) for clip in audio])
+        found = run(audio)
+        if found.shape != expected.shape:
+            return float("inf")
+        worst = max(worst, float((found - expected).abs().max() / expected.abs().max()))
+    return worst
+
+
+def _embed(clip: Tensor, model: EmbeddingModel, per: ExportPer) -> Tensor:
+    vectors = embed_array(clip.numpy(), SAMPLE_RATE_HZ, model, per).vectors
+    return torch.from_numpy(vectors[0] if per == "track" else vectors)
