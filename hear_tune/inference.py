@@ -149,6 +149,12 @@ class InferenceNetwork:
         return copy.deepcopy(encoder).to(dtype)
 
 
+def precision_of(identity: str) -> Precision:
+    """The precision that a model's identity names."""
+    named = identity.split(" ")[-1]
+    return next((precision for precision in PRECISIONS if precision == named), "float32")
+
+
 def any_tensor(module: nn.Module) -> Tensor:
     """One that tells a network's device and type; a baseline has buffers, but no parameters."""
     return next(_tensors(module))

@@ -176,6 +176,14 @@ def test_the_model_must_be_the_library_s(tmp_path, small_model, music, capsys):
     assert f"{checkpoint} is custom sha256:" in capsys.readouterr().err
 
 
+def test_a_query_has_the_library_s_precision(tmp_path, music):
+    model = hear_tune.load_model(precision="bfloat16")
+    hear_tune.embed_folder([music], tmp_path / "l.parquet", model)
+    asked = model_of_library(read_library(tmp_path / "l.parquet"))
+    assert asked.identity == model.identity
+    assert asked.inference.precision == "bfloat16"
+
+
 def test_trained_weights_of_a_variant_are_asked_for(tmp_path):
     library = write_library(tmp_path / "l.parquet", {"a.wav": [[1, 0]]})
     library.identity.update(model="tune-vanilla-small sha256:00ff", layers=None)

@@ -13,6 +13,7 @@ from ..clips import ClipEmbeddings, Vectors
 from ..config import SAMPLE_RATE_HZ
 from ..embed import embed_file
 from ..hear import untrained_encoder
+from ..inference import precision_of
 from ..model import EmbeddingModel
 from ..network import Encoder
 from ..pretrained import PRETRAINED, load_encoder
@@ -214,12 +215,13 @@ def model_of_library(library: Library, checkpoint: str | os.PathLike[str] = "") 
     """
     wanted = library.identity["model"]
     known = [load_encoder(checkpoint)] if checkpoint else []
+    precision = precision_of(wanted)
+    hop_ms = 1000 * library.identity["hop_samples"] / SAMPLE_RATE_HZ
+    timestamps = library.identity["per"] == "timestamp"
+    layers = {"timestamp_layers" if timestamps else "layers": library.identity["layers"]}
     for encoder in known or _known_encoders(wanted.split(" ")[0]):
-        if encoder.identity == wanted:
-            hop_ms = 1000 * library.identity["hop_samples"] / SAMPLE_RATE_HZ
-            timestamps = library.identity["per"] == "timestamp"
-            layers = {"timestamp_layers" if timestamps else "layers": library.identity["layers"]}
-            return EmbeddingModel(encoder, hop_ms=hop_ms, **layers)
+        if encoder.identity == wanted.removesuffix(f" {precision}"):
+            return EmbeddingModel(encoder, hop_ms=hop_ms, precision=precision, **layers)
     given = f", and {os.fspath(checkpoint)} is {known[0].identity}" if checkpoint else ""
     raise QueryError(
         f"the library was embedded by {wanted}{given}: give the checkpoint that it was embedded "
