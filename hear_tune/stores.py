@@ -206,8 +206,8 @@ class PartWriter:
 
 
 @dataclass(frozen=True)
-class Library:
-    """The rows of a Parquet file of embeddings.
+class LibraryRows:
+    """What the rows of a Parquet file of embeddings are of.
 
     Attributes
     ----------
@@ -215,8 +215,6 @@ class Library:
         Of the file that each row is of.
     start, end
         (rows,) float64, in seconds.
-    vectors
-        (rows, size) float32.
     identity
         What the embeddings depend on: "model", "layers", "hop_samples", "per", "sample_rate".
     """
@@ -224,12 +222,24 @@ class Library:
     paths: list[str]
     start: npt.NDArray[np.float64]
     end: npt.NDArray[np.float64]
-    vectors: Vectors
     identity: dict[str, Any]
 
 
-def read_library(path: str | os.PathLike[str]) -> Library:
-    """Read a Parquet file that `hear_tune.embed_folder` wrote.
+@dataclass(frozen=True)
+class Library(LibraryRows):
+    """The rows of a Parquet file of embeddings.
+
+    Attributes
+    ----------
+    vectors
+        (rows, size) float32.
+    """
+
+    vectors: Vectors
+
+
+def read_rows(path: str | os.PathLike[str]) -> LibraryRows:
+    """What the rows of a Parquet file are of that `hear_tune.embed_folder` wrote.
 
     Raises
     ------
@@ -242,17 +252,39 @@ def read_library(path: str | os.PathLike[str]) -> Library:
     if not source.exists():
         raise FileNotFoundError(f"{source}: no such file; hear-tune embed MUSIC -o writes one")
     identity = _read_identity(source)
-    count = sum(batch.num_rows for batch in _read_rows(source, ["start"]))
+    count = count_rows(source)
     if count == 0:
         raise StoreError(f"{source}: has no embeddings")
-    vectors = np.empty((count, _embedding_size([source])), np.float32)
     start, end = np.empty(count), np.empty(count)
     paths: list[str] = []
-    for batch in _read_rows(source):
+    for batch in _read_rows(source, ["path", "start", "end"]):
         rows = slice(len(paths), len(paths) + batch.num_rows)
-        vectors[rows], start[rows], end[rows] = _vectors(batch), batch["start"], batch["end"]
-        paths += batch["path"].to_pylist()
-    return Library(paths, start, end, vectors, identity)
+        start[rows], end[rows] = batch["start"], batch["end"]
+        names = batch["path"].dictionary_encode()
+        texts = names.dictionary.to_pylist()  # one text for all rows of a file
+        paths += [texts[name] for name in names.indices.to_numpy()]
+    return LibraryRows(paths, start, end, identity)
+
+
+def read_library(path: str | os.PathLike[str]) -> Library:
+    """Read a Parquet file that `hear_tune.embed_folder` wrote; raises as `read_rows`."""
+    rows = read_rows(path)
+    vectors = np.empty((len(rows.paths), _embedding_size([Path(path)])), np.float32)
+    first = 0
+    for part in read_vectors(path):
+        vectors[first : first + len(part)] = part
+        first += len(part)
+    return Library(rows.paths, rows.start, rows.end, rows.identity, vectors)
+
+
+def read_vectors(path: str | os.PathLike[str]) -> Iterator[Vectors]:
+    """The vectors of a Parquet file of embeddings, (some rows, size) at a time."""
+    return (_vectors(batch) for batch in _read_rows(Path(path), ["embedding"]))
+
+
+def count_rows(path: str | os.PathLike[str]) -> int:
+    """How many rows a Parquet file of embeddings has."""
+    return sum(batch.num_rows for batch in _read_rows(Path(path), ["start"]))
 
 
 def _table(rows: list[tuple[str, ClipEmbeddings]], identity: Mapping[str, Any]) -> pa.Table:

@@ -1,6 +1,7 @@
 import base64
 import csv
 import json
+import os
 import re
 import shutil
 import time
@@ -15,11 +16,20 @@ from conftest import noise, tone
 import hear_tune
 from hear_tune.cli import main
 from hear_tune.clips import ClipEmbeddings
+from hear_tune.explore.index import IndexSearch
 from hear_tune.explore.map import write_map
 from hear_tune.explore.projection import ProjectionError, cluster, project
 from hear_tune.explore.report import write_report
 from hear_tune.explore.runs import read_run
-from hear_tune.explore.similar import QueryError, find_similar, model_of_library, neighbours
+from hear_tune.explore.similar import (
+    ExactSearch,
+    QueryError,
+    find_similar,
+    model_of_library,
+    neighbours,
+    query_of_library,
+    unit,
+)
 from hear_tune.stores import EmbeddingStore, StoreError, read_library
 
 RATE = 22_050
@@ -63,7 +73,7 @@ def test_all_rows_are_compared(random_library):
     rows = random_library.vectors.astype(float)
     norms = np.linalg.norm(rows, axis=1)
     cosines = (rows @ rows[7:9].T / norms[:, None] / norms[7:9]).max(axis=1)
-    matches = find_similar(random_library, query, 100)
+    matches = find_similar(ExactSearch(random_library), query, 100)
     assert [match.row for match in matches] == list(np.argsort(-cosines))
     np.testing.assert_allclose([match.cosine for match in matches], -np.sort(-cosines), atol=1e-6)
     assert {matches[0].row, matches[1].row} == {7, 8}
@@ -72,16 +82,17 @@ def test_all_rows_are_compared(random_library):
 
 def test_the_best_moment_of_each_track(random_library):
     query = ClipEmbeddings(random_library.vectors[:1], np.zeros(1), np.ones(1))
-    matches = find_similar(random_library, query, 100, leave_out="0/0.wav", per_track=True)
+    search = ExactSearch(random_library)
+    matches = find_similar(search, query, 100, leave_out="0/0.wav", per_track=True)
     assert len(matches) == len({match.path for match in matches}) == 19
-    best = {m.path: m.cosine for m in find_similar(random_library, query, 100)[::-1]}
+    best = {m.path: m.cosine for m in find_similar(search, query, 100)[::-1]}
     assert all(match.cosine == best[match.path] for match in matches)
 
 
 def test_silence_is_similar_to_nothing(tmp_path):
     library = write_library(tmp_path / "l.parquet", {"zero.wav": [[0, 0]], "one.wav": [[-1, 0.1]]})
     query = ClipEmbeddings(np.array([[1, 0]], np.float32), np.zeros(1), np.ones(1))
-    assert find_similar(library, query)[0].cosine == 0
+    assert find_similar(ExactSearch(library), query)[0].cosine == 0
 
 
 def test_neighbours(random_library):
@@ -155,6 +166,99 @@ def test_a_path_of_the_library_needs_no_model_and_is_left_out(capsys):
     assert len(lines) == 3
     assert all("low.wav" not in line for line in lines)
     assert all("2.68-3.57" in line for line in lines)  # the moment of the query
+
+
+# --- similar, by an index ---
+
+
+@pytest.fixture
+def large_library(tmp_path):
+    """600 tracks of three rows around 20 centres."""
+    rng = np.random.default_rng(0)
+    centres = rng.standard_normal((20, 32))
+    rows = {
+        f"{n:03d}.wav": centres[n % 20] + 0.5 * rng.standard_normal((3, 32)) for n in range(600)
+    }
+    write_library(tmp_path / "l.parquet", rows)
+    return tmp_path / "l.parquet"
+
+
+@pytest.mark.parametrize("per_track", [True, False])
+def test_an_index_finds_what_comparing_all_finds(large_library, per_track):
+    exact, indexed = ExactSearch(read_library(large_library)), IndexSearch(large_library)
+    found = 0
+    for number in range(0, 600, 30):
+        name = f"{number:03d}.wav"
+        query = query_of_library(exact, name)
+        looked_up = query_of_library(indexed, name)
+        cosines = (unit(query.vectors) * looked_up.vectors).sum(axis=1)
+        np.testing.assert_allclose(cosines, 1, atol=1e-3)
+        wanted, matches = (
+            find_similar(search, query, 10, leave_out=name, per_track=per_track)
+            for search in (exact, indexed)
+        )
+        found += len({m.row for m in wanted} & {m.row for m in matches})
+        assert name not in {match.path for match in matches}
+        for match in matches:
+            row = exact.vectors(np.array([match.row]))
+            expected = unit(row) @ unit(query.vectors).T
+            assert match.cosine == pytest.approx(expected.max(), abs=2e-3)
+    assert found >= 0.95 * 200
+
+
+def test_an_index_gives_all_rows_if_they_are_asked_for(large_library):
+    search = IndexSearch(large_library)
+    query = query_of_library(search, "007.wav")
+    rows = [match.row for match in find_similar(search, query, 5_000)]
+    assert len(rows) == len(set(rows)) >= 0.99 * 1800
+
+
+def test_an_index_follows_its_library(large_library, capsys):
+    arguments = ["similar", "007.wav", str(large_library), "--index", "--per-track", "-n", "3"]
+    assert main(arguments) == 0
+    first = capsys.readouterr().out
+    index = large_library.with_name("l.parquet.usearch")
+    made = index.stat().st_mtime_ns
+    assert main(arguments) == 0
+    assert capsys.readouterr().out == first
+    assert index.stat().st_mtime_ns == made
+    os.utime(index, ns=(0, 0))  # older than the library
+    assert main(arguments) == 0
+    assert index.stat().st_mtime_ns >= made
+
+
+def test_the_making_of_an_index_goes_on_where_it_stopped(large_library, monkeypatch):
+    from usearch.index import Index
+
+    monkeypatch.setattr("hear_tune.stores._ROWS_PER_WRITE", 100)
+    monkeypatch.setattr("hear_tune.explore.index._ROWS_PER_SAVE", 500)
+    added, add = [], Index.add
+
+    def interrupted(index, keys, vectors):
+        if len(index) > 1000 and not added:
+            raise KeyboardInterrupt
+        return add(index, keys, vectors)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Index, "add", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            IndexSearch(large_library)
+
+    def counted(index, keys, vectors):
+        added.extend(keys)
+        return add(index, keys, vectors)
+
+    monkeypatch.setattr(Index, "add", counted)
+    search = IndexSearch(large_library)
+    assert 0 < len(added) < 1800
+    assert len(find_similar(search, query_of_library(search, "007.wav"), 5_000)) > 1750
+    assert sorted(p.name for p in large_library.parent.iterdir()) == [
+        "l.parquet",
+        "l.parquet.usearch",
+    ]
+
+
+# --- The model of a query ---
 
 
 def test_the_model_must_be_the_library_s(tmp_path, small_model, music, capsys):

@@ -7,9 +7,18 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ..stores import read_library
+from .index import IndexSearch
 from .map import MAX_POINTS, write_map
 from .projection import PCA, UMAP
-from .similar import covering, embed_query, find_similar, query_of_library, table
+from .similar import (
+    ExactSearch,
+    Search,
+    covering,
+    embed_query,
+    find_similar,
+    query_of_library,
+    table,
+)
 
 
 def similar(arguments: Sequence[str]) -> int:
@@ -30,18 +39,26 @@ def similar(arguments: Sequence[str]) -> int:
     parser.add_argument("-n", "--count", type=int, default=10, metavar="N", help="(%(default)s)")
     parser.add_argument("--at", type=float, metavar="SECONDS", help="only this moment of the query")
     parser.add_argument("--per-track", action="store_true", help="the best moment of each track")
+    parser.add_argument(
+        "--index",
+        action="store_true",
+        help="beyond a million rows: look rows up in LIBRARY.parquet.usearch, made at first and "
+        "whenever the library has grown, instead of comparing all; a few may be missed",
+    )
     options = parser.parse_args(arguments)
-    library = read_library(options.library)
-    own = options.query if options.query in library.paths else None
-    if own is None:
-        query = embed_query(options.query, library, options.model)
+    search: Search
+    if options.index:
+        search = IndexSearch(options.library)
     else:
-        query = query_of_library(library, own)
+        search = ExactSearch(read_library(options.library))
+    own = options.query if options.query in search.library.paths else None
+    if own is None:
+        query = embed_query(options.query, search.library, options.model)
+    else:
+        query = query_of_library(search, own)
     if options.at is not None:
         query = covering(query, options.at)
-    matches = find_similar(
-        library, query, options.count, leave_out=own, per_track=options.per_track
-    )
+    matches = find_similar(search, query, options.count, leave_out=own, per_track=options.per_track)
     print(table(matches))
     return 0
 

@@ -132,8 +132,8 @@ def _choose(library: Library, count: int) -> Library:
         [library.paths[row] for row in rows],
         library.start[rows],
         library.end[rows],
-        library.vectors[rows],
         library.identity,
+        library.vectors[rows],
     )
 
 

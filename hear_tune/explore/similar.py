@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import NamedTuple, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -17,7 +18,7 @@ from ..inference import precision_of
 from ..model import EmbeddingModel
 from ..network import Encoder
 from ..pretrained import PRETRAINED, load_encoder
-from ..stores import Library
+from ..stores import Library, LibraryRows
 from ..variants import VARIANTS
 
 _CHUNK_VALUES = 1 << 24  # cosines held at a time, 64 MiB of float32
@@ -54,8 +55,50 @@ class Match:
     query_end: float
 
 
+class Ranked(NamedTuple):
+    """A row of a library, its greatest cosine to a row of a query, and which one that is."""
+
+    row: int
+    cosine: float
+    moment: int
+
+
+class Search(Protocol):
+    """A way to find the nearest rows of a library."""
+
+    library: LibraryRows
+
+    def vectors(self, rows: npt.NDArray[np.intp]) -> Vectors:
+        """Vectors of some rows, (rows, size)."""
+
+    def ranked(self, queries: Vectors) -> Iterator[Ranked]:
+        """Rows from the nearest to any query on, each once."""
+
+
+class ExactSearch:
+    """Compares every row."""
+
+    def __init__(self, library: Library) -> None:
+        self.library: LibraryRows = library
+        self._vectors = library.vectors
+
+    def vectors(self, rows: npt.NDArray[np.intp]) -> Vectors:
+        return self._vectors[rows]
+
+    def ranked(self, queries: Vectors) -> Iterator[Ranked]:
+        queries = unit(queries)
+        cosines = np.empty(len(self._vectors), np.float32)
+        moments = np.empty(len(self._vectors), np.intp)
+        for chunk in _chunks(len(cosines), max(queries.shape)):
+            products = unit(self._vectors[chunk]) @ queries.T
+            moments[chunk] = products.argmax(axis=1)
+            cosines[chunk] = products.max(axis=1)
+        for row in np.argsort(-cosines, kind="stable"):
+            yield Ranked(int(row), float(cosines[row]), int(moments[row]))
+
+
 def find_similar(
-    library: Library,
+    search: Search,
     query: ClipEmbeddings,
     count: int = 10,
     *,
@@ -66,8 +109,8 @@ def find_similar(
 
     Parameters
     ----------
-    library
-        From `hear_tune.stores.read_library`.
+    search
+        Of the library: exact, or by an index.
     query
         Embeddings by the same model.
     count
@@ -80,7 +123,7 @@ def find_similar(
     Returns
     -------
     list of Match
-        Rows as similar as each other come in the library's order.
+        Rows as similar as each other come in the library's order, if the search is exact.
 
     Raises
     ------
@@ -89,28 +132,27 @@ def find_similar(
     """
     if count < 1:
         raise QueryError(f"at least one row must be asked for, not {count}")
-    cosines, moments = _nearest_moments(library.vectors, unit(query.vectors))
     matches: list[Match] = []
     seen = {leave_out}
-    for row in np.argsort(-cosines, kind="stable"):
-        path = library.paths[row]
-        if len(matches) == count:
-            break
+    rows = search.library
+    for row, cosine, moment in search.ranked(query.vectors):
+        path = rows.paths[row]
         if path == leave_out or (per_track and path in seen):
             continue
         seen.add(path)
-        moment = moments[row]
         matches.append(
             Match(
-                int(row),
+                row,
                 path,
-                float(library.start[row]),
-                float(library.end[row]),
-                float(cosines[row]),
+                float(rows.start[row]),
+                float(rows.end[row]),
+                cosine,
                 float(query.start[moment]),
                 float(query.end[moment]),
             )
         )
+        if len(matches) == count:
+            break
     return matches
 
 
@@ -144,25 +186,12 @@ def unit(vectors: Vectors) -> Vectors:
     return (vectors / np.where(lengths > 0, lengths, 1)).astype(np.float32, copy=False)
 
 
-def _nearest_moments(
-    rows: Vectors, queries: Vectors
-) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.intp]]:
-    """Each row's greatest cosine to a unit vector of a query, and which one that is."""
-    cosines = np.empty(len(rows), np.float32)
-    moments = np.empty(len(rows), np.intp)
-    for chunk in _chunks(len(rows), max(queries.shape)):
-        products = unit(rows[chunk]) @ queries.T
-        moments[chunk] = products.argmax(axis=1)
-        cosines[chunk] = products.max(axis=1)
-    return cosines, moments
-
-
 def _chunks(rows: int, columns: int) -> Iterator[slice]:
     step = max(1, _CHUNK_VALUES // columns)
     return (slice(start, min(start + step, rows)) for start in range(0, rows, step))
 
 
-def query_of_library(library: Library, path: str) -> ClipEmbeddings:
+def query_of_library(search: Search, path: str) -> ClipEmbeddings:
     """The rows of one file of a library.
 
     Raises
@@ -170,14 +199,15 @@ def query_of_library(library: Library, path: str) -> ClipEmbeddings:
     QueryError
         If it has none.
     """
-    rows = [row for row, other in enumerate(library.paths) if other == path]
-    if not rows:
+    library = search.library
+    rows = np.array([row for row, other in enumerate(library.paths) if other == path], np.intp)
+    if len(rows) == 0:
         raise QueryError(f"{path}: not in the library")
-    return ClipEmbeddings(library.vectors[rows], library.start[rows], library.end[rows])
+    return ClipEmbeddings(search.vectors(rows), library.start[rows], library.end[rows])
 
 
 def embed_query(
-    path: str | os.PathLike[str], library: Library, checkpoint: str | os.PathLike[str] = ""
+    path: str | os.PathLike[str], library: LibraryRows, checkpoint: str | os.PathLike[str] = ""
 ) -> ClipEmbeddings:
     """Embed an audio file as the files of a library were.
 
@@ -205,7 +235,9 @@ def embed_query(
     return embed_file(path, model, library.identity["per"])
 
 
-def model_of_library(library: Library, checkpoint: str | os.PathLike[str] = "") -> EmbeddingModel:
+def model_of_library(
+    library: LibraryRows, checkpoint: str | os.PathLike[str] = ""
+) -> EmbeddingModel:
     """The model that embedded a library.
 
     Raises
