@@ -17,6 +17,7 @@ from .model import EmbeddingModel
 from .network import Encoder, build_encoder
 from .pretrained import PRETRAINED, Pretrained
 from .stores import StoreError
+from .streaming import Embedder
 from .variants import VARIANTS, Variant, get_variant
 
 __version__ = version("hear-tune")
@@ -28,6 +29,7 @@ __all__ = [
     "CheckpointError",
     "ClipEmbeddings",
     "ConfigError",
+    "Embedder",
     "EmbeddingModel",
     "Encoder",
     "FolderReport",

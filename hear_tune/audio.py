@@ -26,6 +26,7 @@ _BLOCK_VALUES = 1 << 19  # samples x channels decoded at a time, 2 MiB of float3
 _MAX_CHANNELS = 1024  # libsndfile's limit
 _LOWEST_RATE_HZ, _HIGHEST_RATE_HZ = 1_000, 768_000  # beyond them a header is wrong
 _RESAMPLER_QUALITY = "HQ"  # lower settings change the embeddings measurably
+_RESAMPLER_DELAY = 1000  # samples of the lower rate, a little more than was ever seen
 
 # libsndfile's major formats by file name; RAW has no header to read.
 SUFFIXES = frozenset(
@@ -111,21 +112,54 @@ def to_mono(audio: npt.ArrayLike, sample_rate: int) -> Samples:
     AudioError
         If the array is empty, has another shape or type, or NaN or infinite samples.
     """
-    array = np.asarray(audio)
-    if array.ndim not in (1, 2):
-        raise AudioError(f"audio must be (samples,) or (samples, channels), not {array.shape}")
-    if array.ndim == 2 and array.shape[1] > _MAX_CHANNELS:
-        raise AudioError(f"audio of shape {array.shape} is (channels, samples): transpose it")
-    if array.dtype.kind == "i" and array.dtype.itemsize in (2, 4):
-        array = array / -float(np.iinfo(array.dtype).min)
-    elif not np.issubdtype(array.dtype, np.floating):
-        raise AudioError(f"audio must be floating point, int16 or int32, not {array.dtype}")
-    resample = _StreamResampler(sample_rate)
-    mono = _mix(array.astype(np.float32).reshape(len(array), -1 if array.size else 1))
-    samples = np.concatenate([resample(mono), resample.finish()])
+    stream = MonoStream(sample_rate)
+    samples = np.concatenate([stream.push(audio), stream.finish()])
     if len(samples) == 0:
         raise AudioError(_NO_AUDIO)
     return samples
+
+
+class MonoStream:
+    """What `to_mono` does, for audio that arrives in chunks of one rate.
+
+    Parameters
+    ----------
+    sample_rate
+        In Hz.
+
+    Attributes
+    ----------
+    delay_seconds
+        At most so much of the audio that was pushed is still held back by the resampler.
+
+    Raises
+    ------
+    AudioError
+        If the rate is out of reach.
+    """
+
+    def __init__(self, sample_rate: int) -> None:
+        self._resample = _StreamResampler(sample_rate)
+        held = 0 if sample_rate == SAMPLE_RATE_HZ else _RESAMPLER_DELAY
+        self.delay_seconds = held / min(sample_rate, SAMPLE_RATE_HZ)
+
+    def push(self, audio: npt.ArrayLike) -> Samples:
+        """A chunk as mono float32 at 22,050 Hz; shapes, types and errors are those of `to_mono`."""
+        array = np.asarray(audio)
+        if array.ndim not in (1, 2):
+            raise AudioError(f"audio must be (samples,) or (samples, channels), not {array.shape}")
+        if array.ndim == 2 and array.shape[1] > _MAX_CHANNELS:
+            raise AudioError(f"audio of shape {array.shape} is (channels, samples): transpose it")
+        if array.dtype.kind == "i" and array.dtype.itemsize in (2, 4):
+            array = array / -float(np.iinfo(array.dtype).min)
+        elif not np.issubdtype(array.dtype, np.floating):
+            raise AudioError(f"audio must be floating point, int16 or int32, not {array.dtype}")
+        channels = -1 if array.size else 1
+        return self._resample(_mix(array.astype(np.float32).reshape(len(array), channels)))
+
+    def finish(self) -> Samples:
+        """What the resampler still holds."""
+        return self._resample.finish()
 
 
 _NO_AUDIO = f"no audio: shorter than one sample at {SAMPLE_RATE_HZ} Hz"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Iterable, Iterator
+from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 from operator import itemgetter
@@ -46,6 +46,15 @@ class ClipEmbeddings:
     end: npt.NDArray[np.float64]
 
 
+def concatenate(parts: Sequence[ClipEmbeddings]) -> ClipEmbeddings:
+    """The rows of all parts, at least one, in order."""
+    return ClipEmbeddings(
+        np.concatenate([part.vectors for part in parts]),
+        np.concatenate([part.start for part in parts]),
+        np.concatenate([part.end for part in parts]),
+    )
+
+
 def embed_clips(
     model: EmbeddingModel, clips: Iterable[tuple[Key, Iterable[Samples]]], per: Per
 ) -> Iterator[tuple[Key, ClipEmbeddings]]:
@@ -67,21 +76,43 @@ def embed_clips(
         come in several parts.
     """
     if per == "timestamp":
-        stretches = _pieces(model.stretches, clips)
-        for key, stretch, vectors in _in_batches(model.embed_timestamps, stretches, model.device):
-            start, end = timestamp_bounds(stretch)
-            first = stretch.skip // TIMESTAMP_STRIDE
-            yield key, _in_seconds(vectors[first : first + len(start)], start, end)
+        yield from embed_stretches(model, _pieces(model.stretches, clips))
         return
-    windows = _in_batches(model.embed_windows, _pieces(model.windows, clips), model.device)
-    for key, group in groupby(windows, key=itemgetter(0)):
-        rows = [(window.start, window.end, vector) for _, window, vector in group]
-        start, end, matrix = (np.array(column) for column in zip(*rows, strict=True))
+    for key, start, end, vectors in _embed_windows(model, _pieces(model.windows, clips)):
         if per == "window":
-            yield key, _in_seconds(matrix, start, end)
+            yield key, _in_seconds(vectors, start, end)
         else:
             weights = clip_weights(start, model.hop_samples)
-            yield key, _in_seconds(weights[None] @ matrix, start[:1], end[-1:])
+            yield key, _in_seconds(weights[None] @ vectors, start[:1], end[-1:])
+
+
+def embed_stretches(
+    model: EmbeddingModel, stretches: Iterable[tuple[Key, Stretch]]
+) -> Iterator[tuple[Key, ClipEmbeddings]]:
+    """The timestamps of stretches, in their order."""
+    for key, stretch, vectors in _in_batches(model.embed_timestamps, stretches, model.device):
+        start, end = timestamp_bounds(stretch)
+        first = stretch.skip // TIMESTAMP_STRIDE
+        yield key, _in_seconds(vectors[first : first + len(start)], start, end)
+
+
+def embed_windows(
+    model: EmbeddingModel, windows: Iterable[tuple[Key, Window]]
+) -> Iterator[tuple[Key, ClipEmbeddings]]:
+    """Windows, those of a clip together."""
+    for key, start, end, vectors in _embed_windows(model, windows):
+        yield key, _in_seconds(vectors, start, end)
+
+
+def _embed_windows(
+    model: EmbeddingModel, windows: Iterable[tuple[Key, Window]]
+) -> Iterator[tuple[Key, npt.NDArray[np.int64], npt.NDArray[np.int64], Vectors]]:
+    """Start, end and embedding of each clip's windows."""
+    embedded = _in_batches(model.embed_windows, windows, model.device)
+    for key, group in groupby(embedded, key=itemgetter(0)):
+        rows = [(window.start, window.end, vector) for _, window, vector in group]
+        start, end, matrix = (np.array(column) for column in zip(*rows, strict=True))
+        yield key, start, end, matrix
 
 
 def _pieces(

@@ -16,12 +16,11 @@ from itertools import chain, islice
 from pathlib import Path
 from typing import NoReturn
 
-import numpy as np
 import numpy.typing as npt
 from tqdm import tqdm
 
 from .audio import Samples, naming, read_blocks, to_mono
-from .clips import PER_CHOICES, ClipEmbeddings, Per, embed_clips
+from .clips import PER_CHOICES, ClipEmbeddings, Per, concatenate, embed_clips
 from .config import SAMPLE_RATE_HZ
 from .files import find_audio, group_files, path_text
 from .groups import Group, Outcome, embed_group
@@ -88,12 +87,7 @@ def embed_file(
 
 
 def _embed_clip(model: EmbeddingModel, blocks: Iterable[Samples], per: Per) -> ClipEmbeddings:
-    parts = [part for _, part in embed_clips(model, [(0, blocks)], per)]
-    return ClipEmbeddings(
-        np.concatenate([part.vectors for part in parts]),
-        np.concatenate([part.start for part in parts]),
-        np.concatenate([part.end for part in parts]),
-    )
+    return concatenate([part for _, part in embed_clips(model, [(0, blocks)], per)])
 
 
 @dataclass

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import Protocol, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -18,6 +18,7 @@ from .config import FACTOR
 TIMESTAMP_STRIDE = FACTOR**6  # 729 samples, 33.06 ms
 
 SampleType = TypeVar("SampleType", np.float32, np.int16)
+Piece = TypeVar("Piece", covariant=True)
 
 
 @dataclass(frozen=True)
@@ -42,45 +43,58 @@ def pad_end(samples: npt.NDArray[SampleType], size: int) -> npt.NDArray[SampleTy
     return np.pad(samples, (0, size - len(samples)))
 
 
-def cut_windows(
-    blocks: Iterable[Samples],
-    size: int,
-    hop: int,
-    fill: Callable[[Samples, int], Samples] = pad_end,
-) -> Iterator[Window]:
-    """Cut a clip into windows, without padding wherever the clip is long enough.
+class Cutter(Protocol[Piece]):
+    """Cuts a clip that arrives bit by bit into pieces."""
+
+    def push(self, block: Samples) -> Iterator[Piece]:
+        """Pieces that a further block of the clip completes, in order."""
+
+    def finish(self) -> Iterator[Piece]:
+        """What the clip's end makes."""
+
+
+def cut(blocks: Iterable[Samples], cutter: Cutter[Piece]) -> Iterator[Piece]:
+    """Cut a clip that comes in blocks of any length; a clip without samples gives no piece."""
+    for block in blocks:
+        yield from cutter.push(block)
+    yield from cutter.finish()
+
+
+class WindowCutter:
+    """Cuts a clip into windows, without padding wherever the clip is long enough.
 
     Windows start every `hop` samples. If they leave an end uncovered, one more window is aligned
     with the end of the clip. A clip shorter than one window is filled up to it.
 
     Parameters
     ----------
-    blocks
-        The clip, in pieces of any length.
     size, hop
         Of the windows.
     fill
         Makes a window of a clip that is shorter.
-
-    Yields
-    ------
-    Window
-        In order; none from a clip without samples.
     """
-    buffer = np.empty(0, np.float32)  # from the newest window's start onwards
-    start, cut_any = 0, False
-    for block in blocks:
-        buffer = np.concatenate([buffer, block])
-        while len(buffer) >= size + (hop if cut_any else 0):
-            if cut_any:
-                buffer, start = buffer[hop:], start + hop
-            yield Window(start, start + size, buffer[:size])
-            cut_any = True
-    end = start + len(buffer)
-    if cut_any and len(buffer) > size:
-        yield Window(end - size, end, buffer[-size:])
-    elif not cut_any and end:
-        yield Window(0, end, fill(buffer, size))
+
+    def __init__(
+        self, size: int, hop: int, fill: Callable[[Samples, int], Samples] = pad_end
+    ) -> None:
+        self._size, self._hop, self._fill = size, hop, fill
+        self._buffer = np.empty(0, np.float32)  # from the newest window's start onwards
+        self._start, self._cut_any = 0, False
+
+    def push(self, block: Samples) -> Iterator[Window]:
+        self._buffer = np.concatenate([self._buffer, block])
+        while len(self._buffer) >= self._size + (self._hop if self._cut_any else 0):
+            if self._cut_any:
+                self._buffer, self._start = self._buffer[self._hop :], self._start + self._hop
+            yield Window(self._start, self._start + self._size, self._buffer[: self._size])
+            self._cut_any = True
+
+    def finish(self) -> Iterator[Window]:
+        end = self._start + len(self._buffer)
+        if self._cut_any and len(self._buffer) > self._size:
+            yield Window(end - self._size, end, self._buffer[-self._size :])
+        elif not self._cut_any and end:
+            yield Window(0, end, self._fill(self._buffer, self._size))
 
 
 def clip_weights(starts: npt.NDArray[np.int64], hop: int) -> npt.NDArray[np.float64]:
@@ -120,36 +134,37 @@ class Stretch:
     samples: Samples
 
 
-def cut_stretches(
-    blocks: Iterable[Samples], size: int, before: int, after: int, unit: int
-) -> Iterator[Stretch]:
-    """Cut a clip into stretches that see as much of their surroundings as one pass over it would.
+class StretchCutter:
+    """Cuts a clip into stretches that see as much of their surroundings as one pass over it would.
 
     Parameters
     ----------
-    blocks
-        The clip, in pieces of any length.
     size, before, after
         Of the stretches and of their context, each a multiple of `unit`.
     unit
         The encoder's coarsest stride. The clip's end is mirrored up to a multiple of it.
-
-    Yields
-    ------
-    Stretch
-        In order; none from a clip without samples.
     """
-    buffer = np.empty(0, np.float32)  # from `before` samples ahead of the next stretch onwards
-    start, skip = 0, 0
-    for block in blocks:
-        buffer = np.concatenate([buffer, block])
-        while len(buffer) > skip + size + after:
-            yield Stretch(start, start + size, skip, buffer[: skip + size + after])
-            kept = min(before, skip + size)
-            buffer, start, skip = buffer[skip + size - kept :], start + size, kept
-    if len(buffer) > skip:
-        end = start + len(buffer) - skip
-        yield Stretch(start, end, skip, mirror_to_multiple(buffer, unit))
+
+    def __init__(self, size: int, before: int, after: int, unit: int) -> None:
+        self.size, self.before, self.after, self.unit = size, before, after, unit
+        self._buffer = np.empty(0, np.float32)  # from `before` samples ahead of the next stretch on
+        self._start, self._skip = 0, 0
+
+    def push(self, block: Samples) -> Iterator[Stretch]:
+        self._buffer = np.concatenate([self._buffer, block])
+        while len(self._buffer) > self._skip + self.size + self.after:
+            end = self._skip + self.size
+            samples = self._buffer[: end + self.after]
+            yield Stretch(self._start, self._start + self.size, self._skip, samples)
+            kept = min(self.before, end)
+            self._buffer = self._buffer[end - kept :]
+            self._start, self._skip = self._start + self.size, kept
+
+    def finish(self) -> Iterator[Stretch]:
+        if len(self._buffer) > self._skip:
+            end = self._start + len(self._buffer) - self._skip
+            samples = mirror_to_multiple(self._buffer, self.unit)
+            yield Stretch(self._start, end, self._skip, samples)
 
 
 def timestamp_bounds(stretch: Stretch) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:

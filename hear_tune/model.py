@@ -11,7 +11,14 @@ from torch.nn import functional as F
 
 from .audio import Samples
 from .config import SAMPLE_RATE_HZ
-from .framing import TIMESTAMP_STRIDE, Stretch, Window, cut_stretches, cut_windows
+from .framing import (
+    TIMESTAMP_STRIDE,
+    Stretch,
+    StretchCutter,
+    Window,
+    WindowCutter,
+    cut,
+)
 from .inference import Backend, InferenceNetwork, Precision, any_tensor
 from .network import LayeredEncoder
 
@@ -127,16 +134,25 @@ class EmbeddingModel(nn.Module):
 
     def windows(self, blocks: Iterable[Samples]) -> Iterator[Window]:
         """Cut a clip into the windows that this model embeds."""
-        return cut_windows(blocks, self.window_samples, self.hop_samples, self.encoder.fill)
+        return cut(blocks, self.window_cutter())
 
     def stretches(self, blocks: Iterable[Samples]) -> Iterator[Stretch]:
         """Cut a clip into stretches with all the context that their timestamps depend on."""
+        return cut(blocks, self.stretch_cutter(STRETCH_SAMPLES))
+
+    def window_cutter(self) -> WindowCutter:
+        """What cuts a clip into windows."""
+        return WindowCutter(self.window_samples, self.hop_samples, self.encoder.fill)
+
+    def stretch_cutter(self, samples: int) -> StretchCutter:
+        """What cuts a clip into stretches of at least so many samples, with their context."""
         unit = max(self.encoder.stride, TIMESTAMP_STRIDE)
         grids = [self.encoder.layer(name).grid for name in self.timestamp_layers]
         before = max(grid.stride - grid.first for grid in grids)  # a stride more to interpolate
         after = max(grid.stride + grid.last for grid in grids)
-        size = _round_up(STRETCH_SAMPLES, unit)
-        return cut_stretches(blocks, size, _round_up(before, unit), _round_up(after, unit), unit)
+        return StretchCutter(
+            _round_up(samples, unit), _round_up(before, unit), _round_up(after, unit), unit
+        )
 
 
 def _choose(encoder: LayeredEncoder, choice: LayerChoice, default: list[str]) -> list[str]:

@@ -7,9 +7,10 @@ from hypothesis import strategies as st
 
 from hear_tune.framing import (
     TIMESTAMP_STRIDE,
+    StretchCutter,
+    WindowCutter,
     clip_weights,
-    cut_stretches,
-    cut_windows,
+    cut,
     timestamp_bounds,
 )
 
@@ -32,7 +33,7 @@ cuts = st.lists(st.integers(0, 10**6), max_size=8)
 @given(lengths, cuts, st.integers(50, 5 * UNIT))
 def test_windows_cover_the_clip_and_do_not_depend_on_blocks(length, cuts, hop):
     size = 5 * UNIT
-    windows = list(cut_windows(in_blocks(ramp(length), cuts), size, hop))
+    windows = list(cut(in_blocks(ramp(length), cuts), WindowCutter(size, hop)))
     assert windows[0].start == 0
     assert windows[-1].end == length
     for window, following in pairwise(windows):
@@ -41,20 +42,20 @@ def test_windows_cover_the_clip_and_do_not_depend_on_blocks(length, cuts, hop):
         covered = window.end - window.start
         assert len(window.samples) == size
         np.testing.assert_array_equal(window.samples[:covered], ramp(length)[window.start :][:size])
-    whole = list(cut_windows([ramp(length)], size, hop))
+    whole = list(cut([ramp(length)], WindowCutter(size, hop)))
     assert [(w.start, w.end) for w in whole] == [(w.start, w.end) for w in windows]
 
 
 def test_silence_follows_a_short_clip():
-    (window,) = cut_windows([np.array([1, 2, 3], np.float32)], 9, 9)
+    (window,) = cut([np.array([1, 2, 3], np.float32)], WindowCutter(9, 9))
     assert (window.start, window.end) == (0, 3)
     np.testing.assert_array_equal(window.samples, [1, 2, 3] + [0] * 6)
 
 
 def test_a_clip_without_samples_has_no_windows():
-    assert list(cut_windows([], 27, 27)) == []
-    assert list(cut_windows([np.empty(0, np.float32)], 27, 27)) == []
-    assert list(cut_stretches([np.empty(0, np.float32)], 27, 9, 9, 9)) == []
+    assert list(cut([], WindowCutter(27, 27))) == []
+    assert list(cut([np.empty(0, np.float32)], WindowCutter(27, 27))) == []
+    assert list(cut([np.empty(0, np.float32)], StretchCutter(27, 9, 9, 9))) == []
 
 
 @pytest.mark.parametrize(
@@ -76,7 +77,8 @@ def test_the_last_window_weighs_what_it_adds(starts, hop, expected):
 @given(lengths, cuts)
 def test_stretches_tile_the_clip_with_context(length, cuts):
     size, before, after = 6 * UNIT, 2 * UNIT, 3 * UNIT
-    stretches = list(cut_stretches(in_blocks(ramp(length), cuts), size, before, after, UNIT))
+    cutter = StretchCutter(size, before, after, UNIT)
+    stretches = list(cut(in_blocks(ramp(length), cuts), cutter))
     assert [s.start for s in stretches] == [i * size for i in range(len(stretches))]
     assert [s.end for s in stretches[:-1]] == [s.start for s in stretches[1:]]
     assert stretches[-1].end == length
@@ -91,7 +93,7 @@ def test_stretches_tile_the_clip_with_context(length, cuts):
 
 @given(lengths)
 def test_timestamps_are_even_and_within_the_clip(length):
-    stretches = cut_stretches([ramp(length)], 6 * UNIT, 2 * UNIT, 3 * UNIT, UNIT)
+    stretches = cut([ramp(length)], StretchCutter(6 * UNIT, 2 * UNIT, 3 * UNIT, UNIT))
     bounds = [timestamp_bounds(stretch) for stretch in stretches]
     start, end = (np.concatenate(side) for side in zip(*bounds, strict=True))
     centres = (start + end) / 2
