@@ -11,8 +11,10 @@ import os
 import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
+from io import BytesIO
 from typing import Any
 
+import fsspec
 import numpy as np
 import numpy.typing as npt
 import soundfile
@@ -54,7 +56,8 @@ def read_blocks(path: str | os.PathLike[str]) -> Iterator[Samples]:
     Parameters
     ----------
     path
-        Any file that libsndfile reads.
+        Any file that libsndfile reads, or the URL of one (fsspec's, as ``s3://bucket/track.flac``),
+        which is fetched whole.
 
     Yields
     ------
@@ -66,11 +69,8 @@ def read_blocks(path: str | os.PathLike[str]) -> Iterator[Samples]:
     AudioError
         If the file cannot be read or decoded, is empty, or has NaN or infinite samples.
     """
-    _check_regular(path)
-    # libsndfile takes bytes on POSIX, where a name may be undecodable; elsewhere, text
-    name = os.fsencode(path) if os.name == "posix" else os.fspath(path)
     try:
-        with soundfile.SoundFile(name) as file:
+        with soundfile.SoundFile(_source(path)) as file:
             resample = _StreamResampler(file.samplerate)
             blocks = file.blocks(
                 max(1, _BLOCK_VALUES // file.channels), dtype="float32", always_2d=True
@@ -195,6 +195,31 @@ def _mix(block: Samples) -> Samples:
     if not np.isfinite(mono).all():
         raise AudioError("it has NaN or infinite samples")
     return np.ascontiguousarray(mono, dtype=np.float32)
+
+
+def is_url(path: str | os.PathLike[str]) -> bool:
+    """Whether a path is a URL, for fsspec to read."""
+    return "://" in os.fspath(path)
+
+
+def _source(path: str | os.PathLike[str]) -> bytes | str | BytesIO:
+    """What soundfile opens."""
+    if is_url(path):
+        return _fetch(os.fspath(path))
+    _check_regular(path)
+    # libsndfile takes bytes on POSIX, where a name may be undecodable; elsewhere, text
+    return os.fsencode(path) if os.name == "posix" else os.fspath(path)
+
+
+def _fetch(url: str) -> BytesIO:
+    try:
+        with fsspec.open(url, "rb") as file:
+            content = file.read()
+    except Exception as error:  # each kind of store has errors of its own
+        raise AudioError(f"cannot be fetched ({type(error).__name__}: {error})") from error
+    if not content:
+        raise AudioError("the file is empty (0 bytes)")
+    return BytesIO(content)
 
 
 def _check_regular(path: str | os.PathLike[str]) -> None:

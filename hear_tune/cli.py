@@ -23,6 +23,7 @@ from .embed import FolderReport, embed_folder
 from .figure import network_svg
 from .hear import load_model
 from .inference import BACKEND_HELP, BACKENDS, PRECISION_HELP, PRECISIONS
+from .model import EmbeddingModel
 from .network import Encoder
 from .pretrained import WEIGHTS_HELP
 from .summary import variant_summary, variants_table
@@ -81,9 +82,18 @@ def _add_embed(parser: argparse.ArgumentParser) -> None:
         "Embed all audio files of folders, or single files. An interrupted job goes on where it "
         "stopped when the command is given again; Parquet output is extended by new files."
     )
-    parser.add_argument("inputs", nargs="+", metavar="FOLDER|FILE")
     parser.add_argument(
-        "-o", "--output", required=True, metavar="OUT", help=".parquet, .npy (and .csv) or .h5"
+        "inputs",
+        nargs="+",
+        metavar="FOLDER|FILE",
+        help="patterns and URLs of fsspec too (s3://...)",
+    )
+    parser.add_argument(
+        "-o",
+        "--output",
+        required=True,
+        metavar="OUT",
+        help=".parquet, .npy (and .csv) or .h5; of --engine ray: a folder, or the URL of one",
     )
     parser.add_argument("--model", default="", metavar="NAME|FILE", help=WEIGHTS_HELP)
     parser.add_argument("--sha256", help="known hash of the checkpoint, to be checked")
@@ -107,6 +117,17 @@ def _add_embed(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--workers", type=int, help="processes (default: one per core; one on other devices)"
     )
+    parser.add_argument(
+        "--engine",
+        choices=["local", "ray"],
+        default="local",
+        help="ray: on all cores, or GPUs, of a Ray cluster (default: local)",
+    )
+    parser.add_argument(
+        "--ray-address",
+        metavar="ADDRESS",
+        help="of a running cluster (default: RAY_ADDRESS, or new)",
+    )
     parser.add_argument("--overwrite", action="store_true", help="replace an existing output")
     parser.set_defaults(run=_embed)
 
@@ -123,11 +144,33 @@ def _embed(options: argparse.Namespace) -> int:
         backend=options.backend,
         precision=options.precision,
         **layers,
-    ).to(find_device(options.device))
+    )
+    if options.engine == "ray":
+        return _embed_on_ray(options, model)
+    model.to(find_device(options.device))
     keep_freed_memory()
     workers = options.workers or ((os.cpu_count() or 1) if model.device.type == "cpu" else 1)
     report = embed_folder(
         options.inputs, options.output, model, options.per, options.overwrite, workers
+    )
+    _print_report(report, options.output)
+    return _end(report.failed)
+
+
+def _embed_on_ray(options: argparse.Namespace, model: EmbeddingModel) -> int:
+    _require_extra("ray", "ray")
+    from .ray_engine import embed_on_ray
+
+    if options.overwrite:
+        raise ValueError("--engine ray adds to a folder: remove it to embed anew")
+    report = embed_on_ray(
+        options.inputs,
+        options.output,
+        model,
+        options.per,
+        options.workers,
+        options.device,
+        options.ray_address,
     )
     _print_report(report, options.output)
     return _end(report.failed)
@@ -267,7 +310,6 @@ def _add_shards(parser: argparse.ArgumentParser) -> None:
 
 
 def _shards(options: argparse.Namespace) -> int:
-    _require_extra("pretrain", "fsspec")
     from .pretrain.shards import INDEX, index_shards, write_shards
 
     tars = [place for place in options.inputs if place.endswith(".tar")]

@@ -26,7 +26,7 @@ from .files import find_audio, group_files, path_text
 from .groups import Group, Outcome, embed_group
 from .model import EmbeddingModel
 from .stores import EmbeddingStore
-from .workers import embed_groups
+from .workers import Crew
 
 
 def embed_array(
@@ -55,7 +55,7 @@ def embed_array(
     AudioError
         If the array holds no usable audio.
     """
-    _check_per(per)
+    check_per(per)
     return _embed_clip(model, [to_mono(audio, sample_rate)], per)
 
 
@@ -81,7 +81,7 @@ def embed_file(
     AudioError
         If the file holds no usable audio.
     """
-    _check_per(per)
+    check_per(per)
     with naming(path):
         return _embed_clip(model, read_blocks(path), per)
 
@@ -163,20 +163,21 @@ def embed_folder(
     WorkerError
         If one of several workers died, and not of a file.
     """
-    _check_per(per)
+    check_per(per)
     if workers < 1:
         raise ValueError(f"workers must be at least 1, not {workers}")
     found = find_audio(inputs)
     report = FolderReport(failed=dict(found.unreadable), ignored=found.ignored)
     with (
-        EmbeddingStore(output, _identity(model, per), overwrite) as store,
+        EmbeddingStore(output, identity_of(model, per), overwrite) as store,
         tqdm(total=len(found.paths), unit="file", smoothing=0.1) as bar,
     ):
-        progress = _Progress(report, bar)
+        progress = Progress(report, bar)
         groups = _groups(found.paths, store, per, progress)
         first = list(islice(groups, workers))
         if len(first) > 1:
-            embed_groups(chain(first, groups), pickle.dumps(model), workers, progress.note)
+            with Crew(pickle.dumps(model), workers) as crew:
+                crew.embed(chain(first, groups), progress.note)
         else:
             for group in chain(first, groups):
                 embed_group(group, model, progress.note)
@@ -185,7 +186,7 @@ def embed_folder(
 
 
 def _groups(
-    paths: list[Path], store: EmbeddingStore, per: Per, progress: _Progress
+    paths: list[Path | str], store: EmbeddingStore, per: Per, progress: Progress
 ) -> Iterator[Group]:
     """What is still to do, each group in its place of the output."""
     for number, group in enumerate(group_files(paths)):
@@ -195,12 +196,14 @@ def _groups(
             yield Group(todo, store.new_part(number), per)
 
 
-def _check_per(per: str) -> None:
+def check_per(per: str) -> None:
+    """Raise a ValueError if there are no such rows."""
     if per not in PER_CHOICES:
         raise ValueError(f"per must be one of {', '.join(PER_CHOICES)}, not {per!r}")
 
 
-def _identity(model: EmbeddingModel, per: Per) -> dict[str, object]:
+def identity_of(model: EmbeddingModel, per: Per) -> dict[str, object]:
+    """What the rows of an output depend on."""
     return {
         "model": model.identity,
         "layers": model.timestamp_layers if per == "timestamp" else model.layers,
@@ -211,7 +214,7 @@ def _identity(model: EmbeddingModel, per: Per) -> dict[str, object]:
     }
 
 
-class _Progress:
+class Progress:
     """Keeps the report and the bar up to date."""
 
     def __init__(self, report: FolderReport, bar: tqdm[NoReturn]) -> None:

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import os
+import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from glob import glob, has_magic
 from pathlib import Path
 
-from .audio import SUFFIXES
+import fsspec
+
+from .audio import SUFFIXES, is_url
 
 GROUP_FILES = 64
 GROUP_BYTES = 64 << 20
@@ -21,14 +25,15 @@ class FoundAudio:
     Attributes
     ----------
     paths
-        Audio files without duplicates; those of a folder by name, hidden ones left out.
+        Audio files without duplicates, URLs as text; those of a folder by name, hidden ones left
+        out.
     unreadable
         Reason by path of each folder that could not be searched.
     ignored
         How many other files there were, by suffix.
     """
 
-    paths: list[Path]
+    paths: list[Path | str]
     unreadable: dict[str, str]
     ignored: Counter[str]
 
@@ -36,20 +41,27 @@ class FoundAudio:
 def find_audio(inputs: str | os.PathLike[str] | Sequence[str | os.PathLike[str]]) -> FoundAudio:
     """Search folders through all levels for names of audio files; a file stands for itself.
 
-    Links to folders are followed, each folder once.
+    Links to folders are followed, each folder once. Patterns (``music/**/*.mp3``) and URLs that
+    fsspec knows (``s3://bucket/music``) are searched likewise.
 
     Raises
     ------
     FileNotFoundError
         If there is no audio file at all.
+    ValueError
+        If a URL is of a kind that needs another package, or its store cannot be searched.
     """
     given = [inputs] if isinstance(inputs, str | os.PathLike) else list(inputs)
     found = FoundAudio([], {}, Counter())
-    for path in map(Path, given):
-        if os.path.isdir(path):
-            _search(path, found)
+    for text in [os.fspath(path) for path in given]:
+        if is_url(text):
+            _search_url(text, found)
+        elif os.path.isdir(text):
+            _search(Path(text), found)
+        elif has_magic(text) and not os.path.exists(text):
+            _take(map(Path, sorted(glob(text, recursive=True))), found)
         else:
-            found.paths.append(path)
+            found.paths.append(Path(text))
     if not found.paths and not found.unreadable:
         looked = ", ".join(os.fspath(path) for path in given) or "no inputs"
         raise FileNotFoundError(
@@ -72,22 +84,42 @@ def _search(top: Path, found: FoundAudio) -> None:
             if not name.startswith(".")
             and os.path.realpath(os.path.join(folder, name)) not in searched
         )
-        for name in sorted(name for name in names if not name.startswith(".")):
-            suffix = Path(name).suffix.lower()
-            if suffix in SUFFIXES:
-                found.paths.append(Path(folder, name))
-            else:
-                found.ignored[suffix or "no suffix"] += 1
+        visible = (name for name in sorted(names) if not name.startswith("."))
+        _take((Path(folder, name) for name in visible), found)
 
 
-def path_text(path: Path) -> str:
+def _search_url(url: str, found: FoundAudio) -> None:
+    try:
+        store, root = fsspec.core.url_to_fs(url)
+        if has_magic(root):
+            names = store.glob(root)
+        else:
+            names = store.find(root) if store.isdir(root) else [root]
+    except Exception as error:  # each kind of store has errors of its own
+        raise ValueError(f"{url}: cannot be searched ({type(error).__name__}: {error})") from error
+    hidden = re.compile(r"/\.")
+    visible = (name for name in sorted(names) if not hidden.search(name.removeprefix(root)))
+    _take((store.unstrip_protocol(name) for name in visible), found)
+
+
+def _take(paths: Iterable[Path | str], found: FoundAudio) -> None:
+    """Sort names into audio and others."""
+    for path in paths:
+        suffix = os.path.splitext(path)[1].lower()
+        if suffix in SUFFIXES:
+            found.paths.append(path)
+        else:
+            found.ignored[suffix or "no suffix"] += 1
+
+
+def path_text(path: Path | str) -> str:
     """A path as text that any file format can hold, whatever bytes are in it."""
     return os.fsencode(path).decode("utf-8", "backslashreplace")
 
 
-def group_files(paths: Iterable[Path]) -> Iterator[list[Path]]:
+def group_files(paths: Iterable[Path | str]) -> Iterator[list[Path | str]]:
     """Cut a list into groups of bounded number and size, in order."""
-    group: list[Path] = []
+    group: list[Path | str] = []
     size = 0
     for path in paths:
         group.append(path)

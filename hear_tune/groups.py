@@ -30,7 +30,7 @@ class Outcome:
         Why it could not be read, if it could not.
     """
 
-    path: Path
+    path: Path | str
     seconds: float = 0.0
     silent: bool = False
     error: str | None = None
@@ -40,11 +40,11 @@ class Outcome:
 class Group:
     """Files, and the part of an output that they go to."""
 
-    paths: tuple[Path, ...]
+    paths: tuple[Path | str, ...]
     part: PartWriter
     per: Per
 
-    def without(self, path: Path) -> Group:
+    def without(self, path: Path | str) -> Group:
         """The group that is left when a file is taken out."""
         return replace(self, paths=tuple(other for other in self.paths if other != path))
 
@@ -68,7 +68,7 @@ def embed_group(group: Group, model: EmbeddingModel, note: Callable[[Outcome], N
     """
     failed: list[str] = []
 
-    def read(path: Path) -> Iterator[Samples]:
+    def read(path: Path | str) -> Iterator[Samples]:
         length, silent = 0, True
         try:
             for block in read_blocks(path):

@@ -99,10 +99,8 @@ class EmbeddingStore:
         number
             Its place in the output, if that is free; else the next one behind all others.
         """
-        if number in self._numbers:
-            number = 1 + max(self._numbers)
-        self._numbers.add(number)
-        return PartWriter(self._parts_folder / f"{number:06d}.parquet", self._identity)
+        name = part_name(number, self._numbers)
+        return PartWriter(self._parts_folder / name, self._identity)
 
     def finish(self) -> None:
         """Join the parts, behind the rows of an output that is extended, and remove them."""
@@ -129,8 +127,8 @@ class EmbeddingStore:
             self._replaces.touch()
         self._check_replaceable()
         for source in self._sources():
-            _check_identity(source, self._output, self._identity)
-            names = _read_names(source)
+            check_identity(source, self._output, self._identity)
+            names = read_names(source)
             if source != self._output and names <= self.done:
                 source.unlink()  # joined, but not marked so in time
             self.done |= names
@@ -156,6 +154,14 @@ class EmbeddingStore:
     def _sources(self) -> list[Path]:
         extended = self._extendable and self._output.exists() and not self._replaces.exists()
         return [*([self._output] if extended else []), *self._parts()]
+
+
+def part_name(number: int, taken: set[int]) -> str:
+    """Name of a part in its place, if that is free, else behind all others; it is taken then."""
+    if number in taken:
+        number = 1 + max(taken)
+    taken.add(number)
+    return f"{number:06d}.parquet"
 
 
 class PartWriter:
@@ -239,7 +245,7 @@ class Library(LibraryRows):
 
 
 def read_rows(path: str | os.PathLike[str]) -> LibraryRows:
-    """What the rows of a Parquet file are of that `hear_tune.embed_folder` wrote.
+    """What the rows of a Parquet file are of that ``hear-tune embed`` wrote, or a folder of them.
 
     Raises
     ------
@@ -248,16 +254,14 @@ def read_rows(path: str | os.PathLike[str]) -> LibraryRows:
     StoreError
         If the file is something else, or has no rows.
     """
-    source = Path(path)
-    if not source.exists():
-        raise FileNotFoundError(f"{source}: no such file; hear-tune embed MUSIC -o writes one")
-    identity = _read_identity(source)
-    count = count_rows(source)
+    sources = _files_of(path)
+    identity = read_identity(sources[0])
+    count = count_rows(path)
     if count == 0:
-        raise StoreError(f"{source}: has no embeddings")
+        raise StoreError(f"{os.fspath(path)}: has no embeddings")
     start, end = np.empty(count), np.empty(count)
     paths: list[str] = []
-    for batch in _read_rows(source, ["path", "start", "end"]):
+    for batch in _all_rows(sources, ["path", "start", "end"]):
         rows = slice(len(paths), len(paths) + batch.num_rows)
         start[rows], end[rows] = batch["start"], batch["end"]
         names = batch["path"].dictionary_encode()
@@ -267,9 +271,9 @@ def read_rows(path: str | os.PathLike[str]) -> LibraryRows:
 
 
 def read_library(path: str | os.PathLike[str]) -> Library:
-    """Read a Parquet file that `hear_tune.embed_folder` wrote; raises as `read_rows`."""
+    """Read a Parquet file that ``hear-tune embed`` wrote, or a folder; raises as `read_rows`."""
     rows = read_rows(path)
-    vectors = np.empty((len(rows.paths), _embedding_size([Path(path)])), np.float32)
+    vectors = np.empty((len(rows.paths), _embedding_size(_files_of(path))), np.float32)
     first = 0
     for part in read_vectors(path):
         vectors[first : first + len(part)] = part
@@ -278,13 +282,24 @@ def read_library(path: str | os.PathLike[str]) -> Library:
 
 
 def read_vectors(path: str | os.PathLike[str]) -> Iterator[Vectors]:
-    """The vectors of a Parquet file of embeddings, (some rows, size) at a time."""
-    return (_vectors(batch) for batch in _read_rows(Path(path), ["embedding"]))
+    """The vectors of a file, or folder, of embeddings, (some rows, size) at a time."""
+    return (_vectors(batch) for batch in _all_rows(_files_of(path), ["embedding"]))
 
 
 def count_rows(path: str | os.PathLike[str]) -> int:
-    """How many rows a Parquet file of embeddings has."""
-    return sum(batch.num_rows for batch in _read_rows(Path(path), ["start"]))
+    """How many rows a file, or folder, of embeddings has."""
+    return sum(batch.num_rows for batch in _all_rows(_files_of(path), ["start"]))
+
+
+def _files_of(library: str | os.PathLike[str]) -> list[Path]:
+    """A library's file, or those of its folder."""
+    path = Path(library)
+    files = sorted(path.glob("*.parquet")) if path.is_dir() else [path]
+    if not files or not path.exists():
+        raise FileNotFoundError(f"{path}: no such library; hear-tune embed MUSIC -o writes one")
+    for file in files[1:]:
+        check_identity(file, path, read_identity(files[0]))
+    return files
 
 
 def _table(rows: list[tuple[str, ClipEmbeddings]], identity: Mapping[str, Any]) -> pa.Table:
@@ -304,7 +319,14 @@ def _table(rows: list[tuple[str, ClipEmbeddings]], identity: Mapping[str, Any]) 
     return pa.table(columns).replace_schema_metadata({_IDENTITY_KEY: json.dumps(identity)})
 
 
-def _read_identity(source: Path) -> dict[str, Any]:
+def read_identity(source: Path) -> dict[str, Any]:
+    """What the rows of a Parquet file of embeddings depend on.
+
+    Raises
+    ------
+    StoreError
+        If the file is something else.
+    """
     try:
         metadata = pq.read_schema(source).metadata or {}
     except (pa.ArrowInvalid, OSError) as error:
@@ -315,8 +337,9 @@ def _read_identity(source: Path) -> dict[str, Any]:
     return identity
 
 
-def _check_identity(source: Path, output: Path, wanted: Mapping[str, Any]) -> None:
-    found = _read_identity(source)
+def check_identity(source: Path, output: str | Path, wanted: Mapping[str, Any]) -> None:
+    """Raise a `StoreError` if the rows of a file of an output depend on anything else."""
+    found = read_identity(source)
     differences = [
         f"{key} {found.get(key)!r}, not {value!r}"
         for key, value in wanted.items()
@@ -329,7 +352,8 @@ def _check_identity(source: Path, output: Path, wanted: Mapping[str, Any]) -> No
         )
 
 
-def _read_names(source: Path) -> set[str]:
+def read_names(source: Path) -> set[str]:
+    """The paths of the files that a Parquet file has rows of."""
     names: set[str] = set()
     for batch in _read_rows(source, ["path"]):
         names.update(pc.unique(batch["path"]).to_pylist())
@@ -339,10 +363,11 @@ def _read_names(source: Path) -> set[str]:
 def _read_rows(source: Path, columns: list[str] | None = None) -> Iterator[pa.RecordBatch]:
     with pq.ParquetFile(source) as file:
         dropped = json.loads((file.metadata.metadata or {}).get(_DROPPED_KEY, b"[]"))
-        for batch in file.iter_batches(_ROWS_PER_WRITE, columns=columns):
+        needed = [*columns, "path"] if columns and dropped else columns
+        for batch in file.iter_batches(_ROWS_PER_WRITE, columns=needed):
             if dropped:
                 batch = batch.filter(pc.invert(pc.is_in(batch["path"], pa.array(dropped))))
-            yield batch
+            yield batch.select(columns) if columns else batch
 
 
 # --- Joining parts into the output ---
@@ -410,7 +435,7 @@ def _join_hdf5(sources: list[Path], scratch: Path, output: Path) -> None:
 
     size = _embedding_size(sources)
     with h5py.File(scratch, "w") as file:
-        file.attrs["hear_tune"] = json.dumps(_read_identity(sources[-1]))
+        file.attrs["hear_tune"] = json.dumps(read_identity(sources[-1]))
         for name in _INDEX_COLUMNS:
             kind = "f8" if name in ("start", "end") else h5py.string_dtype()
             file.create_dataset(name, (0,), kind, maxshape=(None,))

@@ -27,36 +27,56 @@ class WorkerError(ChildProcessError):
     """A worker died, and not of a file."""
 
 
-def embed_groups(
-    groups: Iterable[Group], model: bytes, workers: int, note: Callable[[Outcome], None]
-) -> None:
-    """Embed groups of files by several processes.
+class Crew:
+    """Workers, which wait for groups of files until they are dismissed; a context manager.
 
     Parameters
     ----------
-    groups
-        Taken one by one, when a worker is free.
     model
         A pickled `EmbeddingModel`.
     workers
-        How many processes; the cores are shared among them.
-    note
-        Called with what became of each file, once per file.
-
-    Raises
-    ------
-    WorkerError
-        If a worker died outside of any file.
-    OSError, StoreError
-        If a worker could not write.
+        How many processes.
+    threads
+        Of each; by default the cores are shared among them.
+    device
+        Where each puts its model.
     """
-    threads = max(1, (os.cpu_count() or 1) // workers)
-    waiting = iter(groups)
-    crew: list[_Worker] = []
-    try:
-        for group in islice(waiting, workers):
-            crew.append(_Worker(model, threads, group))
-        busy = set(crew)
+
+    def __init__(
+        self, model: bytes, workers: int, threads: int | None = None, device: str = "cpu"
+    ) -> None:
+        each = threads or max(1, (os.cpu_count() or 1) // workers)
+        self._workers = [_Worker(model, each, device) for _ in range(workers)]
+
+    def __enter__(self) -> Crew:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for worker in self._workers:
+            worker.stop()
+
+    def embed(self, groups: Iterable[Group], note: Callable[[Outcome], None]) -> None:
+        """Embed groups of files.
+
+        Parameters
+        ----------
+        groups
+            Taken one by one, when a worker is free.
+        note
+            Called with what became of each file, once per file.
+
+        Raises
+        ------
+        WorkerError
+            If a worker died outside of any file.
+        OSError, StoreError
+            If a worker could not write.
+        """
+        waiting = iter(groups)
+        busy: set[_Worker] = set()
+        for worker, group in zip(self._workers, islice(waiting, len(self._workers)), strict=False):
+            worker.begin(group)
+            busy.add(worker)
         while busy:
             ready = wait([worker.connection for worker in busy])
             for worker in [worker for worker in busy if worker.connection in ready]:
@@ -67,18 +87,14 @@ def embed_groups(
                     busy.remove(worker)
                 else:
                     worker.begin(next_group)
-    finally:
-        for worker in crew:
-            worker.stop()
 
 
 class _Worker:
     """A process as its parent sees it."""
 
-    def __init__(self, model: bytes, threads: int, group: Group) -> None:
-        self._arguments = (model, threads)
+    def __init__(self, *arguments: bytes | int | str) -> None:
+        self._arguments = arguments
         self._start()
-        self.begin(group)
 
     def _start(self) -> None:
         context = get_context("spawn")
@@ -89,7 +105,7 @@ class _Worker:
 
     def begin(self, group: Group) -> None:
         self._group = group
-        self._noted: set[Path] = set()
+        self._noted: set[Path | str] = set()
         self._send()
 
     def _send(self) -> None:
@@ -141,13 +157,13 @@ def _describe(exit_code: int | None) -> str:
     return f"ended with exit code {exit_code}"
 
 
-def _work(connection: Connection, pickled: bytes, threads: int) -> None:
+def _work(connection: Connection, pickled: bytes, threads: int, device: str) -> None:
     """What a worker does until it is stopped."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent stops it
     threading.Thread(target=_die_with_parent, daemon=True).start()
     torch.set_num_threads(threads)
     keep_freed_memory()
-    model = pickle.loads(pickled)
+    model = pickle.loads(pickled).to(device)
     while True:
         group: Group = connection.recv()
         try:

@@ -13,6 +13,7 @@ import pytest
 import soundfile
 import torch
 from conftest import noise
+from models import CrashingModel
 from test_audio import bad_files
 
 import hear_tune
@@ -402,18 +403,6 @@ def test_workers_write_what_one_process_writes(small_model, library, tmp_path, m
     rows, expected = table(tmp_path / "shared.parquet"), table(tmp_path / "alone.parquet")
     assert rows["path"] == expected["path"]
     np.testing.assert_allclose(rows["embedding"], expected["embedding"], rtol=1e-4, atol=1e-6)
-
-
-class CrashingModel(hear_tune.EmbeddingModel):
-    """Takes its process down at clips that begin with a certain sample, as a decoder may."""
-
-    def windows(self, blocks):
-        return super().windows(map(self.decode, blocks))
-
-    def decode(self, block):
-        if 0.25 in block[:1]:
-            os.kill(os.getpid(), signal.SIGSEGV)
-        return block
 
 
 def test_a_file_that_kills_its_worker_is_named_and_the_others_are_embedded(

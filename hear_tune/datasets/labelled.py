@@ -56,7 +56,7 @@ def _load_folder(root: Path, seed: int) -> Task:
     given = TRAIN in folders and set(folders) <= set(_SPLITS)
     parts = [(split, folders[split]) for split in _SPLITS if split in folders]
     clips = [
-        Clip(path, split, (folder.name,))
+        Clip(Path(path), split, (folder.name,))
         for split, parent in (parts if given else [("", root)])
         for folder in _folders(parent)
         for path in find_audio(folder).paths

@@ -194,7 +194,7 @@ def build_store(
     return failed
 
 
-def _write_shard(shard: Path, group: list[Path]) -> dict[str, str]:
+def _write_shard(shard: Path, group: list[Path | str]) -> dict[str, str]:
     """Decode a group of files into one shard; returns the reasons of those that failed."""
     entries: list[dict[str, Any]] = []
     failed: dict[str, str] = {}

@@ -210,7 +210,7 @@ class OnlineProbe(Callback):
             return
         if not Path(folder).is_dir():
             raise FileNotFoundError(f"{folder}: no such folder of labelled clips")
-        paths = find_audio(folder).paths
+        paths = [Path(path) for path in find_audio(folder).paths]
         paths = paths[:: -(-len(paths) // max_clips)]
         labels = [path.relative_to(folder).parts[0] for path in paths]
         counts = {label: labels.count(label) for label in labels}

@@ -1,0 +1,191 @@
+"""Embedding on Ray: two processes of this machine stand for a cluster."""
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+
+import fsspec
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+import soundfile
+from conftest import noise
+from models import CrashingModel, SlowModel
+
+import hear_tune
+from hear_tune import files
+from hear_tune.cli import main
+from hear_tune.stores import StoreError, read_library
+
+pytest.importorskip("ray", reason="Ray is not installed")
+import psutil
+
+from hear_tune.ray_engine import embed_on_ray
+
+RATE = 22_050
+
+
+@pytest.fixture(autouse=True)
+def small_groups(monkeypatch):
+    monkeypatch.setattr(files, "GROUP_FILES", 3)
+
+
+@pytest.fixture
+def tracks(tmp_path):
+    folder = tmp_path / "tracks"
+    folder.mkdir()
+    for number in range(11):
+        soundfile.write(folder / f"{number:02d}.wav", noise(20_000 + 7_000 * number, number), RATE)
+    return folder
+
+
+def assert_same_rows(folder, file):
+    found, expected = read_library(folder), read_library(file)
+    assert found.paths == expected.paths
+    assert found.identity == expected.identity
+    np.testing.assert_array_equal(found.start, expected.start)
+    np.testing.assert_array_equal(found.end, expected.end)
+    np.testing.assert_allclose(found.vectors, expected.vectors, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.slow
+def test_rows_are_those_of_the_local_engine(small_model, tracks, tmp_path):
+    (tracks / "04.wav").write_text("no sound")
+    local = hear_tune.embed_folder([tracks], tmp_path / "local.parquet", small_model, "window")
+    out = tmp_path / "out"
+    report = embed_on_ray([tracks], str(out), small_model, "window", workers=2)
+    assert (report.embedded, report.failed) == (local.embedded, local.failed)
+    assert report.seconds == pytest.approx(local.seconds)
+    assert_same_rows(out, tmp_path / "local.parquet")
+    again = embed_on_ray([tracks], str(out), small_model, "window", workers=2)
+    assert (again.embedded, again.skipped, list(again.failed)) == (0, 10, list(local.failed))
+    soundfile.write(tracks / "new.wav", noise(9_000), RATE)
+    more = embed_on_ray([tracks], str(out), small_model, "window", workers=1)
+    assert (more.embedded, more.skipped) == (1, 10)
+    with pytest.raises(StoreError, match=r"begun with .*per 'window', not 'track'"):
+        embed_on_ray([tracks], str(out), small_model)
+
+
+@pytest.mark.slow
+def test_a_file_that_kills_its_worker_is_named(small_model, tracks, tmp_path, monkeypatch):
+    monkeypatch.setenv("PYTHONPATH", os.path.dirname(__file__))  # where the model's class is
+    soundfile.write(tracks / "05.wav", np.full(20_000, 0.25), RATE)
+    model = CrashingModel(small_model.encoder)
+    report = embed_on_ray([tracks], str(tmp_path / "out"), model, workers=2)
+    assert report.failed == {
+        str(tracks / "05.wav"): "the process that decoded it was killed by SIGSEGV"
+    }
+    assert report.embedded == 10
+    assert len(read_library(tmp_path / "out").paths) == 10
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("tracks")
+def test_the_command_killed_and_started_again(small_model, tmp_path, monkeypatch):
+    """kill -9 of the program; relative paths, a pattern, and a URL of the output."""
+    checkpoint = tmp_path / "small.safetensors"
+    hear_tune.save_checkpoint(small_model.encoder, checkpoint)
+    model = hear_tune.load_model(checkpoint)
+    monkeypatch.chdir(tmp_path)
+    hear_tune.embed_folder(["tracks"], tmp_path / "local.parquet", model)
+    program = (
+        "import sys; from hear_tune import files; files.GROUP_FILES = 1; "
+        "from hear_tune.cli import main; sys.exit(main(sys.argv[1:]))"
+    )
+    out = tmp_path / "out"
+    arguments = ["tracks/*.wav", "-o", f"file://{out}", "--model", str(checkpoint)]
+    arguments += ["--engine", "ray", "--workers", "1"]
+    process = subprocess.Popen([sys.executable, "-c", program, "embed", *arguments])
+    while len(list(out.glob("*.parquet"))) < 2:
+        assert process.poll() is None
+        time.sleep(0.01)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    assert main(["embed", *arguments]) == 0
+    assert sorted(read_library(out).paths) == read_library(tmp_path / "local.parquet").paths
+    assert not list(out.glob("*.partial*"))
+
+
+@pytest.mark.slow
+def test_a_worker_that_is_killed_costs_nothing(small_model, tracks, tmp_path, monkeypatch):
+    """kill -9 of an actor in the middle: its groups go to another one."""
+    monkeypatch.setenv("PYTHONPATH", os.path.dirname(__file__))
+    out, killed = tmp_path / "out", []
+
+    def kill_one():
+        while not list(out.glob("*.parquet")):
+            time.sleep(0.01)
+        actors = [p for p in psutil.process_iter(["cmdline"]) if is_actor(p)]
+        killed.extend(actors[:1])
+        actors[0].kill()
+
+    thread = threading.Thread(target=kill_one)
+    thread.start()
+    slow = SlowModel(small_model.encoder)
+    report = embed_on_ray([tracks], str(out), slow, workers=2)
+    thread.join()
+    assert killed
+    assert (report.embedded, report.failed) == (11, {})
+    assert len(read_library(out).paths) == 11
+
+
+def is_actor(process):
+    return any("MapWorker" in word for word in process.info["cmdline"] or [])
+
+
+@pytest.mark.slow
+def test_music_in_an_object_store(small_model, tracks, tmp_path):
+    """Local files by URL: the same code reads buckets."""
+    found = files.find_audio([f"file://{tracks}", f"file://{tracks}/0*.wav"])
+    assert found.paths == [f"file://{path}" for path in sorted(tracks.iterdir())]
+    report = embed_on_ray([f"file://{tracks}"], str(tmp_path / "out"), small_model, workers=1)
+    assert report.embedded == 11
+    assert read_library(tmp_path / "out").paths == found.paths
+    hear_tune.embed_folder([tracks], tmp_path / "local.parquet", small_model)
+    expected = read_library(tmp_path / "local.parquet").vectors
+    np.testing.assert_allclose(
+        read_library(tmp_path / "out").vectors, expected, rtol=1e-4, atol=1e-6
+    )
+
+
+def test_music_in_memory(small_model, tracks):
+    """A store that is no disk, for the local engine too."""
+    store = fsspec.filesystem("memory")
+    for name in ("01.wav", "deeper/02.wav", ".hidden/03.wav", "notes.txt"):
+        source = tracks / os.path.basename(name) if name.endswith(".wav") else tracks / "01.wav"
+        store.pipe_file(f"/music/{name}", source.read_bytes())
+    store.pipe_file("/music/empty.wav", b"")
+    found = files.find_audio("memory://music")
+    assert found.paths == [f"memory:///music/{n}" for n in ("01.wav", "deeper/02.wav", "empty.wav")]
+    assert found.ignored == {".txt": 1}
+    rows = hear_tune.embed_file(found.paths[0], small_model)
+    expected = hear_tune.embed_file(tracks / "01.wav", small_model)
+    np.testing.assert_array_equal(rows.vectors, expected.vectors)
+    with pytest.raises(hear_tune.AudioError, match=r"empty\.wav: the file is empty"):
+        hear_tune.embed_file("memory:///music/empty.wav", small_model)
+    with pytest.raises(hear_tune.AudioError, match=r"gone\.wav: cannot be fetched"):
+        hear_tune.embed_file("memory:///music/gone.wav", small_model)
+    with pytest.raises(ValueError, match=r"nowhere://x: cannot be searched"):
+        files.find_audio("nowhere://x")
+
+
+def test_wrong_options(small_model, tracks, tmp_path, capsys):
+    with pytest.raises(ValueError, match="device must be cpu or cuda"):
+        embed_on_ray([tracks], str(tmp_path / "out"), small_model, device="mps")
+    (tmp_path / "other").mkdir()
+    pq.write_table(pq.read_table(make_parquet(tmp_path)), tmp_path / "other" / "mine.parquet")
+    with pytest.raises(StoreError, match="is not of an output of hear-tune"):
+        embed_on_ray([tracks], str(tmp_path / "other"), small_model)
+    options = ["embed", str(tracks), "-o", str(tmp_path / "out"), "--engine", "ray", "--overwrite"]
+    assert main(options) == 2
+    assert "remove it to embed anew" in capsys.readouterr().err
+
+
+def make_parquet(folder):
+    import pyarrow as pa
+
+    pq.write_table(pa.table({"a": [1]}), folder / "any.parquet")
+    return folder / "any.parquet"
