@@ -7,7 +7,7 @@ from importlib.metadata import version as version_of
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sphinx.util.nodes import make_refnode
+from sphinx.addnodes import pending_xref
 
 from hear_tune.config import SAMPLE_RATE_HZ, WINDOW_SAMPLES
 from hear_tune.figure import network_svg
@@ -20,9 +20,8 @@ from hear_tune.summary import PROBE_CLASSES, parameter_count, variants_table
 from hear_tune.variants import DEFAULT_VARIANT, get_variant
 
 if TYPE_CHECKING:
-    from docutils.nodes import Element, TextElement
+    from docutils.nodes import document
     from sphinx.application import Sphinx
-    from sphinx.environment import BuildEnvironment
 
 ROOT = Path(__file__).parents[1]
 
@@ -32,7 +31,7 @@ version = release = version_of("hear-tune")
 html_title = f"hear-tune {version}"
 html_show_copyright = False
 
-extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "sphinx_copybutton"]
+extensions = ["myst_parser", "sphinx.ext.autodoc", "numpydoc", "sphinx_copybutton"]
 myst_enable_extensions = ["substitution"]
 myst_heading_anchors = 3
 exclude_patterns = ["_build"]
@@ -41,22 +40,27 @@ html_static_path = ["_static"]
 html_css_files = ["pages.css"]
 html_copy_source = False
 
-# Docstrings: NumPy style; types come from the annotations.
+# Docstrings are in NumPy's style and leave types to the annotations, which signatures show.
 default_role = "py:obj"
-napoleon_google_docstring = False
-napoleon_use_ivar = True
-autodoc_typehints = "description"
-autodoc_typehints_description_target = "documented"
+numpydoc_show_class_members = False
 autodoc_member_order = "bysource"
-autodoc_class_signature = "mixed"
+autodoc_typehints = "signature"
+autodoc_typehints_format = "short"
+autodoc_type_aliases = {
+    "npt.ArrayLike": "numpy.typing.ArrayLike",
+    "LayerChoice": "str | Sequence[str] | None",
+}
 python_use_unqualified_type_names = True
+python_maximum_signature_line_length = 80
 add_module_names = False
 
-# A name in backticks without a dot may be a parameter, which has no page; every other one must be
-# found here or belong to a library.
+# What must be found is what belongs to hear_tune. Names of other libraries would need their sites to
+# be at hand; a name in backticks without a dot may be a parameter's.
 nitpicky = True
 nitpick_ignore_regex = [
-    ("py:obj", r"\w+"),
+    (r"py:(class|obj)", r"(collections|lightning|numpy|os|pathlib|requests|torch)\..+"),
+    (r"py:class", r"(np|npt)\..+|dict\[.*|Vectors"),  # annotations that stay as they are written
+    (r"py:obj", r"\w+"),
 ]
 
 
@@ -110,30 +114,32 @@ myst_substitutions = {
     ),
 }
 
-# Files that are pages here: where a link between the project's own Markdown files leads.
+# Markdown of the project that is a page here, and the page's name. Recipes follow a rule: the page of
+# recipes/weights/README.md is recipes/weights, so a page's name is the folder of its links.
 _PAGES = {"MODEL_CARD.md": "model_card", "CHANGELOG.md": "changelog", "recipes": "recipes/index"}
 
 
-def resolve_link(
-    app: Sphinx, env: BuildEnvironment, node: Element, contnode: TextElement
-) -> Element | None:
-    """Lead a link of an included file to the page of its target; a file without one is named.
-
-    The page of ``recipes/weights/README.md`` is ``recipes/weights``, so a page's name is the folder
-    that links are relative to.
-    """
-    if node.get("reftype") != "myst":
-        return None
-    page = node["refdoc"]
+def lead_links(app: Sphinx, doctree: document) -> None:
+    """Lead links of an included file to the pages of their targets; name files without a page."""
+    page = app.env.docname
+    if page not in _PAGES.values() and not page.startswith("recipes/"):
+        return
     folder = page.removesuffix("/index") if page.startswith("recipes/") else ""
-    path = posixpath.normpath(posixpath.join(folder, node["reftarget"]))
-    target = _PAGES.get(path, path)
-    if target in env.found_docs:
-        return make_refnode(app.builder, page, target, None, contnode)
-    return contnode if (ROOT / path).is_file() else None
+    for link in list(doctree.findall(pending_xref)):
+        if link["reftype"] != "myst":
+            continue
+        if posixpath.isabs(link["reftarget"]):  # a document's name, were it among the pages
+            path = Path(link["reftarget"] + ".md").relative_to(ROOT).as_posix()
+        else:
+            path = posixpath.normpath(posixpath.join(folder, link["reftarget"]))
+        target = _PAGES.get(path, path)
+        if target in app.env.found_docs:
+            link.attributes |= {"refdomain": "doc", "reftarget": target, "reftargetid": None}
+        elif (ROOT / path).is_file():
+            link.replace_self(link.children)
 
 
 def setup(app: Sphinx) -> dict[str, Any]:
     """Connect what is not in an extension."""
-    app.connect("missing-reference", resolve_link)
+    app.connect("doctree-read", lead_links)
     return {"parallel_read_safe": True}
