@@ -44,6 +44,7 @@ html_copy_source = False
 default_role = "py:obj"
 numpydoc_show_class_members = False
 autodoc_member_order = "bysource"
+autodoc_preserve_defaults = True
 autodoc_typehints = "signature"
 autodoc_typehints_format = "short"
 autodoc_type_aliases = {
@@ -54,8 +55,8 @@ python_use_unqualified_type_names = True
 python_maximum_signature_line_length = 80
 add_module_names = False
 
-# What must be found is what belongs to hear_tune. Names of other libraries would need their sites to
-# be at hand; a name in backticks without a dot may be a parameter's.
+# What must be found is what belongs to hear_tune. Names of other libraries would need their sites
+# at hand; a name in backticks without a dot may be a parameter's.
 nitpicky = True
 nitpick_ignore_regex = [
     (r"py:(class|obj)", r"(collections|lightning|numpy|os|pathlib|requests|torch)\..+"),
@@ -114,8 +115,8 @@ myst_substitutions = {
     ),
 }
 
-# Markdown of the project that is a page here, and the page's name. Recipes follow a rule: the page of
-# recipes/weights/README.md is recipes/weights, so a page's name is the folder of its links.
+# Markdown of the project that is a page here, and the page's name. Recipes follow a rule: the page
+# of recipes/weights/README.md is recipes/weights, so a page's name is the folder of its links.
 _PAGES = {"MODEL_CARD.md": "model_card", "CHANGELOG.md": "changelog", "recipes": "recipes/index"}
 
 

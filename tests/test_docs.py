@@ -1,10 +1,10 @@
 """Every example of the README and of docs/ runs, in the order of its page, in one folder.
 
-Shell commands run as they stand, except that training is cut to a step and heareval's scoring to its
-quickest grid (`SHORTER`); what installs, tests and reproduces the paper is left to `.ci/run`, and
-downloads to their own tests (`ELSEWHERE`). Python runs as it stands, and what a line says that it
-prints is compared. The pages of recipes are the recipes' own READMEs: their commands need data and
-days, so that only their scripts are looked for.
+Shell commands run as they stand, except that training is cut to a step and heareval's scoring to
+its quickest grid (`SHORTER`); what installs, tests and reproduces the paper is left to `.ci/run`,
+and downloads to their own tests (`ELSEWHERE`). Python runs as it stands, and what a line says that
+it prints is compared. The pages of recipes are the recipes' own READMEs: their commands need data
+and days, so that only their scripts are looked for.
 """
 
 import io
@@ -24,7 +24,7 @@ import hear_tune
 README = ROOT / "README.md"
 PAGES = sorted(ROOT.glob("docs/*.md"))
 RECIPES = sorted(ROOT.glob("recipes/**/README.md"))
-NEEDS = {"hear": "heareval", "s3prl": "s3prl"}  # packages of a page; .ci/run tests it where they are
+NEEDS = {"hear": "heareval", "s3prl": "s3prl"}  # by page; .ci/run has environments with these
 
 SHORTER = {
     "hear-tune pretrain": [
