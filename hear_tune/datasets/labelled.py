@@ -5,9 +5,9 @@ them. A CSV has a column ``path`` (relative to the CSV) and either ``label``, or
 by ``;``, or columns of numbers, which are regression targets by the names of their columns; and,
 if it likes, ``split``.
 
-Where no split is given, 80 / 10 / 10 % are drawn by a seed (`splits.stratified_split`), from each
-class, from each clip's rarest label, or from each fifth of the first target. Files of the same
-content are never in two splits.
+Where no split is given, 80 / 10 / 10 % are drawn by a seed
+(`hear_tune.datasets.splits.stratified_split`), from each class, from each clip's rarest label, or
+from each fifth of the first target. Files of the same content are never in two splits.
 """
 
 from __future__ import annotations

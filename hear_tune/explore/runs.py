@@ -1,4 +1,4 @@
-"""Training runs as `hear-tune pretrain` leaves them: what was measured on the way."""
+"""Training runs as ``hear-tune pretrain`` leaves them: what was measured on the way."""
 
 from __future__ import annotations
 

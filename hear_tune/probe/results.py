@@ -59,7 +59,7 @@ def probe(
     model
         That made them.
     protocol
-        One of `hear_tune.probe.protocols.PROTOCOLS`.
+        One of ``hear_tune.probe.protocols.PROTOCOLS``.
     seeds
         Of weights, orders and windows; the results are their mean and deviation.
     name

@@ -1,0 +1,148 @@
+"""Every example of the README and of docs/ runs, in the order of its page, in one folder.
+
+Shell commands run as they stand, except that training is cut to a step, shards to a clip, and
+heareval's scoring to its quickest grid (`SMALLER`); what installs, tests and reproduces the paper
+is left to `.ci/run`, and downloads to their own tests (`ELSEWHERE`). Python runs as it stands, and
+what a line says that it prints is compared. The pages of recipes are the recipes' own READMEs:
+their commands need data and days, so that only their scripts are looked for.
+"""
+
+import io
+import re
+import subprocess
+from contextlib import redirect_stdout
+
+import pytest
+import soundfile
+import torch
+from conftest import ROOT, noise
+from test_checkpoints import lightning_checkpoint
+
+import hear_tune
+
+README = ROOT / "README.md"
+PAGES = sorted(ROOT.glob("docs/*.md"))
+RECIPES = sorted(ROOT.glob("recipes/**/README.md"))
+NEEDS = {"hear": "heareval", "s3prl": "s3prl"}  # by page; .ci/run has environments with these
+
+SMALLER = {
+    "hear-tune pretrain": (" --data.batch_size=2 --data.crop_samples=19683 --trainer.max_steps=1"),
+    "hear-tune shards": " --clips-per-shard 1",
+    "hear-tune hear run": " --grid faster --grid-points 1",
+}
+ELSEWHERE = {
+    "pip ": ".ci/run",
+    "pytest": ".ci/run",
+    "sphinx-build": ".ci/run",
+    "recipes/magnatagatune/run.sh": ".ci/run",
+    "hear-tune data download": "tests/test_download.py",
+}
+BLOCK_OR_INLINE = re.compile(r"^```(sh|python)\n(.*?)^```|`(hear-tune \w+ [^`\n]+)`", re.M | re.S)
+PRINTED = re.compile(r"^print\(.*\)  # (?!seconds$)(.*)$", re.M)
+
+
+def examples(page):
+    """Shell commands and blocks of Python of a page, in its order: (language, text)."""
+    for language, block, inline in BLOCK_OR_INLINE.findall(page.read_text()):
+        if language == "python":
+            yield language, block
+            continue
+        for line in (block or inline).replace("\\\n", " ").splitlines():
+            if command := line.split("  #")[0].strip():
+                yield "sh", command
+
+
+def run(page):
+    """Run the examples of a page in the current folder; returns what its Python has defined."""
+    namespace = {}
+    for language, text in examples(page):
+        if language == "python":
+            run_python(text, page, namespace)
+        elif not text.startswith(tuple(ELSEWHERE)):
+            run_command(text)
+    return namespace
+
+
+def run_command(command):
+    assert command.startswith("hear-tune ")
+    for beginning, options in SMALLER.items():
+        if command.startswith(beginning):
+            command += options
+    subprocess.run(command, shell=True, check=True)
+
+
+def run_python(code, page, namespace):
+    with redirect_stdout(io.StringIO()) as output:
+        exec(compile(code, page.name, "exec"), namespace)
+    printed = output.getvalue().splitlines()
+    for line in PRINTED.findall(code):
+        assert line in printed
+
+
+@pytest.fixture
+def workplace(tmp_path, music, monkeypatch):
+    """The current folder, with what the examples mention."""
+    music.rename(tmp_path / "MUSIC")
+    (tmp_path / "more").mkdir()
+    for copy in ("track.flac", "more/track.flac"):
+        (tmp_path / copy).write_bytes((tmp_path / "MUSIC" / "b.flac").read_bytes())
+    for label in ("loud", "soft"):
+        (tmp_path / "LABELLED" / label).mkdir(parents=True)
+        for number in range(12):
+            sound = noise(9_000, number) * (1 if label == "loud" else 0.1)
+            soundfile.write(tmp_path / "LABELLED" / label / f"{number}.wav", sound, 22_050)
+    monkeypatch.chdir(tmp_path)
+    torch.manual_seed(0)
+    encoder = hear_tune.build_encoder(hear_tune.get_variant("tune-vanilla-small").config)
+    torch.save(lightning_checkpoint(encoder), "theirs.ckpt")
+    hear_tune.save_checkpoint(encoder, "ours.safetensors")
+    return tmp_path
+
+
+@pytest.mark.usefixtures("workplace")
+@pytest.mark.filterwarnings("ignore::hear_tune.UntrainedWarning")
+def test_readme():
+    """A reader who types all of it, from top to bottom."""
+    namespace = run(README)
+    assert namespace["track"].vectors.shape == (1, 512)
+    assert namespace["scenes"].shape == (2, 512)
+    assert namespace["embeddings"].shape == (2, 91, 1040)
+    assert namespace["report"].failed == {}
+
+
+@pytest.mark.usefixtures("workplace")
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+def test_page(page):
+    if page.stem in NEEDS:
+        pytest.importorskip(NEEDS[page.stem])
+    run(page)
+
+
+@pytest.mark.parametrize("page", [README, *PAGES], ids=lambda page: page.stem)
+def test_ci_does_what_a_checkout_is_told_to(page):
+    script = (ROOT / ".ci/run").read_text()
+    for _, command in examples(page):
+        if command.startswith(("pip install -e", "pip install --no-deps", "pytest")):
+            assert command in script
+
+
+@pytest.mark.parametrize("page", RECIPES, ids=lambda page: page.parent.name)
+def test_recipe_is_there(page):
+    """The scripts that a recipe calls exist, and it has a page."""
+    for script in re.findall(r"recipes/\S+\.(?:sh|py)\b", page.read_text()):
+        assert (ROOT / script).is_file()
+    name = "index" if page.parent.name == "recipes" else page.parent.name
+    assert page.relative_to(ROOT).as_posix() in (ROOT / f"docs/recipes/{name}.md").read_text()
+
+
+@pytest.mark.parametrize("name", hear_tune.__all__)
+def test_public_name_has_a_place_in_the_reference(name):
+    reference = (ROOT / "docs/api/hear_tune.md").read_text()
+    assert name == "__version__" or re.search(rf":: {name}$", reference, re.M)
+
+
+def test_figure_is_up_to_date():
+    from hear_tune.figure import network_svg
+
+    drawing = (ROOT / "figures/tune-plus.svg").read_text()
+    assert drawing == network_svg(hear_tune.get_variant("tune+"))
