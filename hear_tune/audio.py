@@ -27,6 +27,7 @@ Samples = npt.NDArray[np.float32]
 _BLOCK_VALUES = 1 << 19  # samples x channels decoded at a time, 2 MiB of float32
 _MAX_CHANNELS = 1024  # libsndfile's limit
 _LOWEST_RATE_HZ, _HIGHEST_RATE_HZ = 1_000, 768_000  # beyond them a header is wrong
+_LOUDEST = 2.0**31  # full scale of 32-bit integers that someone forgot to divide by
 _RESAMPLER_QUALITY = "HQ"  # lower settings change the embeddings measurably
 _RESAMPLER_DELAY = 1000  # samples of the lower rate, a little more than was ever seen
 
@@ -72,11 +73,10 @@ def read_blocks(path: str | os.PathLike[str]) -> Iterator[Samples]:
     try:
         with soundfile.SoundFile(_source(path)) as file:
             resample = _StreamResampler(file.samplerate)
-            blocks = file.blocks(
-                max(1, _BLOCK_VALUES // file.channels), dtype="float32", always_2d=True
-            )
+            size = max(1, _BLOCK_VALUES // file.channels)
             length = 0
-            for block in blocks:
+            # not file.blocks: it refuses codings without random access
+            while len(block := file.read(size, dtype="float32", always_2d=True)):
                 mono = resample(_mix(block))
                 length += len(mono)
                 yield mono
@@ -190,10 +190,18 @@ class _StreamResampler:
         return self(np.empty(0, np.float32), last=True)
 
 
+UNUSABLE = "NaN or infinite samples, or some far beyond any full scale"
+
+
+def are_usable(samples: Samples) -> bool:
+    """Whether an encoder can take all samples: louder than any full scale are damaged ones."""
+    return bool((np.abs(samples) <= _LOUDEST).all())
+
+
 def _mix(block: Samples) -> Samples:
     mono = block[:, 0] if block.shape[1] == 1 else block.mean(axis=1)
-    if not np.isfinite(mono).all():
-        raise AudioError("it has NaN or infinite samples")
+    if not are_usable(mono):
+        raise AudioError(f"it has {UNUSABLE}")
     return np.ascontiguousarray(mono, dtype=np.float32)
 
 

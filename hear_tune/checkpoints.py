@@ -21,6 +21,7 @@ from torch import Tensor
 
 from .config import SAMPLE_RATE_HZ, ConfigError, EncoderConfig, config_from_dict, config_to_dict
 from .conversion import ForeignCheckpointError, infer_config, rename_tensors, tensor_shapes
+from .files import write_whole
 from .layers import encoder_layers
 from .network import CROP_SAMPLES, HUB_FILE_NAME, Encoder, build_encoder
 from .unpickling import UnpicklingError, read_state_dict
@@ -62,6 +63,11 @@ def save_checkpoint(encoder: Encoder, path: str | os.PathLike[str]) -> str:
     -------
     str
         SHA-256 of the written file.
+
+    Raises
+    ------
+    CheckpointError
+        If a weight is NaN or infinite.
     """
     path = Path(path)
     metadata = {
@@ -72,13 +78,12 @@ def save_checkpoint(encoder: Encoder, path: str | os.PathLike[str]) -> str:
         "hear_tune_version": version("hear-tune"),
     }
     tensors = {name: t.detach().cpu().contiguous() for name, t in encoder.state_dict().items()}
-    partial = path.with_name(path.name + ".partial")
-    try:  # a single key: the order of several would differ from file to file
-        partial.write_bytes(save(tensors, {METADATA_KEY: json.dumps(metadata)}))
-        partial.replace(path)
-    except OSError:
-        partial.unlink(missing_ok=True)
-        raise
+    try:
+        _check_finite(tensors)
+    except CheckpointError as error:
+        raise CheckpointError(f"{path}: not written: {error}") from error
+    # a single key: the order of several would differ from file to file
+    write_whole(path, save(tensors, {METADATA_KEY: json.dumps(metadata)}))
     return sha256_of(path)
 
 
@@ -122,6 +127,7 @@ def load_checkpoint(path: str | os.PathLike[str], sha256: str | None = None) -> 
         _check_crop(config, training)
         tensors = {name: _as_float32(tensor) for name, tensor in tensors.items()}
         _check_fit(config, tensors)
+        _check_finite(tensors)
     except (CheckpointError, ConfigError, ForeignCheckpointError, UnpicklingError) as error:
         raise CheckpointError(f"{path}: {error}") from error
     with torch.device("meta"):  # no random weights only to overwrite them
@@ -224,6 +230,13 @@ def _check_fit(config: EncoderConfig, tensors: dict[str, Tensor]) -> None:
         hidden = len(problems) - _LISTED_PROBLEMS
         listed = "; ".join(problems[:_LISTED_PROBLEMS]) + (f"; {hidden} more" if hidden > 0 else "")
         raise CheckpointError(f"its tensors do not fit a {variant_name(config)} encoder: {listed}")
+
+
+def _check_finite(tensors: dict[str, Tensor]) -> None:
     broken = [name for name, tensor in tensors.items() if not torch.isfinite(tensor).all()]
     if broken:
-        raise CheckpointError(f"NaN or infinite weights in {', '.join(broken[:_LISTED_PROBLEMS])}")
+        kind = str(tensors[broken[0]].dtype).removeprefix("torch.")
+        raise CheckpointError(
+            f"NaN or infinite weights, or weights beyond {kind}, in "
+            f"{', '.join(broken[:_LISTED_PROBLEMS])}"
+        )

@@ -1,4 +1,4 @@
-"""Finding audio files, and cutting the work on them into groups that are written at once."""
+"""Finding audio files, grouping the work on them, and writing files whole or not at all."""
 
 from __future__ import annotations
 
@@ -115,6 +115,19 @@ def _take(paths: Iterable[Path | str], found: FoundAudio) -> None:
 def path_text(path: Path | str) -> str:
     """A path as text that any file format can hold, whatever bytes are in it."""
     return os.fsencode(path).decode("utf-8", "backslashreplace")
+
+
+def write_whole(path: str | os.PathLike[str], content: str | bytes) -> None:
+    """Write a file, replacing any of that name at once or not at all; text as UTF-8."""
+    target = Path(path)
+    partial = target.with_name(target.name + ".partial")
+    try:
+        partial.write_bytes(content.encode() if isinstance(content, str) else content)
+        partial.replace(target)
+    except OSError as error:
+        raise OSError(f"{target}: cannot be written ({error.strerror or error})") from error
+    finally:
+        partial.unlink(missing_ok=True)
 
 
 def group_files(paths: Iterable[Path | str]) -> Iterator[list[Path | str]]:

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .audio import Samples
+from .audio import UNUSABLE, Samples, are_usable
 from .clips import ClipEmbeddings, Per, embed_clips
 from .inference import Backend, Precision
 from .model import EmbeddingModel, LayerChoice
@@ -45,9 +45,9 @@ def load_model(
     Parameters
     ----------
     model_file_path
-        The name of weights in the package (`hear_tune.PRETRAINED`), by default those of TUNE+; or
-        a checkpoint: hear-tune's safetensors (or a folder of ``save_pretrained``), the TUNE
-        authors' Lightning ``.ckpt``, or CLMR's ``.pt``.
+        The name, as text, of weights in the package (`hear_tune.PRETRAINED`), by default those of
+        TUNE+; or a checkpoint: hear-tune's safetensors (or a folder of ``save_pretrained``), the
+        TUNE authors' Lightning ``.ckpt``, or CLMR's ``.pt``.
     variant
         A published encoder to build with random weights from a fixed seed instead; a warning says
         so.
@@ -83,11 +83,11 @@ def load_model(
     ValueError
         If an option is wrong, or a variant is given beside a checkpoint.
     """
-    given = os.fspath(model_file_path)
+    given = bool(os.fspath(model_file_path))
     if sha256 is not None and not given:
         raise ValueError("sha256 is a checkpoint's hash, and no checkpoint was given")
     if variant is None:
-        encoder = load_encoder(given or DEFAULT_PRETRAINED, sha256)
+        encoder = load_encoder(model_file_path if given else DEFAULT_PRETRAINED, sha256)
     elif not given:
         encoder = untrained_encoder(variant)
         _warn_untrained(variant)
@@ -186,8 +186,8 @@ def _samples(clip: Tensor) -> Samples:
     if not clip.is_floating_point():
         raise ValueError(f"audio must be floating point in -1..1, not {clip.dtype}")
     samples: Samples = clip.detach().float().cpu().numpy()
-    if not np.isfinite(samples).all():
-        raise ValueError("audio has NaN or infinite samples")
+    if not are_usable(samples):
+        raise ValueError(f"audio has {UNUSABLE}")
     return samples
 
 

@@ -60,7 +60,8 @@ def load_encoder(name_or_path: str | os.PathLike[str], sha256: str | None = None
     Parameters
     ----------
     name_or_path
-        A name in `PRETRAINED`; else as of `load_checkpoint`.
+        A name in `PRETRAINED`; else as of `load_checkpoint`. A `Path`, or text that is no bare name
+        (``./tune+-free``), is never taken for a name.
     sha256
         Known hash of the file; that of weights in the package is known without it.
 
@@ -69,7 +70,12 @@ def load_encoder(name_or_path: str | os.PathLike[str], sha256: str | None = None
     FileNotFoundError, CheckpointError
         As of `load_checkpoint`.
     """
-    row = PRETRAINED.get(os.fspath(name_or_path))
-    if row is None:
+    row = PRETRAINED.get(name_or_path) if isinstance(name_or_path, str) else None
+    if row is not None:
+        return load_checkpoint(row.path, sha256 or row.sha256)
+    try:
         return load_checkpoint(name_or_path, sha256)
-    return load_checkpoint(row.path, sha256 or row.sha256)
+    except FileNotFoundError as error:
+        raise FileNotFoundError(
+            f"{error}; or the name of weights in the package: {', '.join(PRETRAINED)}"
+        ) from error

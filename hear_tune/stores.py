@@ -11,6 +11,7 @@ import json
 import os
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -28,6 +29,8 @@ from .clips import ClipEmbeddings, Vectors
 _IDENTITY_KEY = b"hear_tune"
 _DROPPED_KEY = b"hear_tune.dropped"
 _ROWS_PER_WRITE = 4096
+_INDEX_COLUMNS = ["path", "start", "end", "model"]
+_VECTORS = "embedding"
 
 
 class StoreError(ValueError):
@@ -107,7 +110,8 @@ class EmbeddingStore:
         if not self._parts():
             return
         scratch = self._parts_folder / f"scratch{self._output.suffix}"
-        self._join(self._sources(), scratch, self._output)
+        with _writing(self._output):
+            self._join(self._sources(), scratch, self._output)
         self._joined.touch()
         self._remove_parts()
 
@@ -183,8 +187,9 @@ class PartWriter:
             self._flush()
         if self._writer is None:
             return
-        self._writer.add_key_value_metadata({_DROPPED_KEY: json.dumps(sorted(self._dropped))})
-        self._writer.close()
+        with _writing(self._path):
+            self._writer.add_key_value_metadata({_DROPPED_KEY: json.dumps(sorted(self._dropped))})
+            self._writer.close()
         if kind is None:
             self._partial.replace(self._path)
         else:
@@ -206,9 +211,10 @@ class PartWriter:
         if not rows:
             return
         table = _table(rows, self._identity)
-        if self._writer is None:
-            self._writer = pq.ParquetWriter(self._partial, table.schema)
-        self._writer.write_table(table)
+        with _writing(self._path):
+            if self._writer is None:
+                self._writer = _writer(self._partial, table.schema)
+            self._writer.write_table(table)
 
 
 @dataclass(frozen=True)
@@ -311,12 +317,16 @@ def _table(rows: list[tuple[str, ClipEmbeddings]], identity: Mapping[str, Any]) 
         ),
         "start": pa.array(np.concatenate([clip.start for _, clip in rows])),
         "end": pa.array(np.concatenate([clip.end for _, clip in rows])),
-        "embedding": pa.FixedSizeListArray.from_arrays(vectors.ravel(), vectors.shape[1]),
+        _VECTORS: pa.FixedSizeListArray.from_arrays(vectors.ravel(), vectors.shape[1]),
         "model": pa.DictionaryArray.from_arrays(
             pa.array(np.zeros(len(vectors), np.int32)), pa.array([identity["model"]])
         ),
     }
     return pa.table(columns).replace_schema_metadata({_IDENTITY_KEY: json.dumps(identity)})
+
+
+def _writer(path: Path, schema: pa.Schema) -> pq.ParquetWriter:
+    return pq.ParquetWriter(path, schema, write_page_checksum=True)
 
 
 def read_identity(source: Path) -> dict[str, Any]:
@@ -327,14 +337,44 @@ def read_identity(source: Path) -> dict[str, Any]:
     StoreError
         If the file is something else.
     """
-    try:
-        metadata = pq.read_schema(source).metadata or {}
-    except (pa.ArrowInvalid, OSError) as error:
-        raise StoreError(f"{source}: there, but not a Parquet file ({error})") from error
-    if _IDENTITY_KEY not in metadata:
+    with _reading(source):
+        schema = pq.read_schema(source)
+        metadata = schema.metadata or {}
+        identity: Any = json.loads(metadata.get(_IDENTITY_KEY, b"null"))
+    if not isinstance(identity, dict) or not _has_columns(schema):
         raise StoreError(f"{source}: there, but not written by hear-tune; choose another name")
-    identity: dict[str, Any] = json.loads(metadata[_IDENTITY_KEY])
     return identity
+
+
+def _has_columns(schema: pa.Schema) -> bool:
+    return set(schema.names) == {*_INDEX_COLUMNS, _VECTORS} and pa.types.is_fixed_size_list(
+        schema.field(_VECTORS).type
+    )
+
+
+@contextmanager
+def _writing(path: Path) -> Iterator[None]:
+    """Name the file for which there is no room or permission."""
+    try:
+        yield
+    except OSError as error:
+        reason = " ".join(str(error).split())
+        raise StoreError(
+            f"{path}: cannot be written ({reason}); what was finished is kept for the same command"
+        ) from error
+
+
+@contextmanager
+def _reading(source: Path) -> Iterator[None]:
+    """Name the file that Arrow cannot read."""
+    try:
+        yield
+    except (pa.ArrowException, OSError, ValueError) as error:
+        reason = " ".join(str(error).split())
+        raise StoreError(
+            f"{source}: damaged, or not a Parquet file ({reason}); delete it, and the same command "
+            "makes it anew"
+        ) from error
 
 
 def check_identity(source: Path, output: str | Path, wanted: Mapping[str, Any]) -> None:
@@ -361,7 +401,7 @@ def read_names(source: Path) -> set[str]:
 
 
 def _read_rows(source: Path, columns: list[str] | None = None) -> Iterator[pa.RecordBatch]:
-    with pq.ParquetFile(source) as file:
+    with _reading(source), pq.ParquetFile(source, page_checksum_verification=True) as file:
         dropped = json.loads((file.metadata.metadata or {}).get(_DROPPED_KEY, b"[]"))
         needed = [*columns, "path"] if columns and dropped else columns
         for batch in file.iter_batches(_ROWS_PER_WRITE, columns=needed):
@@ -371,8 +411,6 @@ def _read_rows(source: Path, columns: list[str] | None = None) -> Iterator[pa.Re
 
 
 # --- Joining parts into the output ---
-
-_INDEX_COLUMNS = ["path", "start", "end", "model"]
 
 
 def _joiner(output: Path) -> Callable[[list[Path], Path, Path], None]:
@@ -399,7 +437,7 @@ def _side_files(output: Path) -> list[Path]:
 def _join_parquet(sources: list[Path], scratch: Path, output: Path) -> None:
     schema = pq.read_schema(sources[-1])
     waiting: list[pa.RecordBatch] = []
-    with pq.ParquetWriter(scratch, schema) as writer:
+    with _writer(scratch, schema) as writer:
         for batch in _all_rows(sources):
             waiting.append(batch)
             if sum(b.num_rows for b in waiting) >= _ROWS_PER_WRITE:
@@ -413,18 +451,16 @@ def _join_parquet(sources: list[Path], scratch: Path, output: Path) -> None:
 def _join_npy(sources: list[Path], scratch: Path, output: Path) -> None:
     count = sum(batch.num_rows for batch in _all_rows(sources, ["path"]))
     shape = (count, _embedding_size(sources))
-    vectors = np.lib.format.open_memmap(scratch, "w+", np.float32, shape)
     index = scratch.with_suffix(".csv")
-    with index.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file)
+    with scratch.open("wb") as matrix, index.open("w", newline="", encoding="utf-8") as table:
+        # not memory-mapped: on a full disk that ends the process
+        header = {"descr": "<f4", "fortran_order": False, "shape": shape}
+        np.lib.format.write_array_header_1_0(matrix, header)
+        writer = csv.writer(table)
         writer.writerow(_INDEX_COLUMNS)
-        row = 0
         for batch in _all_rows(sources):
-            vectors[row : row + batch.num_rows] = _vectors(batch)
+            matrix.write(_vectors(batch).astype("<f4").tobytes())
             writer.writerows(row.values() for row in batch.select(_INDEX_COLUMNS).to_pylist())
-            row += batch.num_rows
-    vectors.flush()
-    del vectors  # an open file cannot be replaced on every system
     (side_file,) = _side_files(output)
     index.replace(side_file)
     scratch.replace(output)
@@ -439,11 +475,11 @@ def _join_hdf5(sources: list[Path], scratch: Path, output: Path) -> None:
         for name in _INDEX_COLUMNS:
             kind = "f8" if name in ("start", "end") else h5py.string_dtype()
             file.create_dataset(name, (0,), kind, maxshape=(None,))
-        file.create_dataset("embedding", (0, size), "f4", maxshape=(None, size))
+        file.create_dataset(_VECTORS, (0, size), "f4", maxshape=(None, size))
         for batch in _all_rows(sources):
             for name in _INDEX_COLUMNS:
                 _append(file[name], batch[name].to_pylist())
-            _append(file["embedding"], _vectors(batch))
+            _append(file[_VECTORS], _vectors(batch))
     scratch.replace(output)
 
 
@@ -459,11 +495,11 @@ def _all_rows(sources: list[Path], columns: list[str] | None = None) -> Iterator
 
 
 def _embedding_size(sources: list[Path]) -> int:
-    size: int = pq.read_schema(sources[-1]).field("embedding").type.list_size
+    size: int = pq.read_schema(sources[-1]).field(_VECTORS).type.list_size
     return size
 
 
 def _vectors(batch: pa.RecordBatch) -> Vectors:
-    column = batch["embedding"]
+    column = batch[_VECTORS]
     vectors: Vectors = column.flatten().to_numpy().reshape(len(column), -1)
     return vectors

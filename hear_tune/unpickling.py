@@ -145,7 +145,7 @@ def read_state_dict(path: Path) -> dict[str, Tensor]:
         if sum(plan.bytes for plan in plans.values()) > MAX_SHARING * path.stat().st_size:
             raise UnpicklingError("its tensors claim far more data than the file holds")
         tensors = {name: plan.build(read_storage(plan.storage)) for name, plan in plans.items()}
-    except (UnpicklingError, OSError):
+    except UnpicklingError:
         raise
     except Exception as error:  # damaged files fail in every way that parsers know
         raise UnpicklingError(

@@ -92,12 +92,16 @@ def bad_files(folder):
     (folder / "empty.mp3").write_bytes(b"")
     (folder / "text.wav").write_text("I am not a sound")
     (folder / "headless.ogg").write_bytes(b"OggS" + bytes(100))
+    soundfile.write(folder / "huge.wav", np.array([0, 3e38, 0]), RATE, subtype="FLOAT")
+    soundfile.write(folder / "once.aiff", noise(500), RATE, subtype="DWVW_16")
     (folder / "folder.wav").mkdir()
     os.mkfifo(folder / "pipe.wav")
     soundfile.write(folder / "slow.wav", noise(5000), 1)
     return {
         "nan.wav": "NaN or infinite",
         "inf.wav": "NaN or infinite",
+        "huge.wav": "far beyond any full scale",
+        "once.aiff": "cannot decode",  # a coding without random access
         "no samples.wav": "no audio",
         "cut.flac": "cannot decode",
         "empty.mp3": "empty",

@@ -87,6 +87,27 @@ def test_damage_is_found(music, tmp_path):
         AudioStore(tmp_path)
 
 
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ('"samples": 70000', '"samples": -1'),
+        ('"samples": 70000', '"samples": "70000"'),
+        ('"crc32"', '"crc"'),
+        ('"tracks": [', '"tracks": [3,'),
+        ('"tracks": [', '"tracks": 3, "x": ['),
+        ('"format"', '"form\xff"'),
+    ],
+)
+def test_damaged_indices_are_named(music, tmp_path, old, new):
+    build_store([music], tmp_path / "store", workers=1)
+    index = tmp_path / "store/000000.json"
+    text = index.read_text()
+    assert old in text
+    index.write_text(text.replace(old, new), "latin-1")
+    with pytest.raises(AudioStoreError, match=r"000000\.json: damaged"):
+        AudioStore(tmp_path / "store")
+
+
 def test_the_command(music, tmp_path, capsys):
     assert main(["store", str(music), "-o", str(tmp_path / "s"), "--verify"]) == 0
     assert "4 tracks, 0.00 h" in capsys.readouterr().out

@@ -1,5 +1,6 @@
 import argparse
 import collections
+import copy
 import datetime
 import decimal
 import functools
@@ -455,6 +456,28 @@ def test_metadata_that_are_no_json(encoder, tmp_path, text):
     save_file(encoder.state_dict(), tmp_path / "x.safetensors", {"hear_tune": text})
     with pytest.raises(CheckpointError, match="metadata are damaged"):
         load_checkpoint(tmp_path / "x.safetensors")
+
+
+@pytest.mark.parametrize("value", [torch.nan, torch.inf])
+def test_broken_weights_are_never_written(encoder, tmp_path, value):
+    path = tmp_path / "x.safetensors"
+    digest = save_checkpoint(encoder, path)
+    broken = copy.deepcopy(encoder)
+    broken.tail["3"].conv.bias.data[1] = value
+    with pytest.raises(CheckpointError, match=r"x\.safetensors: not written.*tail\.3\.conv\.bias"):
+        save_checkpoint(broken, path)
+    assert load_checkpoint(path, digest)
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_zip_whose_entries_begin_before_the_file(vanilla, tmp_path):
+    """Its parser seeks to a negative place, which the system refuses."""
+    path = tmp_path / "x.ckpt"
+    torch.save(lightning_checkpoint(vanilla), path)
+    data = path.read_bytes()
+    path.write_bytes(data[:100] + data[400:])
+    with pytest.raises(CheckpointError, match=r"x\.ckpt: a damaged .*Invalid argument"):
+        load_checkpoint(path)
 
 
 def test_safetensors_of_others_need_no_metadata(vanilla, tmp_path):

@@ -19,7 +19,7 @@ from test_audio import bad_files
 import hear_tune
 from hear_tune import embed, files, groups
 from hear_tune.clips import PER_CHOICES
-from hear_tune.stores import StoreError
+from hear_tune.stores import StoreError, read_library
 
 RATE = 22_050
 
@@ -166,6 +166,23 @@ def write_any_parquet(path):
 
     pq.write_table(pa.table({"a": [1], "b": [2]}), path)
     return path
+
+
+def test_damage_is_found_and_named(small_model, music, tmp_path):
+    """In every column that is read, before anything is made of it."""
+    out = tmp_path / "out.parquet"
+    hear_tune.embed_folder([music], out, small_model)
+    group = pq.ParquetFile(out).metadata.row_group(0)
+    for column in range(group.num_columns):
+        data = bytearray(out.read_bytes())
+        chunk = group.column(column)
+        if chunk.path_in_schema == "model":
+            continue
+        start = chunk.dictionary_page_offset or chunk.data_page_offset
+        data[start + chunk.total_compressed_size - 1] ^= 1
+        (tmp_path / "bad.parquet").write_bytes(data)
+        with pytest.raises(StoreError, match=r"bad\.parquet: damaged"):
+            read_library(tmp_path / "bad.parquet")
 
 
 def test_nothing_to_embed(small_model, tmp_path):

@@ -101,3 +101,19 @@ def test_timestamps_are_even_and_within_the_clip(length):
     assert (np.diff(centres) == TIMESTAMP_STRIDE).all()
     assert centres[0] == min(TIMESTAMP_STRIDE, 2 * centres[0]) / 2
     assert length - TIMESTAMP_STRIDE < centres[-1] <= length
+
+
+@given(lengths, st.integers(50, 5 * UNIT))
+def test_weights_sum_to_one_and_change_smoothly_with_length(length, hop):
+    def weights(samples):
+        windows = cut([ramp(samples)], WindowCutter(5 * UNIT, hop))
+        return clip_weights(np.array([window.start for window in windows]), hop)
+
+    now, later = weights(length), weights(length + 1)
+    assert now.sum() == pytest.approx(1)
+    assert (now > 0).all()
+    assert now[:-1] == pytest.approx(now[0])
+    assert now[-1] <= now[0] + 1e-12
+    shorter = np.pad(now, (0, len(later) - len(now)))
+    # one sample more adds a hop's share of a window's weight, at most
+    assert np.abs(later - shorter).max() <= 1 / hop + 1e-9

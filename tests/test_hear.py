@@ -6,8 +6,11 @@ import numpy as np
 import pytest
 import torch
 from conftest import noise, tone
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 import hear_tune
+from hear_tune.clips import embed_clips
 from hear_tune.config import WINDOW_SAMPLES
 from hear_tune.hear import _warn_untrained
 
@@ -284,3 +287,26 @@ def test_load_model_from_a_checkpoint(model, tmp_path):
         hear_tune.load_model(sha256=digest)
     with pytest.raises(hear_tune.CheckpointError, match="its sha256 is"):
         hear_tune.load_model(path, sha256=digest[::-1])
+
+
+@settings(deadline=None, max_examples=25)
+@given(st.integers(1, 3 * 24 * 3**9), st.lists(st.integers(0, 10**7), max_size=6))
+def test_timestamps_do_not_depend_on_how_a_clip_arrives(small_model, length, cuts):
+    """Grid, order, milliseconds, and the values of one pass over the whole clip."""
+    clip = noise(length, length)
+    blocks = np.split(clip, sorted(cut % (length + 1) for cut in cuts))
+    parts = [part for _, part in embed_clips(small_model, [(0, blocks)], "timestamp")]
+    vectors = np.concatenate([part.vectors for part in parts])
+    centres_ms = np.concatenate([500 * (part.start + part.end) for part in parts])
+    whole, timestamps = hear_tune.get_timestamp_embeddings(
+        torch.from_numpy(clip)[None], small_model
+    )
+    np.testing.assert_array_equal(vectors, whole[0])
+    np.testing.assert_allclose(centres_ms, timestamps[0], rtol=1e-6)
+    if length > 729:
+        grid = (np.arange(len(centres_ms)) + 0.5) * 1000 * 729 / 22_050
+        np.testing.assert_allclose(centres_ms, grid)
+    assert centres_ms[-1] <= 1000 * length / 22_050
+    padded = torch.from_numpy(np.pad(clip, (0, -length % 729), mode="symmetric"))[None]
+    one_pass = small_model.embed_timestamps(padded)[0, : len(vectors)]
+    np.testing.assert_allclose(vectors, one_pass, rtol=1e-4, atol=1e-5)

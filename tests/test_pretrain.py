@@ -12,7 +12,9 @@ import numpy as np
 import pytest
 import soundfile
 import torch
+import yaml
 from conftest import noise, tone
+from lightning.pytorch import Trainer
 from safetensors import safe_open
 
 import hear_tune
@@ -243,6 +245,51 @@ def test_nan_stops_the_run_and_keeps_the_last_good_checkpoint(
     state = torch.load(tmp_path / "run/last.ckpt", weights_only=True)
     assert state["global_step"] == 2
     assert all(torch.isfinite(tensor).all() for tensor in weights(tmp_path / "run").values())
+
+
+def test_broken_off_while_the_checkpoint_is_written(arguments, tmp_path, monkeypatch):
+    """It is not there by half, whatever folder lies between."""
+    assert main(arguments(output=tmp_path / "whole")) == 0
+    save = Trainer.save_checkpoint
+
+    def broken(self, path, *args, **options):
+        save(self, path, *args, **options)
+        if self.global_step == 4:
+            os.truncate(path, 1000)
+            raise OSError("No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Trainer, "save_checkpoint", broken)
+        assert main(arguments()) == 2
+    assert main(arguments()) == 0
+    assert_same(weights(tmp_path / "run"), weights(tmp_path / "whole"))
+    assert losses(tmp_path / "run") == losses(tmp_path / "whole")
+
+
+@pytest.mark.parametrize("size", [5, 5000])
+def test_a_damaged_checkpoint_is_named(arguments, tmp_path, capsys, size):
+    assert main(arguments(trainer__max_steps=2)) == 0
+    path = tmp_path / "run/last.ckpt"
+    os.truncate(path, size)
+    assert main(arguments()) == 2
+    assert "last.ckpt: damaged or no checkpoint" in capsys.readouterr().err
+    assert main(arguments(resume="never")) == 0
+
+
+@pytest.mark.parametrize("setting", ["data.batch_size", "model.variant", "trainer", "probe"])
+def test_settings_left_empty_are_named(audio, tmp_path, capsys, setting):
+    config = {
+        "data": {"audio": [str(audio)], "batch_size": 4, "crop_samples": 2187},
+        "model": {"variant": VARIANT},
+        "trainer": {"max_steps": 1},
+        "probe": {"folder": None},
+        "output": str(tmp_path / "run"),
+    }
+    *sections, name = setting.split(".")
+    (config[sections[0]] if sections else config)[name] = None
+    (tmp_path / "x.yaml").write_text(yaml.safe_dump(config))
+    assert main(["pretrain", "--config", str(tmp_path / "x.yaml")]) == 2
+    assert setting in capsys.readouterr().err
 
 
 # --- Mistakes ---

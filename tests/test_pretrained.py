@@ -1,6 +1,7 @@
 """The weights in the package."""
 
 import warnings
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -29,6 +30,20 @@ def test_they_are_the_default():
     assert model.identity == hear_tune.load_model(DEFAULT_PRETRAINED).identity
     assert model.window_samples == model.encoder.training_record["crop_samples"]
     assert not any(module.training for module in model.modules())
+
+
+def test_a_folder_may_be_named_like_them(model, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    model.encoder.save_pretrained(DEFAULT_PRETRAINED)
+    packaged = load_encoder(DEFAULT_PRETRAINED).identity
+    assert hear_tune.load_model(DEFAULT_PRETRAINED).identity == packaged
+    for path in (Path(DEFAULT_PRETRAINED), f"./{DEFAULT_PRETRAINED}"):
+        assert hear_tune.load_model(path).identity == model.identity
+
+
+def test_a_wrong_name_leads_to_the_right_ones():
+    with pytest.raises(FileNotFoundError, match=r"^tune\+: no such .* package: tune\+-free"):
+        hear_tune.load_model("tune+")
 
 
 def test_batch_statistics_fit_the_weights():

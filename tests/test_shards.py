@@ -225,6 +225,11 @@ def test_mistakes_are_named(source, store, folder, tmp_path):
     (tmp_path / "shards.json").write_text("{}")
     with pytest.raises(ShardError, match="not an index of shards"):
         read_index(f"{tmp_path}/shards.json")
+    for shards in ("3", "[3]", '[{"url": "x"}]', '[{"url": "x", "lengths": [-1]}]'):
+        content = f'{{"format": "hear-tune shards 1", "shards": {shards}}}'
+        (tmp_path / "shards.json").write_text(content)
+        with pytest.raises(ShardError, match=r"shards\.json: damaged"):
+            read_index(f"{tmp_path}/shards.json")
     (tmp_path / "text.tar").write_text("no tar")
     with pytest.raises(ShardError, match=r"text.tar: cannot be read as a tar"):
         index_shards([str(tmp_path / "text.tar")], tmp_path)

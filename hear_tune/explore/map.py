@@ -17,6 +17,7 @@ import numpy.typing as npt
 from tqdm import tqdm
 
 from ..datasets.tables import read_table
+from ..files import write_whole
 from ..stores import Library
 from .pages import fill, read_part
 from .projection import cluster, project
@@ -117,7 +118,7 @@ def write_map(
         program=read_part("map.js"),
         data=json.dumps(data, separators=(",", ":")).replace("<", "\\u003c"),
     )
-    Path(output).write_text(page, encoding="utf-8")
+    write_whole(output, page)
     return about
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+from ..files import write_whole
 from ..probe.plots import plot_classes, plot_comparison, plot_confusion, plot_layers
 from ..probe.results import Result, by_task, layers_text, load, task_rows
 from .pages import fill
@@ -60,7 +61,7 @@ def write_report(
         sections += _probing(task, of_task)
     title = " · ".join([*(run.name for run in runs), *by_task(results)])
     page = fill("report.html", title=escape(title), body="\n".join(sections))
-    Path(output).write_text(page, encoding="utf-8")
+    write_whole(output, page)
     return len(runs), len(results)
 
 

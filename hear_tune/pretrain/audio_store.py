@@ -8,11 +8,10 @@ at all, so that building can be interrupted and goes on where it stopped.
 from __future__ import annotations
 
 import json
-import multiprocessing
 import os
 import zlib
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures import as_completed
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -26,8 +25,10 @@ from tqdm import tqdm
 from ..audio import AudioError, Samples, read_blocks
 from ..config import SAMPLE_RATE_HZ
 from ..files import find_audio, group_files, path_text
+from .workers import worker_pool
 
 FORMAT = "hear-tune audio store 1"
+_ENTRY = {"path": str, "samples": int, "crc32": int}
 FULL_SCALE = 32_768  # int16 value of 1.0
 
 Pcm = npt.NDArray[np.int16]
@@ -178,13 +179,12 @@ def build_store(
         first = 1 + max((int(index.stem) for index in indices), default=-1)
         jobs = {folder / f"{first + i:06d}": g for i, g in enumerate(group_files(todo))}
         failed = dict(found.unreadable)
-        context = multiprocessing.get_context("spawn")
         with (
             tqdm(total=len(paths), initial=len(paths) - len(todo), unit="file") as bar,
-            ProcessPoolExecutor(workers or os.cpu_count(), context) as pool,
+            worker_pool(workers) as pool,
         ):
-            futures = {pool.submit(_write_shard, shard, g): g for shard, g in jobs.items()}
             try:
+                futures = {pool.submit(_write_shard, shard, g): g for shard, g in jobs.items()}
                 for future in as_completed(futures):
                     failed.update(future.result())
                     bar.update(len(futures[future]))
@@ -234,9 +234,20 @@ def to_pcm(samples: Samples) -> Pcm:
 def _read_index(index: Path) -> list[dict[str, Any]]:
     try:
         content = json.loads(index.read_text("utf-8"))
-        if content["format"] == FORMAT:
-            tracks: list[dict[str, Any]] = content["tracks"]
-            return tracks
-    except (json.JSONDecodeError, KeyError, TypeError) as error:
+        if content["format"] != FORMAT:
+            raise AudioStoreError(f"{index}: made by another version ({content['format']})")
+        tracks: list[dict[str, Any]] = content["tracks"]
+        sound = all(map(_is_entry, tracks))
+    except (KeyError, TypeError, UnicodeDecodeError, json.JSONDecodeError) as error:
         raise AudioStoreError(f"{index}: damaged, or not of an audio store") from error
-    raise AudioStoreError(f"{index}: made by another version ({content['format']})")
+    if not sound:
+        raise AudioStoreError(f"{index}: damaged, a track lacks its path, length or checksum")
+    return tracks
+
+
+def _is_entry(entry: Any) -> bool:
+    return (
+        isinstance(entry, dict)
+        and {key: type(value) for key, value in entry.items()} == _ENTRY
+        and entry["samples"] >= 0
+    )

@@ -112,7 +112,12 @@ class RunCheckpoint(Callback):
     def _save(self, trainer: Trainer) -> None:
         if trainer.global_step != self._saved_step:
             self._saved_step = trainer.global_step
-            trainer.save_checkpoint(self.path, weights_only=False)
+            # beside, then renamed: Lightning moves it from the system's temporary folder, which
+            # between two file systems is a copy that can break off
+            partial = self.path.with_name(self.path.name + ".partial")
+            trainer.save_checkpoint(partial, weights_only=False)
+            if trainer.is_global_zero:
+                partial.replace(self.path)
 
 
 class ExportWeights(Callback):

@@ -8,6 +8,7 @@ import pickle
 import sys
 import tempfile
 import warnings
+import zipfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -53,7 +54,7 @@ def main(arguments: Sequence[str]) -> int:
     )
     output, source = Path(cli.config.output), cli.datamodule.source
     print(
-        f"{cli.config.model.variant}: {len(source)} tracks, "
+        f"{cli.model.variant}: {len(source)} tracks, "
         f"{source.seconds / 3600:.1f} h of audio, {source.left_out} too short; "
         f"on {cli.trainer.strategy.root_device}; writing to {output}"
     )
@@ -85,6 +86,16 @@ class _PretrainCLI(LightningCLI):
         parser.add_class_arguments(OnlineProbe, "probe")
         parser.link_arguments("data.seed", "model.seed")
 
+    def before_instantiate_classes(self) -> None:
+        """Refuse settings that a file leaves empty, unless they may be."""
+        for section in ("trainer", "probe"):
+            if self.config[section] is None:
+                raise ValueError(f"settings: {section} is empty; leave it out for the defaults")
+        try:
+            self.parser.validate(self.config, False)
+        except TypeError as error:
+            raise ValueError(f"settings: {error}") from error
+
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         config = self.config_init
         output = Path(config.output)
@@ -111,14 +122,27 @@ class _PretrainCLI(LightningCLI):
 
 
 def _checkpoint(resume: str, output: Path) -> str | None:
-    if resume == NEVER:
+    path = output / CHECKPOINT if resume in (AUTO, NEVER) else Path(resume)
+    if resume == NEVER or (resume == AUTO and not path.is_file()):
         return None
-    if resume != AUTO:
-        if not Path(resume).is_file():
-            raise FileNotFoundError(f"{resume}: no such checkpoint to resume from")
-        return resume
-    path = output / CHECKPOINT
-    return os.fspath(path) if path.is_file() else None
+    if not path.is_file():
+        raise FileNotFoundError(f"{path}: no such checkpoint to resume from")
+    _check_whole(path)
+    return os.fspath(path)
+
+
+def _check_whole(path: Path) -> None:
+    """Torch's own words for a damaged file are of no help."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            damaged = archive.testzip()
+    except zipfile.BadZipFile as error:
+        damaged = str(error)
+    if damaged:
+        raise ValueError(
+            f"{path}: damaged or no checkpoint of a training run ({damaged}); delete it, or begin "
+            "anew with --resume never"
+        )
 
 
 def _check_writable(output: Path) -> None:

@@ -10,12 +10,11 @@ from __future__ import annotations
 import hashlib
 import io
 import json
-import multiprocessing
 import os
 import tarfile
 import time
 from collections.abc import Iterable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures import as_completed
 from dataclasses import asdict, dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -31,8 +30,10 @@ from tqdm import tqdm
 
 from ..audio import SUFFIXES, AudioError, to_mono
 from ..config import SAMPLE_RATE_HZ
+from ..files import write_whole
 from .audio_store import AudioStore, Pcm, Track, to_pcm
 from .pairs import Share, draw_starts, to_pair
+from .workers import worker_pool
 
 INDEX = "shards.json"
 FORMAT = "hear-tune shards 1"
@@ -77,9 +78,21 @@ def read_index(url: str) -> list[Shard]:
         raise ShardError(f"{url}: no index of shards can be read there ({error})") from error
     if not isinstance(content, dict) or content.get("format") != FORMAT:
         raise ShardError(f"{url}: not an index of shards; make one with hear-tune shards")
+    if not _are_entries(content.get("shards")):
+        raise ShardError(f"{url}: damaged; make it anew with hear-tune shards")
     parent = url.rpartition("/")[0]
     shards = [Shard(**entry) for entry in content["shards"]]
     return [Shard(_join(parent, shard.url), shard.lengths) for shard in shards]
+
+
+def _are_entries(shards: Any) -> bool:
+    """Whether each has its place and the lengths of its clips."""
+    return isinstance(shards, list) and all(
+        isinstance(shard, dict)
+        and {key: type(value) for key, value in shard.items()} == {"url": str, "lengths": list}
+        and all(type(length) is int and length >= 0 for length in shard["lengths"])
+        for shard in shards
+    )
 
 
 def write_shards(
@@ -389,13 +402,12 @@ def _plan(stores: Sequence[str], clip_samples: int, seed: int) -> list[_Clip]:
 def _write_all(
     jobs: dict[Path, list[_Clip]], stores: list[str], workers: int | None, done: int
 ) -> None:
-    context = multiprocessing.get_context("spawn")
     with (
         tqdm(total=done + len(jobs), initial=done, unit="shard") as bar,
-        ProcessPoolExecutor(workers or os.cpu_count(), context) as pool,
+        worker_pool(workers) as pool,
     ):
-        futures = [pool.submit(_write_shard, path, clips, stores) for path, clips in jobs.items()]
         try:
+            futures = [pool.submit(_write_shard, p, clips, stores) for p, clips in jobs.items()]
             for future in as_completed(futures):
                 future.result()
                 bar.update()
@@ -426,9 +438,7 @@ def _add(tar: tarfile.TarFile, name: str, data: bytes) -> None:
 
 def _write_index(shards: list[Shard], folder: Path) -> None:
     content = {"format": FORMAT, "shards": [asdict(shard) for shard in shards]}
-    partial = folder / f"{INDEX}.partial"
-    partial.write_text(json.dumps(content), "utf-8")
-    partial.replace(folder / INDEX)
+    write_whole(folder / INDEX, json.dumps(content))
 
 
 def _members(url: str) -> Iterator[tuple[str, bytes]]:

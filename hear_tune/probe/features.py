@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 
 from ..datasets.task import Clip, Task
 from ..embed import embed_folder
-from ..files import path_text
+from ..files import path_text, write_whole
 from ..model import EmbeddingModel
 
 Matrix = npt.NDArray[np.float32]
@@ -83,7 +83,7 @@ def embed_task(task: Task, model: EmbeddingModel, cache: str | os.PathLike[str])
     known = json.loads(record.read_text("utf-8")) if record.exists() else {}
     changed = any(known.get(path, state) != state for path, state in files.items())
     failed = embed_folder(paths, output, model, "window", overwrite=changed).failed
-    record.write_text(json.dumps(files if changed else known | files), "utf-8")
+    write_whole(record, json.dumps(files if changed else known | files))
     rows = _read(output, list(files))
     clips = tuple(clip for clip in task.clips if path_text(clip.path) in rows)
     windows = tuple(rows[path_text(clip.path)] for clip in clips)

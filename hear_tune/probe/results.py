@@ -17,6 +17,7 @@ import sklearn
 import torch
 
 from ..datasets.task import Task
+from ..files import write_whole
 from ..model import EmbeddingModel
 from .features import Features
 from .metrics import INTERVAL_PERCENT, PRIMARY, intervals, score
@@ -131,9 +132,7 @@ def save(result: Result, path: str | os.PathLike[str]) -> None:
     """Write a result as JSON, whole or not at all."""
     target = Path(path)
     target.parent.mkdir(parents=True, exist_ok=True)
-    partial = target.with_name(target.name + ".partial")
-    partial.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
-    partial.replace(target)
+    write_whole(target, json.dumps(result, indent=1) + "\n")
 
 
 def load(path: str | os.PathLike[str]) -> Result:

@@ -1,0 +1,105 @@
+"""Outputs come out the same, however the work on them is cut up and broken off."""
+
+import contextlib
+import tempfile
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from hear_tune.clips import ClipEmbeddings
+from hear_tune.pretrain.audio_store import Track
+from hear_tune.stores import EmbeddingStore, StoreError, read_library
+
+IDENTITY = {"model": "x", "per": "window"}
+NAMES = [f"{number}.wav" for number in range(12)]
+
+
+def rows_of(name):
+    """So many and such rows that none is like another's."""
+    number = NAMES.index(name)
+    vectors = np.full((1 + number % 3, 2), number, np.float32)
+    start = np.arange(len(vectors), dtype=float)
+    return ClipEmbeddings(vectors, start, start + 1)
+
+
+def session(output, names, group_size, bad, break_after, finish):
+    """What one command does, up to where it is broken off."""
+    added = 0
+    with contextlib.suppress(KeyboardInterrupt), EmbeddingStore(output, IDENTITY) as store:
+        todo = [name for name in names if name not in store.done]
+        for begin in range(0, len(todo), group_size):
+            with store.new_part() as part:
+                for name in todo[begin : begin + group_size]:
+                    if added == break_after:
+                        raise KeyboardInterrupt
+                    part.add(name, rows_of(name))
+                    added += 1
+                part.drop(bad & set(names))
+        if finish:
+            store.finish()
+
+
+sessions = st.lists(
+    st.tuples(
+        st.integers(1, len(NAMES)),  # files that are there
+        st.integers(1, 5),  # in a group
+        st.one_of(st.none(), st.integers(0, len(NAMES))),  # broken off after so many
+        st.booleans(),  # else: killed before the parts are joined
+    ),
+    max_size=5,
+)
+
+
+@settings(deadline=None, max_examples=60)
+@given(sessions, st.sets(st.sampled_from(NAMES), max_size=4))
+def test_any_interruptions_and_extensions(steps, bad):
+    with tempfile.TemporaryDirectory() as folder:
+        output, count = Path(folder, "x.parquet"), 0
+        for present, group_size, break_after, finish in steps:
+            count = max(count, present)
+            session(output, NAMES[:count], group_size, bad, break_after, finish)
+        session(output, NAMES, 3, bad, None, True)
+        assert not Path(folder, "x.parquet.parts").exists()
+        good = [name for name in NAMES if name not in bad]
+        library = read_library(output)
+        expected = [name for name in good for _ in rows_of(name).start]
+        assert library.paths == expected
+        np.testing.assert_array_equal(
+            library.vectors, np.concatenate([rows_of(name).vectors for name in good])
+        )
+        assert pq.read_table(output)["start"].to_pylist() == library.start.tolist()
+
+
+@settings(deadline=None, max_examples=30)
+@given(st.lists(st.integers(1, 5), max_size=4), st.lists(st.integers(0, 12), max_size=4))
+def test_arrays_say_whose_rows_they_hold(group_sizes, breaks):
+    with tempfile.TemporaryDirectory() as folder:
+        output = Path(folder, "x.npy")
+        for group_size, break_after in zip(group_sizes, breaks, strict=False):
+            session(output, NAMES, group_size, set(), break_after, False)
+        session(output, NAMES, 4, set(), None, True)
+        vectors = np.load(output)
+        lines = output.with_suffix(".csv").read_text().splitlines()[1:]
+        assert [int(vector[0]) for vector in vectors] == [
+            NAMES.index(line.split(",")[0]) for line in lines
+        ]
+        assert vectors.dtype == np.float32
+        with pytest.raises(StoreError, match="already there"):
+            session(output, NAMES, 4, set(), None, True)
+
+
+@settings(deadline=None)
+@given(st.integers(0, 10**7), st.integers(10**4, 10**6))
+def test_parts_of_a_track_are_equal_and_cover_it(samples, part):
+    bounds = list(Track("x", samples, 0, "000000", 0).parts(part))
+    assert bounds[0][0] == 0
+    assert bounds[-1][1] == samples
+    assert all(end == start for (_, end), (start, _) in pairwise(bounds))
+    lengths = [end - start for start, end in bounds]
+    assert max(lengths) - min(lengths) <= 1
+    assert samples < part or 3 * min(lengths) >= 2 * part - 3
