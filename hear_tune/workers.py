@@ -160,7 +160,7 @@ def _describe(exit_code: int | None) -> str:
 def _work(connection: Connection, pickled: bytes, threads: int, device: str) -> None:
     """What a worker does until it is stopped."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent stops it
-    threading.Thread(target=_die_with_parent, daemon=True).start()
+    end_with_parent()
     torch.set_num_threads(threads)
     keep_freed_memory()
     model = pickle.loads(pickled).to(device)
@@ -174,8 +174,15 @@ def _work(connection: Connection, pickled: bytes, threads: int, device: str) -> 
             connection.send(None)
 
 
-def _die_with_parent() -> None:
-    """A worker that outlived its parent would write where the next one writes."""
+def end_with_parent() -> None:
+    """End this process when its parent does, even if that is killed.
+
+    Else a worker would go on writing files that the same command, given again, writes too.
+    """
+    threading.Thread(target=_watch_parent, daemon=True).start()
+
+
+def _watch_parent() -> None:
     parent = parent_process()
     assert parent is not None
     parent.join()

@@ -23,7 +23,11 @@ import hear_tune
 README = ROOT / "README.md"
 PAGES = sorted(ROOT.glob("docs/*.md"))
 RECIPES = sorted(ROOT.glob("recipes/**/README.md"))
-NEEDS = {"hear": "heareval", "s3prl": "s3prl"}  # by page; .ci/run has environments with these
+NEEDS = {
+    "hear": "heareval",
+    "ray": "ray",
+    "s3prl": "s3prl",
+}  # by page; .ci/run has environments with these
 
 SMALLER = {
     "hear-tune pretrain": (" --data.batch_size=2 --data.crop_samples=19683 --trainer.max_steps=1"),
@@ -35,6 +39,7 @@ ELSEWHERE = {
     "pytest": ".ci/run",
     "sphinx-build": ".ci/run",
     "recipes/magnatagatune/run.sh": ".ci/run",
+    "hear-tune benchmark": "tests/test_benchmarks.py",
     "hear-tune data download": "tests/test_download.py",
 }
 BLOCK_OR_INLINE = re.compile(r"^```(sh|python)\n(.*?)^```|`(hear-tune \w+ [^`\n]+)`", re.M | re.S)
