@@ -14,7 +14,7 @@ import fsspec
 
 from .audio import SUFFIXES, is_url
 
-GROUP_FILES = 64
+GROUP_FILES = 16
 GROUP_BYTES = 64 << 20
 
 
