@@ -20,6 +20,8 @@ from typing import Any
 import fsspec
 import ray
 import ray.data
+from filelock import FileLock, Timeout
+from fsspec.implementations.local import LocalFileSystem
 from tqdm import tqdm
 
 from .clips import Per
@@ -27,7 +29,14 @@ from .embed import FolderReport, Progress, check_per, identity_of
 from .files import find_audio, group_files, path_text
 from .groups import Group, Outcome
 from .model import EmbeddingModel
-from .stores import PartWriter, StoreError, check_identity, part_name, read_names
+from .stores import (
+    PartWriter,
+    StoreError,
+    check_identity,
+    join_parquet,
+    part_name,
+    read_names,
+)
 from .workers import Crew
 
 OBJECT_STORE_BYTES = 256 << 20  # only names and the model pass between processes
@@ -83,7 +92,7 @@ def embed_on_ray(
     found = find_audio(inputs)
     report = FolderReport(failed=dict(found.unreadable), ignored=found.ignored)
     parts = _Parts(output, identity_of(model, per))
-    with tqdm(total=len(found.paths), unit="file", smoothing=0.1) as bar:
+    with parts.locked(), tqdm(total=len(found.paths), unit="file", smoothing=0.1) as bar:
         progress = Progress(report, bar)
         groups = []
         for number, group in enumerate(group_files(found.paths)):
@@ -91,6 +100,7 @@ def embed_on_ray(
             progress.skip(len(group) - len(todo))
             if todo:
                 groups.append((part_name(number, parts.numbers), todo))
+        parts.remove_leftovers()
         if groups:
             with _cluster(address):
                 task = _Task(parts, pickle.dumps(model), per, device)
@@ -105,8 +115,6 @@ class _Parts:
         self.identity = identity
         self._store, self._root = fsspec.core.url_to_fs(os.path.expanduser(output))
         self._store.makedirs(self._root, exist_ok=True)
-        for leftover in self._store.glob(f"{self._root}/*.partial"):
-            self._store.rm_file(leftover)
         self.numbers: set[int] = set()
         self.done: set[str] = set()
         for path in self._store.glob(f"{self._root}/*.parquet"):
@@ -114,6 +122,11 @@ class _Parts:
             with self._local_copy(path) as copy:
                 check_identity(copy, output, identity)
                 self.done |= read_names(copy)
+
+    def remove_leftovers(self) -> None:
+        """Of programs that were killed."""
+        for leftover in self._store.glob(f"{self._root}/*.partial"):
+            self._store.rm_file(leftover)
 
     @contextmanager
     def _local_copy(self, path: str) -> Iterator[Path]:
@@ -126,12 +139,26 @@ class _Parts:
     def new(self, name: str) -> Iterator[PartWriter]:
         """A part to be written next; it appears, whole, once the context ends without an error."""
         with tempfile.TemporaryDirectory() as folder:
-            local = Path(folder, "part.parquet")
-            yield PartWriter(local, self.identity)
-            if local.exists():  # a group without any good file has no rows
+            written, scratch, part = (Path(folder, f"{n}.parquet") for n in range(3))
+            yield PartWriter(written, self.identity)
+            if written.exists():  # a group without any good file has no rows
+                join_parquet([written], scratch, part)  # leaves out rows that were taken back
                 partial = f"{self._root}/{name}.{os.getpid()}.partial"
-                self._store.put_file(os.fspath(local), partial)
+                self._store.put_file(os.fspath(part), partial)
                 self._store.mv(partial, f"{self._root}/{name}")
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Keep other programs of this machine from a local output."""
+        if not isinstance(self._store, LocalFileSystem):
+            yield
+            return
+        try:
+            lock = FileLock(Path(self._root, "lock")).acquire(timeout=0)
+        except Timeout as error:
+            raise StoreError(f"{self._root}: another program is writing it") from error
+        with lock:
+            yield
 
 
 def _number(output: str, path: str) -> int:

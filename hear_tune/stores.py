@@ -416,7 +416,7 @@ def _read_rows(source: Path, columns: list[str] | None = None) -> Iterator[pa.Re
 def _joiner(output: Path) -> Callable[[list[Path], Path, Path], None]:
     """The function (sources, scratch file, output) that writes the output's format."""
     joiners = {
-        ".parquet": _join_parquet,
+        ".parquet": join_parquet,
         ".npy": _join_npy,
         ".h5": _join_hdf5,
         ".hdf5": _join_hdf5,
@@ -434,7 +434,8 @@ def _side_files(output: Path) -> list[Path]:
     return [output.with_suffix(".csv")] if output.suffix.lower() == ".npy" else []
 
 
-def _join_parquet(sources: list[Path], scratch: Path, output: Path) -> None:
+def join_parquet(sources: list[Path], scratch: Path, output: Path) -> None:
+    """Write the rows of several files, without those taken back, as one."""
     schema = pq.read_schema(sources[-1])
     waiting: list[pa.RecordBatch] = []
     with _writer(scratch, schema) as writer:

@@ -104,6 +104,7 @@ def workplace(tmp_path, music, monkeypatch):
     return tmp_path
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("workplace")
 @pytest.mark.filterwarnings("ignore::hear_tune.UntrainedWarning")
 def test_readme():
@@ -115,6 +116,7 @@ def test_readme():
     assert namespace["report"].failed == {}
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("workplace")
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
 def test_page(page):

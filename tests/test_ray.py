@@ -13,6 +13,7 @@ import pyarrow.parquet as pq
 import pytest
 import soundfile
 from conftest import noise
+from filelock import FileLock
 from models import CrashingModel, SlowModel
 
 import hear_tune
@@ -170,6 +171,12 @@ def test_music_in_memory(small_model, tracks):
         hear_tune.embed_file("memory:///music/gone.wav", small_model)
     with pytest.raises(ValueError, match=r"nowhere://x: cannot be searched"):
         files.find_audio("nowhere://x")
+
+
+def test_two_programs_cannot_write_one_output(small_model, tracks, tmp_path):
+    (tmp_path / "out").mkdir()
+    with FileLock(tmp_path / "out" / "lock"), pytest.raises(StoreError, match="another program"):
+        embed_on_ray([tracks], str(tmp_path / "out"), small_model)
 
 
 def test_wrong_options(small_model, tracks, tmp_path, capsys):

@@ -93,7 +93,8 @@ class RunCheckpoint(Callback):
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        trainer.should_stop |= self.interrupted
+        # of any process: else one would wait for the others' gradients without end
+        trainer.should_stop |= trainer.strategy.reduce_boolean_decision(self.interrupted, all=False)
         due = trainer.global_step % self._every_n_steps == 0
         if due or trainer.should_stop or trainer.global_step == trainer.max_steps:
             self._save(trainer)
