@@ -187,7 +187,7 @@ def _embed(
     groups: _Groups, task: _Task, workers: int | None, note: Callable[[Outcome], None]
 ) -> None:
     on_gpu = task.device == _CUDA
-    resources: dict[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]
+    resources: dict[str, float] = ray.cluster_resources()
     count = workers or int(resources.get("GPU" if on_gpu else "CPU", 1)) or 1
     ray.data.DataContext.get_current().enable_progress_bars = False
     items = [{"name": name, "paths": pickle.dumps(list(paths))} for name, paths in groups]
