@@ -94,13 +94,13 @@ class EmbeddingStore:
             shutil.rmtree(self._parts_folder, ignore_errors=True)
         self._lock.release()
 
-    def new_part(self, number: int = 0) -> PartWriter:
+    def new_part(self, number: int | None = None) -> PartWriter:
         """A part to be written next; it counts once its context ends without an error.
 
         Parameters
         ----------
         number
-            Its place in the output, if that is free; else the next one behind all others.
+            Its place in the output, if that is free; else, and by default, behind all others.
         """
         name = part_name(number, self._numbers)
         return PartWriter(self._parts_folder / name, self._identity)
@@ -160,10 +160,10 @@ class EmbeddingStore:
         return [*([self._output] if extended else []), *self._parts()]
 
 
-def part_name(number: int, taken: set[int]) -> str:
+def part_name(number: int | None, taken: set[int]) -> str:
     """Name of a part in its place, if that is free, else behind all others; it is taken then."""
-    if number in taken:
-        number = 1 + max(taken)
+    if number is None or number in taken:
+        number = 1 + max(taken, default=-1)
     taken.add(number)
     return f"{number:06d}.parquet"
 
