@@ -189,11 +189,19 @@ def _groups(
     paths: list[Path | str], store: EmbeddingStore, per: Per, progress: Progress
 ) -> Iterator[Group]:
     """What is still to do, each group in its place of the output."""
+    for number, todo in groups_to_do(paths, store.done, progress):
+        yield Group(todo, store.new_part(number), per)
+
+
+def groups_to_do(
+    paths: list[Path | str], done: set[str], progress: Progress
+) -> Iterator[tuple[int, tuple[Path | str, ...]]]:
+    """Number of each group of files that is not wholly done, and what is left of it."""
     for number, group in enumerate(group_files(paths)):
-        todo = tuple(path for path in group if path_text(path) not in store.done)
+        todo = tuple(path for path in group if path_text(path) not in done)
         progress.skip(len(group) - len(todo))
         if todo:
-            yield Group(todo, store.new_part(number), per)
+            yield number, todo
 
 
 def check_per(per: str) -> None:

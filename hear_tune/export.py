@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from .config import SAMPLE_RATE_HZ
-from .embed import embed_array
+from .embed import embed_array, identity_of
 from .model import EmbeddingModel
 from .network import Encoder
 
@@ -120,7 +120,7 @@ def export_model(
     write, read = _WRITERS[path.suffix]
     scratch = path.with_name(f"{path.stem}.partial{path.suffix}")
     try:
-        write(FramedEncoder(model, per), scratch, _record(model, per))
+        write(FramedEncoder(model, per), scratch, identity_of(model, per))
         difference = _difference(read(scratch), model, per)
         if not difference < _TOLERANCE:
             raise ExportError(f"{path}: differs from its model by {difference:.1e}; not written")
@@ -128,17 +128,6 @@ def export_model(
     finally:
         scratch.unlink(missing_ok=True)
     return difference
-
-
-def _record(model: EmbeddingModel, per: ExportPer) -> dict[str, Any]:
-    return {
-        "model": model.identity,
-        "layers": model.layers,
-        "window_samples": model.window_samples,
-        "hop_samples": model.hop_samples,
-        "per": per,
-        "sample_rate": SAMPLE_RATE_HZ,
-    }
 
 
 # --- The two formats: a function that writes, and one that reads what was written ---
@@ -156,7 +145,7 @@ def _program(network: FramedEncoder) -> torch.export.ExportedProgram:
     # Without this a graph is specialised to more than one clip, and to more than one window.
     oblivious = torch.fx.experimental._config.patch(backed_size_oblivious=True)  # type: ignore[attr-defined]
     with torch.no_grad(), oblivious:
-        return torch.export.export(network, (example,), dynamic_shapes=({**sizes},))
+        return torch.export.export(network, (example,), dynamic_shapes=(sizes,))
 
 
 def _write_program(network: FramedEncoder, path: Path, record: dict[str, Any]) -> None:

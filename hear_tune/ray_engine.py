@@ -25,8 +25,8 @@ from fsspec.implementations.local import LocalFileSystem
 from tqdm import tqdm
 
 from .clips import Per
-from .embed import FolderReport, Progress, check_per, identity_of
-from .files import find_audio, group_files, path_text
+from .embed import FolderReport, Progress, check_per, groups_to_do, identity_of
+from .files import find_audio
 from .groups import Group, Outcome
 from .model import EmbeddingModel
 from .stores import (
@@ -94,12 +94,10 @@ def embed_on_ray(
     parts = _Parts(output, identity_of(model, per))
     with parts.locked(), tqdm(total=len(found.paths), unit="file", smoothing=0.1) as bar:
         progress = Progress(report, bar)
-        groups = []
-        for number, group in enumerate(group_files(found.paths)):
-            todo = [path for path in group if path_text(path) not in parts.done]
-            progress.skip(len(group) - len(todo))
-            if todo:
-                groups.append((part_name(number, parts.numbers), todo))
+        groups = [
+            (part_name(number, parts.numbers), todo)
+            for number, todo in groups_to_do(found.paths, parts.done, progress)
+        ]
         parts.remove_leftovers()
         if groups:
             with _cluster(address):

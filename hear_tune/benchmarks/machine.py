@@ -11,6 +11,8 @@ from typing import Any
 
 import torch
 
+from ..files import write_whole
+
 
 def machine() -> dict[str, Any]:
     """What it runs on."""
@@ -33,7 +35,7 @@ def peak_bytes() -> int:
 
 def save(result: dict[str, Any], path: str | os.PathLike[str]) -> None:
     """Write a result as JSON."""
-    Path(path).write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+    write_whole(path, json.dumps(result, indent=1) + "\n")
 
 
 def _processor() -> str:
