@@ -3,7 +3,7 @@
 Batch normalisation is folded into the convolutions. These become 2-D with channels innermost in
 memory, the layout for which oneDNN has good kernels at few channels. The transposed convolutions,
 whose stride is their kernel, become convolutions of kernel 1 whose outputs lie interleaved as they
-are.
+are; where maps are long, they are composed with the convolutions that follow them.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from typing import Literal, get_args
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from .config import FACTOR
 from .layers import KERNEL
@@ -26,6 +27,9 @@ BACKENDS: tuple[Backend, ...] = get_args(Backend)
 PRECISIONS: tuple[Precision, ...] = get_args(Precision)
 BACKEND_HELP = "eager: the plain network; folded: rearranged for CPUs; auto: folded on CPUs"
 PRECISION_HELP = "bfloat16 is faster on CPUs that compute in it, and rounds"
+
+
+_COMPOSED_CHANNELS = 44  # beyond it the composed weights, which have zeros, cost more than maps
 
 
 class FoldedEncoder(LayeredEncoder):
@@ -49,8 +53,10 @@ class FoldedEncoder(LayeredEncoder):
         for module in self.network.modules():
             if isinstance(module, Block):
                 _fold_block(module)
-            if isinstance(module, ExpansiveBlock):
-                module.upsample = _Upsampling(module.upsample)  # type: ignore[assignment]
+        for module in self.network.modules():
+            for name, child in module.named_children():
+                if isinstance(child, ExpansiveBlock):
+                    setattr(module, name, _rearranged(child))
         self.network.to(dtype=dtype, memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     @property
@@ -63,38 +69,91 @@ class FoldedEncoder(LayeredEncoder):
             yield name, output.squeeze(2)
 
 
+def _rearranged(block: ExpansiveBlock) -> nn.Module:
+    """A folded block's equal."""
+    if block.upsample.out_channels <= _COMPOSED_CHANNELS:
+        return _ComposedBlock(block)
+    block.upsample = _Upsampling(block.upsample)  # type: ignore[assignment]
+    return block
+
+
 class _Upsampling(nn.Module):
     """A transposed convolution of kernel 3 and stride 3: (batch, in, 1, T) -> (batch, out, 1, 3 T).
 
-    With channels innermost, the kernel-1 convolution's 3 x out channels of a frame are the out
-    channels of its three frames, in order: nothing is moved.
+    It computes the out channels of three frames as 3 x out channels of one.
     """
 
     def __init__(self, transposed: nn.ConvTranspose1d) -> None:
         super().__init__()
-        self.channels = transposed.out_channels
-        self.conv = nn.Conv2d(transposed.in_channels, FACTOR * self.channels, kernel_size=1)
-        weight = transposed.weight.permute(2, 1, 0).reshape(self.conv.weight.shape)
         assert transposed.bias is not None
-        self.conv.load_state_dict({"weight": weight, "bias": transposed.bias.repeat(FACTOR)})
+        weight = transposed.weight.permute(2, 1, 0).flatten(0, 1)
+        self.conv = _conv2d(weight[:, :, None], transposed.bias.repeat(FACTOR))
 
     def forward(self, x: Tensor) -> Tensor:
-        frames = self.conv(x).permute(0, 2, 3, 1)
-        batch, _, length, _ = frames.shape
-        interleaved: Tensor = frames.reshape(batch, 1, FACTOR * length, self.channels)
-        return interleaved.permute(0, 3, 1, 2)
+        return _interleave(self.conv(x))
+
+
+class _ComposedBlock(nn.Module):
+    """An expansive block whose upsampled map, and the joined one, are never made.
+
+    A convolution is linear: that of joined maps is the sum of those of each. On the upsampled map,
+    it and the transposed convolution make one convolution of the deep map.
+    """
+
+    def __init__(self, block: ExpansiveBlock) -> None:
+        super().__init__()
+        upsample, conv = block.upsample, block.conv
+        assert upsample.bias is not None
+        assert conv.bias is not None
+        upsampled = conv.weight[:, : upsample.out_channels, 0]
+        skipped = conv.weight[:, upsample.out_channels :, 0]
+        deep = conv.weight.new_zeros(FACTOR, conv.out_channels, upsample.in_channels, KERNEL)
+        for frame in range(FACTOR):
+            for tap in range(KERNEL):
+                # what this tap sees, as frames of the upsampled map: from which deep one, and where
+                deep_offset, place = divmod(frame + tap - KERNEL // 2, FACTOR)
+                weight = upsampled[:, :, tap] @ upsample.weight[:, :, place].T
+                deep[frame, :, :, KERNEL // 2 + deep_offset] += weight
+        bias = torch.einsum("oit,i->to", upsampled, upsample.bias)  # as each tap adds it
+        self.deep = _conv2d(deep.flatten(0, 1))
+        self.skip = _conv2d(skipped, conv.bias + bias.sum(dim=0))
+        self.ends: Tensor  # at each end one tap sees padding, which has no bias
+        self.register_buffer("ends", bias[[0, -1]].T[None, :, None])
+
+    def forward(self, deep: Tensor, skip: Tensor) -> Tensor:
+        x: Tensor = self.skip(skip)
+        x += _interleave(self.deep(deep))
+        x[..., :: x.shape[-1] - 1] -= self.ends  # of the first and the last frame
+        return F.relu_(x)
+
+
+def _interleave(x: Tensor) -> Tensor:
+    """Frames of 3 C channels as three of C each: (batch, 3 C, 1, T) -> (batch, C, 1, 3 T).
+
+    With channels innermost nothing is moved.
+    """
+    frames = x.permute(0, 2, 3, 1)
+    batch, _, length, channels = frames.shape
+    return frames.reshape(batch, 1, FACTOR * length, channels // FACTOR).permute(0, 3, 1, 2)
 
 
 def _fold_block(block: Block) -> None:
     folded = nn.utils.fusion.fuse_conv_bn_eval(block.conv, block.norm)
-    stride, padding = folded.stride[0], folded.padding[0]
-    assert isinstance(padding, int)
-    conv = nn.Conv2d(
-        folded.in_channels, folded.out_channels, (1, KERNEL), (1, stride), (0, padding)
-    )
-    assert folded.bias is not None
-    conv.load_state_dict({"weight": folded.weight[:, :, None], "bias": folded.bias})
+    conv = _conv2d(folded.weight, folded.bias, folded.stride[0])
     block.conv, block.norm = conv, nn.Identity()  # type: ignore[assignment]
+
+
+def _conv2d(weight: Tensor, bias: Tensor | None = None, stride: int = 1) -> nn.Conv2d:
+    """A convolution of maps of height 1 by (out, in, kernel) weights; padded unless it strides."""
+    channels, in_channels, kernel = weight.shape
+    padding = kernel // 2 if stride == 1 else 0
+    conv = nn.Conv2d(
+        in_channels, channels, (1, kernel), (1, stride), (0, padding), bias=bias is not None
+    )
+    conv.weight = nn.Parameter(weight[:, :, None], requires_grad=False)
+    if bias is not None:
+        conv.bias = nn.Parameter(bias, requires_grad=False)
+    return conv
 
 
 class InferenceNetwork:

@@ -10,12 +10,14 @@ from __future__ import annotations
 import os
 import pickle
 import signal
+import sys
 import threading
 from collections.abc import Callable, Iterable
 from itertools import islice
 from multiprocessing import get_context, parent_process
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -92,12 +94,13 @@ class Crew:
 class _Worker:
     """A process as its parent sees it."""
 
-    def __init__(self, *arguments: bytes | int | str) -> None:
-        self._arguments = arguments
+    def __init__(self, model: bytes, threads: int, device: str) -> None:
+        self._arguments = model, threads, device
+        self._start_method = _start_method(threads, device)
         self._start()
 
     def _start(self) -> None:
-        context = get_context("spawn")
+        context: Any = get_context(self._start_method)  # typeshed lacks its Process
         self.connection, theirs = context.Pipe()
         self._process = context.Process(target=_work, args=(theirs, *self._arguments), daemon=True)
         self._process.start()
@@ -149,6 +152,15 @@ class _Worker:
         self._process.kill()
         self._process.join()
         self.connection.close()
+
+
+def _start_method(threads: int, device: str) -> str:
+    """A forked process need not import torch anew, but has no use of its parent's threads.
+
+    OpenMP waits for them without end, unless one thread is all it is to use.
+    """
+    can_fork = sys.platform == "linux" and threads == 1 and device == "cpu"
+    return "fork" if can_fork else "spawn"
 
 
 def _describe(exit_code: int | None) -> str:

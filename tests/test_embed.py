@@ -407,7 +407,12 @@ def test_real_recordings(model, shared_data, tmp_path):
 # --- Workers ---
 
 
-def test_workers_write_what_one_process_writes(small_model, library, tmp_path, monkeypatch):
+@pytest.mark.parametrize("threads", [1, 2])
+def test_workers_write_what_one_process_writes(
+    small_model, library, tmp_path, monkeypatch, threads
+):
+    """Forked, each with one thread, or spawned."""
+    monkeypatch.setattr(os, "cpu_count", lambda: 3 * threads)
     monkeypatch.setattr(files, "GROUP_FILES", 4)
     (library / "05.wav").write_text("no sound")
     soundfile.write(library / "06.wav", np.zeros(30_000), RATE)

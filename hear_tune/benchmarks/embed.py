@@ -17,6 +17,7 @@ from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -273,18 +274,16 @@ def _cosine(vectors: Tensor, expected: Tensor) -> float:
 def _folders(variant: str, music: Path, repeats: int) -> list[FolderRow]:
     seconds = sum(soundfile.info(path).duration for path in find_audio(music).paths)
     programs: dict[str, Callable[[Path], None]] = {
-        "plain: file by file, read whole": lambda _: _in_a_process(_plain_folder, variant, music),
-        "hear-tune embed": lambda out: _our_folder(variant, music, out, "float32"),
-        "hear-tune embed --precision bfloat16": lambda out: _our_folder(
-            variant, music, out, "bfloat16"
-        ),
+        "plain: file by file, read whole": partial(_plain_folder, variant, music),
+        "hear-tune embed": partial(_our_folder, variant, music, "float32"),
+        "hear-tune embed --precision bfloat16": partial(_our_folder, variant, music, "bfloat16"),
     }
     speeds: dict[str, list[float]] = {name: [] for name in programs}
     with tempfile.TemporaryDirectory() as folder:
         for turn in range(repeats):
             for number, (name, program) in enumerate(programs.items()):
                 begin = time.perf_counter()
-                program(Path(folder, f"{turn}-{number}.parquet"))
+                _in_a_process(program, Path(folder, f"{turn}-{number}.parquet"))
                 speeds[name].append(seconds / (time.perf_counter() - begin))
     medians = {name: statistics.median(values) for name, values in speeds.items()}
     plain = next(iter(medians.values()))
@@ -296,7 +295,7 @@ def _in_a_process(function: Callable[..., None], *arguments: object) -> None:
         pool.submit(function, *arguments).result()
 
 
-def _plain_folder(variant: str, music: Path) -> None:
+def _plain_folder(variant: str, music: Path, output: Path) -> None:
     embed = _plain_network(Contender("", variant, plain=True).model())
     rows = []
     for path in find_audio(music).paths:
@@ -304,10 +303,10 @@ def _plain_folder(variant: str, music: Path) -> None:
         mono = soxr.resample(audio.mean(axis=1), rate, SAMPLE_RATE_HZ)
         windows = mono[: len(mono) // WINDOW_SAMPLES * WINDOW_SAMPLES].reshape(-1, WINDOW_SAMPLES)
         rows.append(embed(torch.from_numpy(windows)).mean(dim=0))
-    torch.stack(rows)
+    np.save(output.with_suffix(".npy"), torch.stack(rows).numpy())
 
 
-def _our_folder(variant: str, music: Path, output: Path, precision: Precision) -> None:
+def _our_folder(variant: str, music: Path, precision: Precision, output: Path) -> None:
     model = Contender("", variant, precision=precision).model()
     embed_folder(music, output, model, workers=os.cpu_count() or 1)
 
