@@ -1,6 +1,7 @@
 """The Tailed U-Net and CLMR's SampleCNN, built from their configurations.
 
-Encoders take audio of shape (batch, 1, samples), `samples` a multiple of their coarsest stride.
+Encoders take audio of shape (batch, 1, samples), `samples` a multiple of the
+coarsest stride on the way to the layers that are asked for.
 """
 
 from __future__ import annotations
@@ -111,8 +112,13 @@ class LayeredEncoder(nn.Module, ABC):
 
     @property
     def stride(self) -> int:
-        """Coarsest stride, in samples: inputs must be a multiple of it."""
+        """Coarsest stride, in samples: a multiple of it suits every layer."""
         return max(layer.stride for layer in self.layers)
+
+    def stride_towards(self, names: Collection[str]) -> int:
+        """Coarsest stride on the way to these layers: inputs must be a multiple of it."""
+        last = max(self.layers.index(self.layer(name)) for name in names)
+        return max(layer.stride for layer in self.layers[: last + 1])
 
     @property
     def window_samples(self) -> int:
@@ -163,10 +169,11 @@ class LayeredEncoder(nn.Module, ABC):
             self.layer(name)
         if audio.ndim != 3 or audio.shape[1] != 1:
             raise ValueError(f"audio must be (batch, 1, samples), not {tuple(audio.shape)}")
-        if audio.shape[-1] == 0 or audio.shape[-1] % self.stride:
+        stride = self.stride_towards(names)
+        if audio.shape[-1] == 0 or audio.shape[-1] % stride:
             raise ValueError(
-                f"{audio.shape[-1]} samples: must be a positive multiple of {self.stride}, "
-                "the coarsest stride of this encoder"
+                f"{audio.shape[-1]} samples: must be a positive multiple of {stride}, "
+                f"the coarsest stride on the way to {', '.join(names)}"
             )
 
 

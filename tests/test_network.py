@@ -10,6 +10,7 @@ from hear_tune.checkpoints import load_checkpoint
 from hear_tune.config import WINDOW_SAMPLES, config_from_dict, config_to_dict
 from hear_tune.conversion import infer_config, tensor_shapes
 from hear_tune.layers import encoder_layers
+from hear_tune.model import EmbeddingModel
 from hear_tune.summary import PROBE_CLASSES, macs_per_second, parameter_count
 
 REFERENCE = json.loads((Path(__file__).parent / "fixtures/reference_outputs.json").read_text())
@@ -190,6 +191,23 @@ def test_unknown_names_are_refused_with_a_hint(small_model):
         get_variant("tune++")
     with pytest.raises(ValueError, match=r"has contractive\.0"):
         small_model.encoder.features(torch.zeros(1, 1, 27), ["tail.99"])
+
+
+def test_fine_layers_need_no_coarse_frames():
+    """Their timestamps are those beside a coarser layer, from audio too short for that one."""
+    encoder = build_encoder(TuneConfig(2, contractive=4, expansive=4, tail=8, embedding_size=8))
+    beside = EmbeddingModel(encoder, timestamp_layers="contractive.4,tail.6,tail.8")
+    fine = EmbeddingModel(encoder, timestamp_layers="contractive.4,tail.6")
+    audio = torch.rand(1, 9 * 6_561) - 0.5
+    size = fine.timestamp_embedding_size
+    torch.testing.assert_close(
+        fine.embed_timestamps(audio), beside.embed_timestamps(audio)[..., :size]
+    )
+    assert fine.embed_timestamps(audio[:, : 2 * 729]).shape == (1, 2, size)
+    (stretch,) = fine.stretches([audio[0, :730].numpy()])
+    assert len(stretch.samples) == 2 * 729
+    with pytest.raises(ValueError, match=r"multiple of 6561, the coarsest stride on the way to"):
+        beside.embed_timestamps(audio[:, : 2 * 729])
 
 
 def test_audio_of_a_wrong_shape_is_refused(small_model):
