@@ -6,6 +6,7 @@ import os
 import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from glob import glob, has_magic
 from pathlib import Path
@@ -117,15 +118,24 @@ def path_text(path: Path | str) -> str:
     return os.fsencode(path).decode("utf-8", "backslashreplace")
 
 
+@contextmanager
+def writing(path: str | os.PathLike[str]) -> Iterator[None]:
+    """Name the file for which there is no room or permission."""
+    try:
+        yield
+    except OSError as error:
+        reason = error.strerror or error
+        raise OSError(f"{os.fspath(path)}: cannot be written ({reason})") from error
+
+
 def write_whole(path: str | os.PathLike[str], content: str | bytes) -> None:
     """Write a file, replacing any of that name at once or not at all; text as UTF-8."""
     target = Path(path)
     partial = target.with_name(target.name + ".partial")
     try:
-        partial.write_bytes(content.encode() if isinstance(content, str) else content)
-        partial.replace(target)
-    except OSError as error:
-        raise OSError(f"{target}: cannot be written ({error.strerror or error})") from error
+        with writing(target):
+            partial.write_bytes(content.encode() if isinstance(content, str) else content)
+            partial.replace(target)
     finally:
         partial.unlink(missing_ok=True)
 

@@ -15,11 +15,11 @@ from typing import Literal, get_args
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from .config import FACTOR
 from .layers import KERNEL
 from .network import Block, Encoder, ExpansiveBlock, LayeredEncoder
+from .pooling import relu_
 
 Backend = Literal["auto", "eager", "folded"]
 Precision = Literal["float32", "bfloat16"]
@@ -124,7 +124,7 @@ class _ComposedBlock(nn.Module):
         x: Tensor = self.skip(skip)
         x += _interleave(self.deep(deep))
         x[..., :: x.shape[-1] - 1] -= self.ends  # of the first and the last frame
-        return F.relu_(x)
+        return relu_(x)
 
 
 def _interleave(x: Tensor) -> Tensor:
@@ -140,7 +140,7 @@ def _interleave(x: Tensor) -> Tensor:
 def _fold_block(block: Block) -> None:
     folded = nn.utils.fusion.fuse_conv_bn_eval(block.conv, block.norm)
     conv = _conv2d(folded.weight, folded.bias, folded.stride[0])
-    block.conv, block.norm = conv, nn.Identity()  # type: ignore[assignment]
+    block.conv, block.norm, block.activation = conv, nn.Identity(), relu_  # type: ignore[assignment]
 
 
 def _conv2d(weight: Tensor, bias: Tensor | None = None, stride: int = 1) -> nn.Conv2d:

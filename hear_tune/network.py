@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 from abc import ABC, abstractmethod
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -48,10 +48,11 @@ class Block(nn.Module):
         padding = 1 if stride == 1 else 0
         self.conv = nn.Conv1d(in_channels, channels, KERNEL, stride, padding)
         self.norm = nn.BatchNorm1d(channels)
+        self.activation: Callable[[Tensor], Tensor] = F.relu_
         nn.init.kaiming_uniform_(self.conv.weight, mode="fan_in", nonlinearity="relu")
 
     def forward(self, x: Tensor) -> Tensor:
-        return F.relu_(self.norm(self.conv(x)))
+        return self.activation(self.norm(self.conv(x)))
 
 
 class PooledBlock(Block):

@@ -1,4 +1,4 @@
-"""Max pooling by 3 that trains quickly on a CPU."""
+"""Max pooling by 3 and ReLU that are quick on a CPU."""
 
 from __future__ import annotations
 
@@ -17,15 +17,34 @@ def max_pool(x: Tensor) -> Tensor:
 
     Equal to `torch.nn.functional.max_pool1d` with its gradient. On a CPU torch's own notes the
     places of the maxima in a slow pass and in 8 bytes each; here they are found again on the way
-    back. Maps of height 1, (batch, channels, 1, 3 T), are for inference: with channels innermost,
-    comparing slices is quicker than torch's pooling.
+    back. Maps of height 1, (batch, channels, 1, 3 T), are for inference and come from a ReLU: with
+    channels innermost, comparing slices is quicker than torch's pooling.
     """
     if x.ndim == 4:
-        return torch.maximum(torch.maximum(x[..., 0::FACTOR], x[..., 1::FACTOR]), x[..., 2::FACTOR])
+        numbers = as_integers(x)
+        maxima = torch.maximum(numbers[..., 0::FACTOR], numbers[..., 1::FACTOR])
+        return torch.maximum(maxima, numbers[..., 2::FACTOR], out=maxima).view(x.dtype)
     if x.requires_grad and x.device.type == "cpu":
         pooled: Tensor = _MaxPool.apply(x)  # type: ignore[no-untyped-call]
         return pooled
     return F.max_pool1d(x, FACTOR)
+
+
+def relu_(x: Tensor) -> Tensor:
+    """ReLU in place, for inference."""
+    as_integers(x).clamp_(min=0)
+    return x
+
+
+def as_integers(x: Tensor) -> Tensor:
+    """A view of the bits of floating-point numbers, as integers: those are quicker to compare.
+
+    Negative numbers are negative integers, and the others are in the same order.
+    """
+    return x.view(_INTEGERS[x.itemsize])
+
+
+_INTEGERS = {2: torch.int16, 4: torch.int32, 8: torch.int64}
 
 
 class _MaxPool(torch.autograd.Function):

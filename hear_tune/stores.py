@@ -357,7 +357,7 @@ def _writing(path: Path) -> Iterator[None]:
     """Name the file for which there is no room or permission."""
     try:
         yield
-    except OSError as error:
+    except (OSError, RuntimeError) as error:  # HDF5 raises the latter when it closes a file
         reason = " ".join(str(error).split())
         raise StoreError(
             f"{path}: cannot be written ({reason}); what was finished is kept for the same command"

@@ -47,10 +47,12 @@ from hear_tune.cli import EXIT_ERROR, EXIT_FAILED, main
 from hear_tune.clips import ClipEmbeddings
 from hear_tune.datasets.labelled import load as load_labelled
 from hear_tune.datasets.task import TaskError
+from hear_tune.explore.report import write_report
 from hear_tune.pretrain import shards
 from hear_tune.pretrain.audio_store import AudioStore, AudioStoreError, build_store
 from hear_tune.pretrain.pairs import PairDataset, Share
 from hear_tune.pretrain.shards import ShardError, write_shards
+from hear_tune.probe import results
 from hear_tune.stores import EmbeddingStore, StoreError, read_library
 
 SECONDS = 30.0  # that a case may take
@@ -370,6 +372,33 @@ def _use_logs(folder: Path) -> None:
     _command(["report", str(folder), "-o", str(folder / "report.html")])
 
 
+def _make_results(folder: Path) -> None:
+    for count, kind, metric in ((1, "multiclass", "accuracy"), (2, "multilabel", "roc_auc")):
+        for number in range(count):
+            score = {"mean": 0.5, "deviation": 0.1, "interval": [0.25, 0.75]}
+            result = {
+                "format": results.FORMAT,
+                "task": "music",
+                "kind": kind,
+                "split": "folds",
+                "classes": ["drum", "flute"],
+                "model": "tune+",
+                "identity": "tune+ sha256:0",
+                "layers": [f"tail.{number}"],
+                "embedding_size": 8,
+                "protocol": "clmr-linear",
+                "seeds": [0, 1],
+                "scores": {metric: score},
+                "per_class": {"drum": {"f1": 0.5}, "flute": {"f1": 0.25}},
+                "confusion": [[3, 1], [0, 2]] if kind == "multiclass" else None,
+            }
+            results.save(result, folder / kind / f"{number}.json")
+
+
+def _use_results(folder: Path) -> None:
+    write_report([folder], folder / "report.html")
+
+
 _CONFIG = """\
 data:
   batch_size: 2
@@ -437,6 +466,7 @@ TARGETS: dict[str, Target] = {
     "shards": Target(_make_shards, _use_shards, (ShardError,)),
     "tables": Target(_make_tables, _use_table, (TaskError,)),
     "logs": Target(_make_logs, _use_logs, (RefusedError,)),
+    "results": Target(_make_results, _use_results, (results.ResultError,)),
     "configs": Target(_make_configs, _use_config, (RefusedError,)),
 }
 

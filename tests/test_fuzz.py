@@ -29,6 +29,7 @@ def child():
         ("shards", 30),
         ("tables", 150),
         ("logs", 10),
+        ("results", 10),
         ("configs", 6),
     ],
 )

@@ -11,7 +11,6 @@ import json
 import os
 import zlib
 from collections.abc import Iterator, Sequence
-from concurrent.futures import as_completed
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -24,8 +23,8 @@ from tqdm import tqdm
 
 from ..audio import AudioError, Samples, read_blocks
 from ..config import SAMPLE_RATE_HZ
-from ..files import find_audio, group_files, path_text
-from .workers import worker_pool
+from ..files import find_audio, group_files, path_text, writing
+from .workers import run_jobs
 
 FORMAT = "hear-tune audio store 1"
 _ENTRY = {"path": str, "samples": int, "crc32": int}
@@ -177,25 +176,23 @@ def build_store(
         held = {entry["path"] for index in indices for entry in _read_index(index)}
         todo = [path for path in paths if path_text(path) not in held]
         first = 1 + max((int(index.stem) for index in indices), default=-1)
-        jobs = {folder / f"{first + i:06d}": g for i, g in enumerate(group_files(todo))}
+        jobs = [(folder / f"{first + i:06d}", g) for i, g in enumerate(group_files(todo))]
         failed = dict(found.unreadable)
-        with (
-            tqdm(total=len(paths), initial=len(paths) - len(todo), unit="file") as bar,
-            worker_pool(workers) as pool,
-        ):
-            try:
-                futures = {pool.submit(_write_shard, shard, g): g for shard, g in jobs.items()}
-                for future in as_completed(futures):
-                    failed.update(future.result())
-                    bar.update(len(futures[future]))
-            except BaseException:
-                pool.shutdown(wait=False, cancel_futures=True)
-                raise
+        with tqdm(total=len(paths), initial=len(paths) - len(todo), unit="file") as bar:
+            for (_, group), failed_now in run_jobs(_write_shard, jobs, workers):
+                failed.update(failed_now)
+                bar.update(len(group))
     return failed
 
 
-def _write_shard(shard: Path, group: list[Path | str]) -> dict[str, str]:
+def _write_shard(job: tuple[Path, list[Path | str]]) -> dict[str, str]:
     """Decode a group of files into one shard; returns the reasons of those that failed."""
+    shard, group = job
+    with writing(shard):
+        return _decode(group, shard)
+
+
+def _decode(group: list[Path | str], shard: Path) -> dict[str, str]:
     entries: list[dict[str, Any]] = []
     failed: dict[str, str] = {}
     data = shard.with_suffix(".pcm.partial")

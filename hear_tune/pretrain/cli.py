@@ -18,6 +18,7 @@ from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 
 from ..allocator import keep_freed_memory
+from ..files import writing
 from .callbacks import (
     CHECKPOINT,
     LAST_WEIGHTS,
@@ -146,12 +147,10 @@ def _check_whole(path: Path) -> None:
 
 
 def _check_writable(output: Path) -> None:
-    try:
+    with writing(output):
         output.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=output):
             pass
-    except OSError as error:
-        raise OSError(f"{output}: cannot be written ({error.strerror})") from error
 
 
 if __name__ == "__main__":

@@ -14,8 +14,8 @@ import os
 import tarfile
 import time
 from collections.abc import Iterable, Iterator, Sequence
-from concurrent.futures import as_completed
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -30,10 +30,10 @@ from tqdm import tqdm
 
 from ..audio import SUFFIXES, AudioError, to_mono
 from ..config import SAMPLE_RATE_HZ
-from ..files import write_whole
+from ..files import write_whole, writing
 from .audio_store import AudioStore, Pcm, Track, to_pcm
 from .pairs import Share, draw_starts, to_pair
-from .workers import worker_pool
+from .workers import run_jobs
 
 INDEX = "shards.json"
 FORMAT = "hear-tune shards 1"
@@ -152,8 +152,11 @@ def write_shards(
     except Timeout as error:
         raise ShardError(f"{folder}: another process is writing shards there") from error
     with lock:
-        jobs = {path: group for path, group in zip(paths, groups, strict=True) if not path.exists()}
-        _write_all(jobs, names, workers, done=len(paths) - len(jobs))
+        jobs = [job for job in zip(paths, groups, strict=True) if not job[0].exists()]
+        write = partial(_write_shard, folders=names)
+        with tqdm(total=len(paths), initial=len(paths) - len(jobs), unit="shard") as bar:
+            for _ in run_jobs(write, jobs, workers):
+                bar.update()
         shards = [
             Shard(path.name, [clip.samples for clip in group])
             for path, group in zip(paths, groups, strict=True)
@@ -399,27 +402,11 @@ def _plan(stores: Sequence[str], clip_samples: int, seed: int) -> list[_Clip]:
     return [clips[i] for i in np.random.default_rng(seed).permutation(len(clips))]
 
 
-def _write_all(
-    jobs: dict[Path, list[_Clip]], stores: list[str], workers: int | None, done: int
-) -> None:
-    with (
-        tqdm(total=done + len(jobs), initial=done, unit="shard") as bar,
-        worker_pool(workers) as pool,
-    ):
-        try:
-            futures = [pool.submit(_write_shard, p, clips, stores) for p, clips in jobs.items()]
-            for future in as_completed(futures):
-                future.result()
-                bar.update()
-        except BaseException:
-            pool.shutdown(wait=False, cancel_futures=True)
-            raise
-
-
-def _write_shard(path: Path, clips: list[_Clip], folders: list[str]) -> None:
+def _write_shard(job: tuple[Path, list[_Clip]], folders: list[str]) -> None:
+    path, clips = job
     stores = [AudioStore(folder) for folder in folders]
-    partial = path.with_suffix(".partial")
-    with tarfile.open(partial, "w") as tar:
+    unfinished = path.with_suffix(".partial")
+    with writing(path), tarfile.open(unfinished, "w") as tar:
         for number, clip in enumerate(clips):
             flac = io.BytesIO()
             pcm = stores[clip.store].crop(clip.track, clip.start, clip.samples)
@@ -427,7 +414,7 @@ def _write_shard(path: Path, clips: list[_Clip], folders: list[str]) -> None:
             source = {"path": clip.track.path, "start_seconds": clip.start / SAMPLE_RATE_HZ}
             _add(tar, f"{number:06d}.flac", flac.getvalue())
             _add(tar, f"{number:06d}.json", json.dumps(source).encode())
-    partial.replace(path)
+    unfinished.replace(path)
 
 
 def _add(tar: tarfile.TarFile, name: str, data: bytes) -> None:

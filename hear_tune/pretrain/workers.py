@@ -4,12 +4,29 @@ from __future__ import annotations
 
 import multiprocessing
 import os
-from concurrent.futures import ProcessPoolExecutor
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from typing import TypeVar
 
 from ..workers import end_with_parent
 
+Job = TypeVar("Job")
+Result = TypeVar("Result")
 
-def worker_pool(workers: int | None) -> ProcessPoolExecutor:
-    """So many processes, by default one per core, that end with this one even if it is killed."""
+
+def run_jobs(
+    function: Callable[[Job], Result], jobs: Iterable[Job], workers: int | None
+) -> Iterator[tuple[Job, Result]]:
+    """Do jobs in so many processes, by default one per core; yields each and its result.
+
+    The processes end with this one, even if it is killed. When a job fails no other is begun.
+    """
     context = multiprocessing.get_context("spawn")
-    return ProcessPoolExecutor(workers or os.cpu_count(), context, end_with_parent)
+    with ProcessPoolExecutor(workers or os.cpu_count(), context, end_with_parent) as pool:
+        try:
+            futures = {pool.submit(function, job): job for job in jobs}
+            for future in as_completed(futures):
+                yield futures[future], future.result()
+        except BaseException:
+            pool.shutdown(cancel_futures=True)
+            raise

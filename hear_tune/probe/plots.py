@@ -110,7 +110,9 @@ def new_figure(rows: int, size: tuple[float, float], sharex: bool = False) -> tu
 
 
 def save_figure(figure: Any, title: str, path: str | os.PathLike[str]) -> None:
-    """Give a figure its title and write it."""
+    """Give a figure its title and write it; the same figure becomes the same file."""
     figure.suptitle(title, fontsize=10)
-    figure.savefig(path, dpi=160)
+    dated = os.fspath(path).endswith(".svg")
+    with plt.rc_context({"svg.hashsalt": "hear-tune"}):
+        figure.savefig(path, dpi=160, metadata={"Date": None} if dated else None)
     plt.close(figure)

@@ -149,7 +149,40 @@ def load(path: str | os.PathLike[str]) -> Result:
         raise ResultError(f"{os.fspath(path)}: cannot be read as a result ({error})") from error
     if not isinstance(result, dict) or result.get("format") != FORMAT:
         raise ResultError(f"{os.fspath(path)}: not a result of hear-tune probe")
+    try:
+        _check(result)
+    except (LookupError, TypeError, ValueError, ArithmeticError, AttributeError) as error:
+        reason = f"{type(error).__name__}: {error}"
+        raise ResultError(f"{os.fspath(path)}: a damaged result ({reason})") from error
     return result
+
+
+_TEXTS = ("task", "kind", "split", "model", "identity", "protocol")
+_LISTS = ("classes", "layers", "seeds")
+
+
+def _check(result: Result) -> None:
+    """Meet what tables and pictures are made of."""
+    for name in (*_TEXTS, *_LISTS):
+        if not isinstance(result[name], list if name in _LISTS else str):
+            raise TypeError(f"{name} is {result[name]!r}")
+    if not result["layers"] or not all(isinstance(name, str) for name in result["layers"]):
+        raise ValueError(f"layers is {result['layers']!r}")
+    scores, per_class = result["scores"], list((result["per_class"] or {}).values())
+    if primary(result) not in scores or any(row.keys() != per_class[0].keys() for row in per_class):
+        raise ValueError("scores are missing")
+    for metric in [*scores, *(per_class[0] if per_class else [])]:
+        _ = NAMES[metric]
+    numbers = [number for row in per_class for number in row.values()]
+    for values in scores.values():
+        low, high = values["interval"]
+        numbers += [values["mean"], values["deviation"], low, high]
+    if np.isinf(np.array([result["embedding_size"], *numbers], np.float64)).any():
+        raise ValueError("scores are infinite")
+    if result["confusion"]:
+        shape = np.array(result["confusion"], np.uint32).shape
+        if shape != (len(result["classes"]),) * 2:
+            raise ValueError(f"confusion is {shape}")
 
 
 def table(results: Iterable[Result]) -> str:
