@@ -13,6 +13,7 @@ import os
 import warnings
 from collections.abc import Callable
 from importlib.util import find_spec
+from io import BytesIO
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -23,6 +24,7 @@ from torch.nn import functional as F
 
 from .config import SAMPLE_RATE_HZ
 from .embed import embed_array, identity_of
+from .files import write_whole
 from .model import EmbeddingModel
 from .network import Encoder
 
@@ -108,29 +110,27 @@ def export_model(
         If the name, `per` or the model's kind is not one that can be exported, or a package is
         missing.
     ExportError
-        If the file computes something else; it is removed.
+        If the file would compute something else; it is not written.
+    OSError
+        If it cannot be written.
     """
     path = Path(path)
-    if path.suffix not in _WRITERS:
-        raise ValueError(f"{path}: the name must end in {' or '.join(_WRITERS)}")
+    if path.suffix not in _FORMATS:
+        raise ValueError(f"{path}: the name must end in {' or '.join(_FORMATS)}")
     if per not in EXPORT_PER_CHOICES:
         raise ValueError(f"per must be one of {', '.join(EXPORT_PER_CHOICES)}, not {per!r}")
     if not isinstance(model.encoder, Encoder):
         raise ValueError("only networks of this package can be exported, not baselines")
-    write, read = _WRITERS[path.suffix]
-    scratch = path.with_name(f"{path.stem}.partial{path.suffix}")
-    try:
-        write(FramedEncoder(model, per), scratch, identity_of(model, per))
-        difference = _difference(read(scratch), model, per)
-        if not difference < _TOLERANCE:
-            raise ExportError(f"{path}: differs from its model by {difference:.1e}; not written")
-        scratch.replace(path)
-    finally:
-        scratch.unlink(missing_ok=True)
+    make, read = _FORMATS[path.suffix]
+    content = make(FramedEncoder(model, per), identity_of(model, per))
+    difference = _difference(read(content), model, per)
+    if not difference < _TOLERANCE:
+        raise ExportError(f"{path}: differs from its model by {difference:.1e}; not written")
+    write_whole(path, content)
     return difference
 
 
-# --- The two formats: a function that writes, and one that reads what was written ---
+# --- The two formats: a function that makes a file's content, and one that reads it ---
 
 _Run = Callable[[Tensor], Tensor]
 
@@ -148,16 +148,18 @@ def _program(network: FramedEncoder) -> torch.export.ExportedProgram:
         return torch.export.export(network, (example,), dynamic_shapes=(sizes,))
 
 
-def _write_program(network: FramedEncoder, path: Path, record: dict[str, Any]) -> None:
-    torch.export.save(_program(network), path, extra_files={_METADATA: json.dumps(record)})
+def _make_program(network: FramedEncoder, record: dict[str, Any]) -> bytes:
+    file = BytesIO()
+    torch.export.save(_program(network), file, extra_files={_METADATA: json.dumps(record)})
+    return file.getvalue()
 
 
-def _read_program(path: Path) -> _Run:
-    run: _Run = torch.export.load(path).module()
+def _read_program(content: bytes) -> _Run:
+    run: _Run = torch.export.load(BytesIO(content)).module()
     return run
 
 
-def _write_onnx(network: FramedEncoder, path: Path, record: dict[str, Any]) -> None:
+def _make_onnx(network: FramedEncoder, record: dict[str, Any]) -> bytes:
     for package in ("onnx", "onnxscript", "onnxruntime"):
         if find_spec(package) is None:
             raise ValueError(f'ONNX needs {package}: pip install "hear-tune[onnx]"')
@@ -176,17 +178,18 @@ def _write_onnx(network: FramedEncoder, path: Path, record: dict[str, Any]) -> N
     assert exported is not None
     graph = exported.model_proto
     onnx.helper.set_model_props(graph, {"hear_tune": json.dumps(record)})
-    onnx.save(graph, path)
+    content: bytes = graph.SerializeToString()
+    return content
 
 
-def _read_onnx(path: Path) -> _Run:
+def _read_onnx(content: bytes) -> _Run:
     import onnxruntime
 
-    session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+    session = onnxruntime.InferenceSession(content, providers=["CPUExecutionProvider"])
     return lambda audio: torch.from_numpy(session.run([OUTPUT], {INPUT: audio.numpy()})[0])
 
 
-_WRITERS = {".onnx": (_write_onnx, _read_onnx), ".pt2": (_write_program, _read_program)}
+_FORMATS = {".onnx": (_make_onnx, _read_onnx), ".pt2": (_make_program, _read_program)}
 
 
 def _difference(run: _Run, model: EmbeddingModel, per: ExportPer) -> float:

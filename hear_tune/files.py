@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import os
 import re
+import secrets
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from glob import glob, has_magic
 from pathlib import Path
@@ -131,13 +132,15 @@ def writing(path: str | os.PathLike[str]) -> Iterator[None]:
 def write_whole(path: str | os.PathLike[str], content: str | bytes) -> None:
     """Write a file, replacing any of that name at once or not at all; text as UTF-8."""
     target = Path(path)
-    partial = target.with_name(target.name + ".partial")
-    try:
-        with writing(target):
+    partial = target.with_name(f".{secrets.token_hex(8)}.partial")  # no two writers share it
+    with writing(target):
+        try:
             partial.write_bytes(content.encode() if isinstance(content, str) else content)
             partial.replace(target)
-    finally:
-        partial.unlink(missing_ok=True)
+        except BaseException:
+            with suppress(OSError):
+                partial.unlink()
+            raise
 
 
 def group_files(paths: Iterable[Path | str]) -> Iterator[list[Path | str]]:

@@ -1,0 +1,37 @@
+"""Files are written whole, whatever else goes on."""
+
+import threading
+
+import pytest
+
+from hear_tune.files import write_whole
+
+
+def test_writers_of_one_file_do_not_meet(tmp_path):
+    path, contents = tmp_path / "x", [letter * 300_000 for letter in "abc"]
+    write_whole(path, contents[0])
+    writers = [
+        threading.Thread(target=lambda c=content: [write_whole(path, c) for _ in range(40)])
+        for content in contents
+    ]
+    for writer in writers:
+        writer.start()
+    while any(writer.is_alive() for writer in writers):
+        assert path.read_text() in contents
+    assert path.read_text() in contents
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_name_may_be_as_long_as_the_file_system_takes(tmp_path):
+    path = tmp_path / ("é" * 127)  # 254 bytes
+    write_whole(path, "ü")
+    assert path.read_bytes() == "ü".encode()
+
+
+def test_what_cannot_be_written_is_named_and_leaves_nothing(tmp_path):
+    (tmp_path / "taken").mkdir()
+    with pytest.raises(OSError, match=r"taken: cannot be written \(Is a directory\)"):
+        write_whole(tmp_path / "taken", "text")
+    with pytest.raises(OSError, match=r"nowhere/x: cannot be written \(No such file"):
+        write_whole(tmp_path / "nowhere/x", "text")
+    assert [path.name for path in tmp_path.iterdir()] == ["taken"]
