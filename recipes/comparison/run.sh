@@ -1,0 +1,31 @@
+#!/usr/bin/env bash
+# Trains TUNE+, Tail+5 and CLMR's encoder alike, with three seeds each, and probes them beside what needs no
+# training. Interrupted, the same command goes on where it stopped.
+#
+#   run.sh WORK DATA
+#
+# WORK has the stores that ../weights/run.sh makes, and gets the runs and results; DATA/philharmonia and
+# DATA/fsdd hold the audio of the probes.
+set -euo pipefail
+work=$1 data=$2
+here=$(cd "$(dirname "$0")" && pwd)
+tasks=(philharmonia-instrument philharmonia-pitch fsdd-digit)
+audio="[$work/game_music/store, $work/game_music_extra/store, $work/solo/store, $work/speech/store]"
+
+probe() { # model options
+  for task in "${tasks[@]}"; do
+    hear-tune probe "$task" --root "$data/${task%%-*}" "$@" --cache "$work/cache" -o "$work/comparison/results"
+  done
+}
+
+for variant in tune+ tune-tail+5 clmr; do
+  probe --variant "$variant"
+  for seed in 1 2 3; do
+    run="$work/comparison/$variant-$seed"
+    hear-tune pretrain --config "$here/pretrain.yaml" --model.variant "$variant" --data.seed "$seed" \
+      --data.audio "$audio" --output "$run"
+    probe --model "$run/last.safetensors" --name "$variant, seed $seed"
+  done
+done
+probe --baseline mfcc
+hear-tune probe "$work"/comparison/results/*.json
