@@ -15,7 +15,7 @@ from torch import Tensor
 
 from .audio import Samples
 from .config import SAMPLE_RATE_HZ, WINDOW_SAMPLES
-from .framing import TIMESTAMP_STRIDE, Stretch, Window, clip_weights, timestamp_bounds
+from .framing import TIMESTAMP_STRIDE, Stretch, Window, timestamp_bounds
 from .model import EmbeddingModel
 
 Per = Literal["track", "window", "timestamp"]
@@ -78,12 +78,8 @@ def embed_clips(
     if per == "timestamp":
         yield from embed_stretches(model, _pieces(model.stretches, clips))
         return
-    for key, start, end, vectors in _embed_windows(model, _pieces(model.windows, clips)):
-        if per == "window":
-            yield key, _in_seconds(vectors, start, end)
-        else:
-            weights = clip_weights(start, model.hop_samples)
-            yield key, _in_seconds(weights[None] @ vectors, start[:1], end[-1:])
+    windows = _pieces(model.windows, clips)
+    yield from embed_windows(model, windows) if per == "window" else _embed_tracks(model, windows)
 
 
 def embed_stretches(
@@ -100,19 +96,24 @@ def embed_windows(
     model: EmbeddingModel, windows: Iterable[tuple[Key, Window]]
 ) -> Iterator[tuple[Key, ClipEmbeddings]]:
     """Windows, those of a clip together."""
-    for key, start, end, vectors in _embed_windows(model, windows):
-        yield key, _in_seconds(vectors, start, end)
-
-
-def _embed_windows(
-    model: EmbeddingModel, windows: Iterable[tuple[Key, Window]]
-) -> Iterator[tuple[Key, npt.NDArray[np.int64], npt.NDArray[np.int64], Vectors]]:
-    """Start, end and embedding of each clip's windows."""
     embedded = _in_batches(model.embed_windows, windows, model.device)
     for key, group in groupby(embedded, key=itemgetter(0)):
         rows = [(window.start, window.end, vector) for _, window, vector in group]
         start, end, matrix = (np.array(column) for column in zip(*rows, strict=True))
-        yield key, start, end, matrix
+        yield key, _in_seconds(matrix, start, end)
+
+
+def _embed_tracks(
+    model: EmbeddingModel, windows: Iterable[tuple[Key, Window]]
+) -> Iterator[tuple[Key, ClipEmbeddings]]:
+    """The weighted mean of each clip's windows, none of which is kept."""
+    embedded = _in_batches(model.embed_windows, windows, model.device)
+    for key, group in groupby(embedded, key=itemgetter(0)):
+        total, weight, end = np.zeros(model.scene_embedding_size), 0, 0
+        for _, window, vector in group:
+            total += window.weight * vector
+            weight, end = weight + window.weight, window.end
+        yield key, _in_seconds(total[None] / weight, np.zeros(1, np.int64), np.array([end]))
 
 
 def _pieces(

@@ -31,11 +31,16 @@ class Window:
         What it covers of the clip.
     samples
         Its audio; longer than ``end - start`` where a short clip was filled up.
+    weight
+        In the mean embedding of the clip. All windows weigh the same, except that the one aligned
+        with the clip's end weighs in proportion to what it adds: the embedding changes smoothly
+        with the clip's length, and over whole windows it is the plain mean.
     """
 
     start: int
     end: int
     samples: Samples
+    weight: int
 
 
 def pad_end(samples: npt.NDArray[SampleType], size: int) -> npt.NDArray[SampleType]:
@@ -86,27 +91,19 @@ class WindowCutter:
         while len(self._buffer) >= self._size + (self._hop if self._cut_any else 0):
             if self._cut_any:
                 self._buffer, self._start = self._buffer[self._hop :], self._start + self._hop
-            yield Window(self._start, self._start + self._size, self._buffer[: self._size])
+            yield self._window(self._start, self._buffer[: self._size], self._hop)
             self._cut_any = True
 
     def finish(self) -> Iterator[Window]:
         end = self._start + len(self._buffer)
         if self._cut_any and len(self._buffer) > self._size:
-            yield Window(end - self._size, end, self._buffer[-self._size :])
+            start = end - self._size
+            yield self._window(start, self._buffer[-self._size :], start - self._start)
         elif not self._cut_any and end:
-            yield Window(0, end, self._fill(self._buffer, self._size))
+            yield Window(0, end, self._fill(self._buffer, self._size), self._hop)
 
-
-def clip_weights(starts: npt.NDArray[np.int64], hop: int) -> npt.NDArray[np.float64]:
-    """Weights of a clip's windows in its mean embedding; they sum to 1.
-
-    All windows weigh the same, except that the one aligned with the clip's end weighs in
-    proportion to what it adds: the embedding changes smoothly with the clip's length, and over
-    whole windows it is the plain mean.
-    """
-    steps = np.diff(starts, prepend=starts[0] - hop)
-    weights: npt.NDArray[np.float64] = steps / steps.sum()
-    return weights
+    def _window(self, start: int, samples: Samples, weight: int) -> Window:
+        return Window(start, start + self._size, samples, weight)
 
 
 def mirror_to_multiple(samples: Samples, unit: int) -> Samples:

@@ -9,7 +9,6 @@ from hear_tune.framing import (
     TIMESTAMP_STRIDE,
     StretchCutter,
     WindowCutter,
-    clip_weights,
     cut,
     timestamp_bounds,
 )
@@ -59,18 +58,19 @@ def test_a_clip_without_samples_has_no_windows():
 
 
 @pytest.mark.parametrize(
-    ("starts", "hop", "expected"),
+    ("length", "hop", "expected"),
     [
-        ([0], 10, [1]),
-        ([0, 10, 20], 10, [1, 1, 1]),
-        ([0, 10, 15], 10, [1, 1, 0.5]),
-        ([0, 1], 10, [1, 0.1]),
-        ([0, 5, 10, 12], 5, [1, 1, 1, 0.4]),
+        (4, 10, [10]),
+        (10, 10, [10]),
+        (30, 10, [10, 10, 10]),
+        (25, 10, [10, 10, 5]),
+        (11, 10, [10, 1]),
+        (22, 5, [5, 5, 5, 2]),
     ],
 )
-def test_the_last_window_weighs_what_it_adds(starts, hop, expected):
-    weights = clip_weights(np.array(starts), hop)
-    np.testing.assert_allclose(weights, np.array(expected) / np.sum(expected))
+def test_the_last_window_weighs_what_it_adds(length, hop, expected):
+    windows = cut([ramp(length)], WindowCutter(10, hop))
+    assert [window.weight for window in windows] == expected
 
 
 @settings(deadline=None)
@@ -104,13 +104,13 @@ def test_timestamps_are_even_and_within_the_clip(length):
 
 
 @given(lengths, st.integers(50, 5 * UNIT))
-def test_weights_sum_to_one_and_change_smoothly_with_length(length, hop):
-    def weights(samples):
+def test_shares_change_smoothly_with_length(length, hop):
+    def shares(samples):
         windows = cut([ramp(samples)], WindowCutter(5 * UNIT, hop))
-        return clip_weights(np.array([window.start for window in windows]), hop)
+        weights = np.array([window.weight for window in windows])
+        return weights / weights.sum()
 
-    now, later = weights(length), weights(length + 1)
-    assert now.sum() == pytest.approx(1)
+    now, later = shares(length), shares(length + 1)
     assert (now > 0).all()
     assert now[:-1] == pytest.approx(now[0])
     assert now[-1] <= now[0] + 1e-12
