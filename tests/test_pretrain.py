@@ -14,11 +14,13 @@ import soundfile
 import torch
 import yaml
 from conftest import noise, tone
+from filelock import FileLock
 from lightning.pytorch import Trainer
 from safetensors import safe_open
 
 import hear_tune
-from hear_tune.cli import main
+from hear_tune.cli import EXIT_ERROR, main
+from hear_tune.pretrain import cli
 from hear_tune.pretrain.audio_store import build_store
 from hear_tune.pretrain.callbacks import probe_accuracy
 from hear_tune.pretrain.clmr import CLMR
@@ -313,6 +315,14 @@ def test_mistakes_end_before_any_work(arguments, capsys, changes, message):
     error = capsys.readouterr().err
     assert message in error
     assert "Traceback" not in error
+
+
+def test_two_runs_cannot_train_in_one_folder(arguments, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(cli, "_LOCK_SECONDS", 0.1)
+    (tmp_path / "run").mkdir(exist_ok=True)
+    with FileLock(tmp_path / "run/lock"):
+        assert main(arguments()) == EXIT_ERROR
+    assert "run: another run is training there" in capsys.readouterr().err
 
 
 def test_a_checkpoint_of_another_variant_is_refused(arguments, capsys):

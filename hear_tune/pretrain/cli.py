@@ -9,10 +9,12 @@ import sys
 import tempfile
 import warnings
 import zipfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from filelock import FileLock, Timeout
 from lightning.pytorch import Trainer
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
@@ -31,6 +33,7 @@ from .clmr import CLMR
 from .data import PretrainData
 
 AUTO, NEVER = "auto", "never"
+_LOCK_SECONDS = 10  # workers of a killed run hold its folder until they notice
 _NOISE = (".*args parameter is intended to run", ".*LeafSpec", ".*does not have many workers")
 
 
@@ -59,11 +62,12 @@ def main(arguments: Sequence[str]) -> int:
         f"{source.seconds / 3600:.1f} h of audio, {source.left_out} too short; "
         f"on {cli.trainer.strategy.root_device}; writing to {output}"
     )
-    checkpoint = _checkpoint(cli.config.resume, output)
-    try:  # weights_only: tensors and plain values, never code
-        cli.trainer.fit(cli.model, cli.datamodule, ckpt_path=checkpoint, weights_only=True)
-    except pickle.UnpicklingError as error:
-        raise ValueError(f"{checkpoint}: no checkpoint of a training run ({error})") from error
+    with _alone(output, is_first=cli.trainer.is_global_zero):
+        checkpoint = _checkpoint(cli.config.resume, output)
+        try:  # weights_only: tensors and plain values, never code
+            cli.trainer.fit(cli.model, cli.datamodule, ckpt_path=checkpoint, weights_only=True)
+        except pickle.UnpicklingError as error:
+            raise ValueError(f"{checkpoint}: no checkpoint of a training run ({error})") from error
     if cli.run_checkpoint.interrupted:
         raise KeyboardInterrupt
     print(f"{output / LAST_WEIGHTS}: after {cli.trainer.global_step} steps")
@@ -120,6 +124,21 @@ class _PretrainCLI(LightningCLI):
             enable_model_summary=False,
             **kwargs,
         )
+
+
+@contextmanager
+def _alone(output: Path, is_first: bool) -> Iterator[None]:
+    """Keep other runs out of a folder; the first process of a run does it for all."""
+    lock = FileLock(output / "lock", timeout=_LOCK_SECONDS)
+    if is_first:
+        try:
+            lock.acquire()
+        except Timeout as error:
+            raise ValueError(f"{output}: another run is training there") from error
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 def _checkpoint(resume: str, output: Path) -> str | None:
