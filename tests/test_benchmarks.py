@@ -19,6 +19,7 @@ def test_embedding_is_compared_with_a_plain_program(tmp_path, monkeypatch, capsy
         soundfile.write(tmp_path / f"music/{number}.wav", noise(70_000), 22_050)
     first_three = embed._contenders(VARIANT)[:3]
     monkeypatch.setattr(embed, "_contenders", lambda _: first_three)
+    monkeypatch.setattr(embed, "BATCHES", (1, 16))  # 64 takes long
     music, out = str(tmp_path / "music"), tmp_path / "speed.json"
     options = ["--variant", VARIANT, "--music", music, "--repeats", "1", "--json", str(out)]
     assert main(["benchmark", "embed", *options]) == 0
