@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import os
 import sys
 import warnings
 from collections.abc import Sequence
@@ -16,7 +15,7 @@ from .allocator import keep_freed_memory
 from .checkpoints import load_checkpoint, save_checkpoint
 from .clips import PER_CHOICES
 from .config import WINDOW_SAMPLES
-from .devices import find_device
+from .devices import core_count, find_device
 from .embed import FolderReport, embed_folder
 from .figure import network_svg
 from .hear import load_model
@@ -49,10 +48,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return code
 
 
+class _Parser(argparse.ArgumentParser):
+    """Takes no options by their beginnings: a typo of one could be another."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(allow_abbrev=False, **options)
+
+
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="hear-tune", description="Music embeddings with the Tailed U-Net (TUNE)."
-    )
+    parser = _Parser(prog="hear-tune", description="Music embeddings with the Tailed U-Net (TUNE).")
     parser.add_argument("--version", action="version", version=version("hear-tune"))
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     _add_embed(commands.add_parser("embed", help="embed folders and files of music"))
@@ -146,12 +150,13 @@ def _embed(options: argparse.Namespace) -> int:
         return _embed_on_ray(options, model)
     model.to(find_device(options.device))
     keep_freed_memory()
-    workers = options.workers or ((os.cpu_count() or 1) if model.device.type == "cpu" else 1)
+    workers = options.workers
+    if workers is None:
+        workers = core_count() if model.device.type == "cpu" else 1
     report = embed_folder(
         options.inputs, options.output, model, options.per, options.overwrite, workers
     )
-    _print_report(report, options.output)
-    return _end(report.failed)
+    return _end_embedding(report, options.output)
 
 
 def _embed_on_ray(options: argparse.Namespace, model: EmbeddingModel) -> int:
@@ -169,11 +174,11 @@ def _embed_on_ray(options: argparse.Namespace, model: EmbeddingModel) -> int:
         options.device,
         options.ray_address,
     )
-    _print_report(report, options.output)
-    return _end(report.failed)
+    return _end_embedding(report, options.output)
 
 
-def _print_report(report: FolderReport, output: str) -> None:
+def _end_embedding(report: FolderReport, output: str) -> int:
+    """Say what became of the files; returns the exit code."""
     kept = f", {report.skipped} already there" if report.skipped else ""
     print(f"{output}: {report.embedded} files embedded{kept}, {len(report.failed)} failed")
     for path in report.silent:
@@ -181,11 +186,13 @@ def _print_report(report: FolderReport, output: str) -> None:
     if report.ignored:
         kinds = ", ".join(f"{suffix} ({n})" for suffix, n in report.ignored.most_common(5))
         print(f"  ignored, no audio by their names: {kinds}", file=sys.stderr)
+    code = _end(report.failed)
+    return code if report.embedded or report.skipped else EXIT_ERROR
 
 
 def _end(failed: dict[str, str]) -> int:
     """Name what failed; returns the exit code."""
-    for path, reason in failed.items():
+    for path, reason in sorted(failed.items()):
         print(f"  failed: {_one_line(path)}: {_one_line(reason)}", file=sys.stderr)
     return EXIT_FAILED if failed else 0
 

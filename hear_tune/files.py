@@ -77,15 +77,16 @@ def _search(top: Path, found: FoundAudio) -> None:
     def note(error: OSError) -> None:
         found.unreadable[str(error.filename)] = f"folder cannot be read ({error.strerror})"
 
-    searched = set()
+    known = {os.path.realpath(top)}
     for folder, folders, names in os.walk(top, onerror=note, followlinks=True):
-        searched.add(os.path.realpath(folder))
-        folders[:] = sorted(
-            name
-            for name in folders
-            if not name.startswith(".")
-            and os.path.realpath(os.path.join(folder, name)) not in searched
-        )
+        places = {name: os.path.join(folder, name) for name in folders if not name.startswith(".")}
+        new = []
+        for name in sorted(places, key=lambda name: (os.path.islink(places[name]), name)):
+            place = os.path.realpath(places[name])
+            if place not in known:
+                known.add(place)
+                new.append(name)
+        folders[:] = sorted(new)
         visible = (name for name in sorted(names) if not name.startswith("."))
         _take((Path(folder, name) for name in visible), found)
 
@@ -143,13 +144,21 @@ def write_whole(path: str | os.PathLike[str], content: str | bytes) -> None:
             raise
 
 
+def _size(path: Path | str) -> int:
+    """0 of what is no file here: the one who reads it will tell."""
+    try:
+        return os.stat(path).st_size
+    except OSError:
+        return 0
+
+
 def group_files(paths: Iterable[Path | str]) -> Iterator[list[Path | str]]:
     """Cut a list into groups of bounded number and size, in order."""
     group: list[Path | str] = []
     size = 0
     for path in paths:
         group.append(path)
-        size += os.path.getsize(path) if os.path.isfile(path) else 0
+        size += _size(path)
         if len(group) >= GROUP_FILES or size >= GROUP_BYTES:
             yield group
             group, size = [], 0

@@ -35,7 +35,8 @@ _COMPOSED_CHANNELS = 44  # beyond it the composed weights, which have zeros, cos
 class FoldedEncoder(LayeredEncoder):
     """A network of this package, rearranged; for inference only.
 
-    Outputs equal those of the network in evaluation mode within float32's rounding.
+    Outputs equal those of the network in evaluation mode within float32's rounding, but that NaN is
+    not passed on.
 
     Parameters
     ----------
@@ -203,10 +204,16 @@ class InferenceNetwork:
         sample = any_tensor(encoder)
         rounds = self.precision == "bfloat16"
         prefers_folded = self.backend == "auto" and (sample.device.type == "cpu" or rounds)
-        if isinstance(encoder, Encoder) and (self.backend == "folded" or prefers_folded):
+        wants_folded = self.backend == "folded" or prefers_folded
+        if isinstance(encoder, Encoder) and wants_folded and _is_finite(encoder):
             dtype = torch.bfloat16 if rounds else sample.dtype
             return FoldedEncoder(encoder, dtype).to(sample.device)
         return encoder
+
+
+def _is_finite(module: nn.Module) -> bool:
+    """Whether a network has no NaN, which the folded one would not pass on."""
+    return all(bool(tensor.isfinite().all()) for tensor in _tensors(module))
 
 
 def precision_of(identity: str) -> Precision:

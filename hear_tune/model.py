@@ -181,7 +181,10 @@ def _hop_samples(hop_ms: float | None, window_samples: int) -> int:
     longest_ms = 1000 * window_samples / SAMPLE_RATE_HZ
     hop = round(hop_ms * SAMPLE_RATE_HZ / 1000) if math.isfinite(hop_ms) else 0
     if not 0 < hop <= window_samples:
-        raise ValueError(f"hop_ms must be within (0, {longest_ms:.0f}], not {hop_ms}")
+        shortest_ms = 1000 / SAMPLE_RATE_HZ
+        raise ValueError(
+            f"hop_ms must be from {shortest_ms:.2g} (a sample) to {longest_ms:.0f}, not {hop_ms}"
+        )
     return hop
 
 

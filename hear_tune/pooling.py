@@ -39,7 +39,7 @@ def relu_(x: Tensor) -> Tensor:
 def as_integers(x: Tensor) -> Tensor:
     """A view of the bits of floating-point numbers, as integers: those are quicker to compare.
 
-    Negative numbers are negative integers, and the others are in the same order.
+    Negative numbers are negative integers, and the others are in the same order. NaN may be either.
     """
     return x.view(_INTEGERS[x.itemsize])
 

@@ -29,6 +29,7 @@ from .clips import ClipEmbeddings, Vectors
 _IDENTITY_KEY = b"hear_tune"
 _DROPPED_KEY = b"hear_tune.dropped"
 _ROWS_PER_WRITE = 4096
+_PARTS = ".parts"  # suffix of the folder of what is finished
 _INDEX_COLUMNS = ["path", "start", "end", "model"]
 _VECTORS = "embedding"
 
@@ -64,7 +65,7 @@ class EmbeddingStore:
         self._identity = dict(identity)
         self._overwrite = overwrite
         self._join = _joiner(self._output)
-        self._parts_folder = self._output.with_name(self._output.name + ".parts")
+        self._parts_folder = self._output.with_name(self._output.name + _PARTS)
         self._lock = FileLock(self._parts_folder / "lock")
         self._replaces = self._parts_folder / "replaces-output"  # begun with `overwrite`
         self._joined = self._parts_folder / "joined"  # parts are in the output, and may go
@@ -371,9 +372,10 @@ def _reading(source: Path) -> Iterator[None]:
         yield
     except (pa.ArrowException, OSError, ValueError) as error:
         reason = " ".join(str(error).split())
+        is_part = source.parent.suffix == _PARTS
+        advice = "; delete it, and the same command makes it anew" if is_part else ""
         raise StoreError(
-            f"{source}: damaged, or not a Parquet file ({reason}); delete it, and the same command "
-            "makes it anew"
+            f"{source}: damaged, or not a Parquet file of hear-tune embed ({reason}){advice}"
         ) from error
 
 

@@ -13,6 +13,7 @@ import signal
 import sys
 import threading
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from itertools import islice
 from multiprocessing import get_context, parent_process
 from multiprocessing.connection import Connection, wait
@@ -22,7 +23,10 @@ from typing import Any
 import torch
 
 from .allocator import keep_freed_memory
+from .devices import core_count
 from .groups import Group, Outcome, embed_group
+
+_READY = "ready"
 
 
 class WorkerError(ChildProcessError):
@@ -47,7 +51,7 @@ class Crew:
     def __init__(
         self, model: bytes, workers: int, threads: int | None = None, device: str = "cpu"
     ) -> None:
-        each = threads or max(1, (os.cpu_count() or 1) // workers)
+        each = threads or max(1, core_count() // workers)
         self._workers = [_Worker(model, each, device) for _ in range(workers)]
 
     def __enter__(self) -> Crew:
@@ -95,7 +99,8 @@ class _Worker:
     """A process as its parent sees it."""
 
     def __init__(self, model: bytes, threads: int, device: str) -> None:
-        self._arguments = model, threads, device
+        self._model = model
+        self._arguments = threads, device
         self._start_method = _start_method(threads, device)
         self._start()
 
@@ -105,6 +110,7 @@ class _Worker:
         self._process = context.Process(target=_work, args=(theirs, *self._arguments), daemon=True)
         self._process.start()
         theirs.close()
+        self._ready = False
 
     def begin(self, group: Group) -> None:
         self._group = group
@@ -113,14 +119,22 @@ class _Worker:
 
     def _send(self) -> None:
         self._pending = list(self._group.paths)  # what this process has not read yet
-        self.connection.send(self._group)
+        if self._ready:
+            with suppress(ConnectionError):  # of a process that has died, as is heard next
+                self.connection.send(self._group)
 
     def listen(self, note: Callable[[Outcome], None]) -> bool:
         """Take one message; returns whether the group goes on."""
         try:
             message = self.connection.recv()
-        except EOFError:
+        except (EOFError, ConnectionError):
             self._take_over(note)
+            return True
+        if message == _READY:
+            self._ready = True
+            with suppress(ConnectionError):
+                self.connection.send_bytes(self._model)
+            self._send()
             return True
         if isinstance(message, BaseException):
             raise message
@@ -139,6 +153,11 @@ class _Worker:
         """Start again without the file that the process died of."""
         self._process.join()
         how = _describe(self._process.exitcode)
+        if not self._ready:
+            raise WorkerError(
+                f"a worker {how} before it began; a script that starts workers must keep its own "
+                'work under if __name__ == "__main__":'
+            )
         if not self._pending:
             raise WorkerError(f"a worker {how} while it embedded; try fewer workers")
         culprit = self._pending[0]
@@ -169,21 +188,21 @@ def _describe(exit_code: int | None) -> str:
     return f"ended with exit code {exit_code}"
 
 
-def _work(connection: Connection, pickled: bytes, threads: int, device: str) -> None:
+def _work(connection: Connection, threads: int, device: str) -> None:
     """What a worker does until it is stopped."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent stops it
     end_with_parent()
     torch.set_num_threads(threads)
     keep_freed_memory()
-    model = pickle.loads(pickled).to(device)
-    while True:
-        group: Group = connection.recv()
-        try:
-            embed_group(group, model, connection.send)
-        except Exception as error:
-            connection.send(error)
-        else:
+    connection.send(_READY)  # a model is too long for the arguments of a process that may not start
+    pickled = connection.recv_bytes()
+    try:
+        model = pickle.loads(pickled).to(device)
+        while True:
+            embed_group(connection.recv(), model, connection.send)
             connection.send(None)
+    except Exception as error:
+        connection.send(error)
 
 
 def end_with_parent() -> None:

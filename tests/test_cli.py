@@ -46,6 +46,14 @@ def test_failures_are_listed_and_the_exit_code_says_so(music, tmp_path, capsys):
     assert "gone.wav: no such file" in captured.err
 
 
+def test_nothing_done_is_an_error(music, tmp_path, capsys):
+    model = ["--model", str(tmp_path / "small.safetensors"), "-o", str(tmp_path / "o.parquet")]
+    assert main(["embed", str(tmp_path / "gone"), *model]) == 2
+    assert "0 files embedded, 1 failed" in capsys.readouterr().out
+    assert main(["embed", str(music), *model, "--workers", "0"]) == 2
+    assert "workers must be at least 1, not 0" in capsys.readouterr().err
+
+
 def test_untrained_weights_are_announced(music, tmp_path):
     command = [sys.executable, "-m", "hear_tune", "embed", music / "b.flac", "-o", "x.parquet"]
     command += ["--variant", "tune+"]
@@ -64,7 +72,7 @@ def test_untrained_weights_are_announced(music, tmp_path):
         ),
         (["embed", "x", "-o", "x.parquet", "--model", "no.ckpt"], "no.ckpt: no such checkpoint"),
         (["embed", "x", "-o", "x.parquet", "--layers", "tail.77"], "unknown layer 'tail.77'"),
-        (["embed", "x", "-o", "x.parquet", "--hop-ms", "-1"], "hop_ms must be within"),
+        (["embed", "x", "-o", "x.parquet", "--hop-ms", "-1"], "hop_ms must be from 0.045"),
         (["embed", "x", "-o", "x.parquet", "--device", "gpu"], "device"),
         (["embed", "x", "-o", "x.parquet", "--device", "meta"], "device 'meta' cannot be used"),
         (["embed", "x", "-o", "x.parquet", "--sha256", "00"], "no checkpoint was given"),

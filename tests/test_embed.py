@@ -17,7 +17,7 @@ from models import CrashingModel
 from test_audio import bad_files
 
 import hear_tune
-from hear_tune import embed, files, groups
+from hear_tune import embed, files, groups, workers
 from hear_tune.clips import PER_CHOICES
 from hear_tune.stores import StoreError, read_library
 
@@ -233,10 +233,15 @@ def test_links_loops_and_hidden_files(music, tmp_path):
     (tmp_path / "elsewhere").mkdir()
     soundfile.write(tmp_path / "elsewhere" / "e.wav", noise(500), RATE)
     (music / "linked").symlink_to(tmp_path / "elsewhere")
+    (music / "once more").symlink_to(tmp_path / "elsewhere")
+    (music / "alias").symlink_to(music / "real")
+    (music / "real").mkdir()
+    soundfile.write(music / "real" / "f.wav", noise(500), RATE)
     (music / "._a.wav").write_bytes(b"resource fork")
     found = files.find_audio([music, music / "a.wav"])
     names = [path.name for path in found.paths]
-    assert sorted(names) == ["a.wav", "b.flac", "c.ogg", "d.mp3", "e.wav"]
+    assert sorted(names) == ["a.wav", "b.flac", "c.ogg", "d.mp3", "e.wav", "f.wav"]
+    assert music / "real" / "f.wav" in found.paths  # and not by its other name
     assert found.ignored == {".txt": 1}
     assert files.find_audio(str(music)).paths == found.paths
 
@@ -412,7 +417,7 @@ def test_workers_write_what_one_process_writes(
     small_model, library, tmp_path, monkeypatch, threads
 ):
     """Forked, each with one thread, or spawned."""
-    monkeypatch.setattr(os, "cpu_count", lambda: 3 * threads)
+    monkeypatch.setattr(workers, "core_count", lambda: 3 * threads)
     monkeypatch.setattr(files, "GROUP_FILES", 4)
     (library / "05.wav").write_text("no sound")
     soundfile.write(library / "06.wav", np.zeros(30_000), RATE)
@@ -440,6 +445,27 @@ def test_a_file_that_kills_its_worker_is_named_and_the_others_are_embedded(
     assert report.embedded == 20
     names = [os.path.basename(path) for path in table(tmp_path / "o.parquet")["path"]]
     assert names == [f"{n:02d}.wav" for n in range(23) if n not in (2, 3, 17)]
+
+
+@pytest.mark.parametrize("guarded", [False, True])
+def test_a_worker_that_cannot_begin_ends_the_work(library, tmp_path, guarded):
+    """Spawned ones run the script again, up to its guard; and some are killed at once."""
+    body = f"hear_tune.embed_folder([{str(library)!r}], 'o.parquet', model, workers=2)"
+    lines = [
+        "import multiprocessing, sys, hear_tune",
+        "from hear_tune import files, workers",
+        "workers.core_count = lambda: 4",
+        "files.GROUP_FILES = 4",
+        "model = hear_tune.load_model()",
+        *(["if multiprocessing.parent_process(): sys.exit(3)"] if guarded else []),
+        body,
+    ]
+    (tmp_path / "script.py").write_text("\n".join(lines))
+    command = [sys.executable, "script.py"]
+    result = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=100)
+    assert result.returncode == 1
+    assert "WorkerError: a worker ended with exit code" in result.stderr
+    assert 'if __name__ == "__main__":' in result.stderr
 
 
 def test_a_worker_that_cannot_write_ends_the_work(small_model, library, tmp_path, monkeypatch):

@@ -89,6 +89,16 @@ def test_the_encoder_stays_as_it_is(encoder):
     assert all(parameter.requires_grad for parameter in encoder.parameters())
 
 
+@pytest.mark.parametrize("backend", ["eager", "folded"])
+def test_what_is_no_number_is_not_hidden(encoder, backend):
+    broken = copy.deepcopy(encoder)
+    with torch.no_grad():
+        broken.contractive["2"].conv.weight[0] = torch.inf
+        broken.contractive["2"].conv.weight[1] = -torch.inf
+    model = hear_tune.EmbeddingModel(broken, backend=backend)
+    assert model.embed_windows(torch.from_numpy(noise(59_049))[None]).isnan().any()
+
+
 def test_unknown_choices(encoder):
     with pytest.raises(ValueError, match="backend must be one of auto, eager, folded"):
         hear_tune.EmbeddingModel(encoder, backend="onnx")

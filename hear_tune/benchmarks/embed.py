@@ -32,6 +32,7 @@ from torch.nn import functional as F
 from .. import baselines
 from ..allocator import keep_freed_memory
 from ..config import SAMPLE_RATE_HZ, WINDOW_SAMPLES
+from ..devices import core_count
 from ..embed import embed_folder
 from ..files import find_audio
 from ..hear import UntrainedWarning, get_scene_embeddings, load_model
@@ -308,7 +309,7 @@ def _plain_folder(variant: str, music: Path, output: Path) -> None:
 
 def _our_folder(variant: str, music: Path, precision: Precision, output: Path) -> None:
     model = Contender("", variant, precision=precision).model()
-    embed_folder(music, output, model, workers=os.cpu_count() or 1)
+    embed_folder(music, output, model, workers=core_count())
 
 
 def _make_tracks(folder: Path, count: int) -> Path:

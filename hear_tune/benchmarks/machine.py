@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 
+from ..devices import core_count
 from ..files import write_whole
 
 
@@ -18,7 +19,7 @@ def machine() -> dict[str, Any]:
     """What it runs on."""
     return {
         "processor": _processor(),
-        "cores": os.cpu_count(),
+        "cores": core_count(),
         "threads": torch.get_num_threads(),
         "python": platform.python_version(),
         "torch": torch.__version__,

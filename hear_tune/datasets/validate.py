@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,6 +10,7 @@ from tqdm import tqdm
 
 from ..audio import AudioError, read_blocks
 from ..config import SAMPLE_RATE_HZ
+from ..devices import core_count
 from .task import Task
 
 SecondsRange = tuple[float, float]
@@ -65,7 +65,7 @@ def validate(task: Task, seconds: SecondsRange | None = None) -> Validation:
             there.append(path)
         else:
             found.missing.append(path)
-    with ThreadPoolExecutor(os.cpu_count()) as pool:  # libsndfile and soxr release the GIL
+    with ThreadPoolExecutor(core_count()) as pool:  # libsndfile and soxr release the GIL
         lengths = tqdm(
             pool.map(_seconds, there), "decoding", total=len(there), unit="file", delay=2
         )

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import multiprocessing
-import os
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from typing import TypeVar
 
+from ..devices import core_count
 from ..workers import end_with_parent
 
 Job = TypeVar("Job")
@@ -22,7 +22,7 @@ def run_jobs(
     The processes end with this one, even if it is killed. When a job fails no other is begun.
     """
     context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(workers or os.cpu_count(), context, end_with_parent) as pool:
+    with ProcessPoolExecutor(workers or core_count(), context, end_with_parent) as pool:
         try:
             futures = {pool.submit(function, job): job for job in jobs}
             for future in as_completed(futures):
