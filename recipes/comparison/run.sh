@@ -28,4 +28,9 @@ for variant in tune+ tune-tail+5 clmr; do
   done
 done
 probe --baseline mfcc
+for variant in tune+ tune-tail+5; do
+  hear-tune probe philharmonia-instrument --root "$data/philharmonia" --protocol layers \
+    --model "$work/comparison/$variant-1/last.safetensors" --name "$variant, seed 1" \
+    --cache "$work/cache" -o "$work/comparison/layers"
+done
 hear-tune probe "$work"/comparison/results/*.json
