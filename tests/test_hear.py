@@ -259,7 +259,7 @@ def test_windows_are_as_long_as_the_crops_of_training(model):
         windows = encoder(clip.view(2, 1, 19_683))
     scene = hear_tune.get_scene_embeddings(clip[None], trained)
     torch.testing.assert_close(scene[0], windows.mean(dim=0))
-    with pytest.raises(ValueError, match=r"within \(0, 893\]"):
+    with pytest.raises(ValueError, match="to 893, not 1000"):
         hear_tune.EmbeddingModel(encoder, hop_ms=1_000)
 
 
