@@ -96,8 +96,7 @@ def embed_windows(
     model: EmbeddingModel, windows: Iterable[tuple[Key, Window]]
 ) -> Iterator[tuple[Key, ClipEmbeddings]]:
     """Windows, those of a clip together."""
-    embedded = _in_batches(model.embed_windows, windows, model.device)
-    for key, group in groupby(embedded, key=itemgetter(0)):
+    for key, group in _by_clip(model, windows):
         rows = [(window.start, window.end, vector) for _, window, vector in group]
         start, end, matrix = (np.array(column) for column in zip(*rows, strict=True))
         yield key, _in_seconds(matrix, start, end)
@@ -107,13 +106,20 @@ def _embed_tracks(
     model: EmbeddingModel, windows: Iterable[tuple[Key, Window]]
 ) -> Iterator[tuple[Key, ClipEmbeddings]]:
     """The weighted mean of each clip's windows, none of which is kept."""
-    embedded = _in_batches(model.embed_windows, windows, model.device)
-    for key, group in groupby(embedded, key=itemgetter(0)):
+    for key, group in _by_clip(model, windows):
         total, weight, end = np.zeros(model.scene_embedding_size), 0, 0
         for _, window, vector in group:
             total += window.weight * vector
             weight, end = weight + window.weight, window.end
         yield key, _in_seconds(total[None] / weight, np.zeros(1, np.int64), np.array([end]))
+
+
+def _by_clip(
+    model: EmbeddingModel, windows: Iterable[tuple[Key, Window]]
+) -> Iterator[tuple[Key, Iterator[tuple[Key, Window, Vectors]]]]:
+    """Each clip's windows and their embeddings, to be taken before the next clip's."""
+    embedded = _in_batches(model.embed_windows, windows, model.device)
+    return groupby(embedded, key=itemgetter(0))
 
 
 def _pieces(

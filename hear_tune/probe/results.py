@@ -171,8 +171,8 @@ def _check(result: Result) -> None:
     scores, per_class = result["scores"], list((result["per_class"] or {}).values())
     if primary(result) not in scores or any(row.keys() != per_class[0].keys() for row in per_class):
         raise ValueError("scores are missing")
-    for metric in [*scores, *(per_class[0] if per_class else [])]:
-        _ = NAMES[metric]
+    if unknown := {*scores, *(per_class[0] if per_class else [])} - NAMES.keys():
+        raise ValueError(f"no such metric: {unknown}")
     numbers = [number for row in per_class for number in row.values()]
     for values in scores.values():
         low, high = values["interval"]
