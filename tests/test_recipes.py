@@ -3,6 +3,7 @@
 import importlib.util
 import shutil
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -26,16 +27,30 @@ def solo():
     return recipe("solo/build")
 
 
-def test_solo_tracks_are_one_note_or_a_phrase(solo):
-    for seed in range(20):
-        rng = np.random.default_rng(seed)
-        note, phrase = solo.single_notes(rng), solo.phrase(rng)
-        assert len({n.pitch for n in note}) == 1
-        assert len({n.pitch for n in phrase}) > 4
-        for notes, kind in ((note, solo.NOTE), (phrase, solo.PHRASE)):
-            assert all(n.length > 0 and 1 <= n.velocity <= 127 for n in notes)
-            assert max(n.start + n.length for n in notes) <= solo.SECONDS[kind]
-            assert max(n.start for n in notes) > solo.SECONDS[kind] / 2
+def preset(solo, font=Path("font.sf2")):
+    return solo.Preset(font, "MIT", 40)
+
+
+def test_a_preset_plays_single_notes_and_phrases(solo):
+    tracks = list(solo.plan(preset(solo), notes=8, phrases=3))
+    assert [track.kind for track in tracks] == [solo.NOTE_BY_PRESET, solo.NOTE_BY_PITCH] * 4 + [
+        solo.PHRASE
+    ] * 3
+    for track in tracks:
+        pitches = {note.pitch for note in track.notes}
+        assert len(pitches) > 4 if track.kind == solo.PHRASE else len(pitches) == 1
+        assert all(note.length > 0 and 1 <= note.velocity <= 127 for note in track.notes)
+        assert max(note.start + note.length for note in track.notes) <= solo.SECONDS[track.kind]
+        assert max(note.start for note in track.notes) > solo.SECONDS[track.kind] / 2
+    assert len({note.pitch for track in tracks[:8] for note in track.notes}) == 8
+
+
+def test_tracks_that_lie_together_differ_in_pitch_or_in_timbre_alone(solo):
+    by_preset, by_pitch = list(solo.plan(preset(solo), notes=2, phrases=0))
+    (pitch,) = {note.pitch for note in by_preset.notes}
+    assert by_preset.file == f"music/note-by-preset/font-040/{pitch}.flac"
+    (pitch,) = {note.pitch for note in by_pitch.notes}
+    assert by_pitch.file == f"music/note-by-pitch/{pitch}/font-040.flac"
 
 
 def test_midi_holds_the_notes(solo, tmp_path):
@@ -58,20 +73,41 @@ def test_midi_holds_the_notes(solo, tmp_path):
     ]
 
 
-def test_rendered_notes_sound(solo, tmp_path, monkeypatch):
-    fonts = [track.soundfont for track in installed(solo)]
-    if shutil.which("fluidsynth") is None or not fonts:
-        pytest.skip("fluidsynth or its soundfonts are not installed")
-    monkeypatch.setattr(solo, "SECONDS", {solo.NOTE: 2.0, solo.PHRASE: 2.0})
-    track = solo.Track(fonts[0], "MIT", 0, solo.NOTE, 0)
-    assert solo.render(track, tmp_path) == pytest.approx(3.0, abs=0.2)
-    sound, rate = soundfile.read(tmp_path / track.file)
-    assert rate == solo.SAMPLE_RATE_HZ
-    assert np.abs(sound).max() == pytest.approx(solo.PEAK, abs=0.01)
+def test_rendered_tracks_sound_and_are_rendered_once(solo, tmp_path):
+    font = installed(solo)
+    tracks = list(solo.plan(preset(solo, font), notes=2, phrases=1))
+    rows = solo.build_preset(preset(solo, font), tracks, tmp_path)
+    assert [row[0] for row in rows] == [track.file for track in tracks]
+    for track, row in zip(tracks, rows, strict=True):
+        sound, rate = soundfile.read(tmp_path / track.file)
+        assert rate == solo.SAMPLE_RATE_HZ
+        assert len(sound) / rate == pytest.approx(solo.SECONDS[track.kind] + solo.GAP_SECONDS)
+        assert float(row[-1]) == pytest.approx(len(sound) / rate, abs=0.01)
+        assert np.abs(sound).max() == pytest.approx(solo.PEAK, abs=0.01)
+        first = round(track.notes[0].length * rate)
+        assert np.abs(sound[:first]).max() > 0.01  # each begins with its own first note
+    (tmp_path / tracks[0].file).unlink()
+    assert solo.build_preset(preset(solo, font), tracks, tmp_path) == rows
+    assert not (tmp_path / tracks[0].file).exists()
+
+
+def test_a_rendered_note_has_its_pitch(solo, tmp_path):
+    font = installed(solo)
+    flute = solo.Preset(font, "MIT", 73)
+    track = solo.Track("note.flac", solo.NOTE_BY_PITCH, (solo.Note(0.0, 4.0, 81, 100),))
+    (row,) = solo.build_preset(flute, [track], tmp_path)
+    sound, rate = soundfile.read(tmp_path / row[0])
+    middle = sound[rate : 3 * rate] * np.hanning(2 * rate)
+    spectrum = np.abs(np.fft.rfft(middle))
+    assert np.argmax(spectrum[1600:1920]) + 1600 == pytest.approx(2 * 880, abs=25)  # bins of 0.5 Hz
 
 
 def installed(solo):
+    """A soundfont of the recipe; the test is skipped without one."""
     try:
-        return list(solo.plan({solo.NOTE: 1}, 1))
-    except SystemExit:
-        return []
+        presets = list(solo.find_presets(1))
+    except SystemExit as error:
+        pytest.skip(str(error))
+    if shutil.which("fluidsynth") is None:
+        pytest.skip("fluidsynth is not installed")
+    return presets[0].soundfont

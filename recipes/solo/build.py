@@ -1,65 +1,74 @@
 #!/usr/bin/env python3
 """Solo instruments of free General MIDI soundfonts: single notes and phrases, rendered at random.
 
-For each preset of each soundfont writes phrases (melodies and chords), and tracks that repeat one
-note at several lengths and strengths:
+For each preset of each soundfont writes tracks that strike one note at several lengths and
+strengths, and phrases (melodies and chords):
 
-    OUT/music/<soundfont>/<program>-<kind>-<number>.flac
+    OUT/music/note-by-preset/<soundfont>-<program>/<pitch>.flac
+    OUT/music/note-by-pitch/<pitch>/<soundfont>-<program>.flac
+    OUT/music/phrase/<number>/<soundfont>-<program>.flac
     OUT/manifest.csv             file, soundfont, licence, program, kind, seconds
 
-A seed decides all of it. Interrupted, it goes on where it stopped. Needs fluidsynth, the soundfonts
-of soundfonts.tsv, and the Python package mido.
+Tracks that lie together differ in pitch alone, or in timbre alone. A seed decides all of it.
+Interrupted, it goes on where it stopped. Needs fluidsynth, the soundfonts of soundfonts.tsv, and
+the Python package mido.
 """
 
 from __future__ import annotations
 
 import argparse
 import csv
+import itertools
 import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import mido
 import numpy as np
+import numpy.typing as npt
 import soundfile
 from tqdm import tqdm
+
+from hear_tune.framing import pad_end
 
 HERE = Path(__file__).parent
 COLUMNS = ["file", "soundfont", "licence", "program", "kind", "seconds"]
 SAMPLE_RATE_HZ = 22_050
 PROGRAMS = 128
-NOTE, PHRASE = "note", "phrase"
-SECONDS = {NOTE: 12.0, PHRASE: 40.0}
-LOWEST_PITCH, HIGHEST_PITCH = 33, 93
+NOTE_BY_PRESET, NOTE_BY_PITCH, PHRASE = KINDS = ("note-by-preset", "note-by-pitch", "phrase")
+SECONDS = {NOTE_BY_PRESET: 5.0, NOTE_BY_PITCH: 5.0, PHRASE: 10.0}
+GAP_SECONDS = 1.0  # silence after a track, where its last note fades
+LOWEST_PITCH, HIGHEST_PITCH = 33, 96
 PHRASE_REACH = 12  # semitones about the phrase's centre
 CHORDS = [(0,), (0,), (0,), (0,), (0, 12), (0, 7), (0, 4, 7), (0, 3, 7)]
 TICKS_PER_SECOND = 960  # mido's default: 480 ticks per beat, 120 beats per minute
-TAIL_SECONDS = 1.0  # after the last note
 QUIETEST_PEAK = 0.003  # a preset that has no sample for a note is left out
 PEAK = 0.9
 LOAD_LITTLE = ["-o", "synth.dynamic-sample-loading=1"]  # compressed soundfonts are slow to read
 
 
 @dataclass(frozen=True)
-class Track:
-    """What to render."""
+class Preset:
+    """An instrument of a soundfont."""
 
     soundfont: Path
     licence: str
     program: int
-    kind: str
-    number: int
 
     @property
-    def file(self) -> str:
-        """Its place in the corpus."""
-        name = f"{self.program:03d}-{self.kind}-{self.number:02d}.flac"
-        return f"music/{self.soundfont.stem}/{name}"
+    def name(self) -> str:
+        """Of its files or folder."""
+        return f"{self.soundfont.stem}-{self.program:03d}"
+
+    @property
+    def seed(self) -> list[int]:
+        """Of everything that is drawn for it."""
+        return [*map(ord, self.soundfont.stem), self.program]
 
 
 @dataclass(frozen=True)
@@ -72,77 +81,114 @@ class Note:
     velocity: int
 
 
+@dataclass(frozen=True)
+class Track:
+    """A file of the corpus, and what is played in it."""
+
+    file: str
+    kind: str
+    notes: tuple[Note, ...]
+
+
 def main() -> int:
     """Build the corpus."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("output", type=Path, metavar="OUT")
-    parser.add_argument("--notes", type=int, default=6, help="single-note tracks per preset")
-    parser.add_argument("--phrases", type=int, default=2, help="phrases per preset")
+    parser.add_argument("--notes", type=int, default=48, help="single notes per preset")
+    parser.add_argument("--phrases", type=int, default=6, help="phrases per preset")
     parser.add_argument("--programs", type=int, default=PROGRAMS, help="only the first so many")
     parser.add_argument("--workers", type=int, default=2)
     options = parser.parse_args()
     if shutil.which("fluidsynth") is None:
         parser.error("fluidsynth is needed and not there: apt-get install fluidsynth")
-    counts = {NOTE: options.notes, PHRASE: options.phrases}
-    tracks = list(plan(counts, options.programs))
+    presets = list(find_presets(options.programs))
+
+    def build(preset: Preset) -> list[list[str]]:
+        tracks = tuple(plan(preset, options.notes, options.phrases))
+        return build_preset(preset, tracks, options.output)
+
     with ThreadPoolExecutor(options.workers) as pool:
-        rendered = pool.map(lambda track: render(track, options.output), tracks)
-        seconds = list(tqdm(rendered, total=len(tracks), unit="track"))
-    kept = [(track, s) for track, s in zip(tracks, seconds, strict=True) if s > 0]
-    write_manifest(options.output, kept)
-    hours = sum(s for _, s in kept) / 3600
-    print(f"{options.output}: {len(kept)} tracks, {hours:.1f} h, {len(tracks) - len(kept)} silent")
+        rows = list(tqdm(pool.map(build, presets), total=len(presets), unit="preset"))
+    kept = list(itertools.chain.from_iterable(rows))
+    write_table(options.output / "manifest.csv", [COLUMNS, *kept])
+    hours = sum(float(seconds) for *_, seconds in kept) / 3600
+    print(f"{options.output}: {len(kept)} tracks, {hours:.1f} h")
     return 0
 
 
-def plan(counts: dict[str, int], programs: int) -> Iterator[Track]:
-    """All tracks, of the soundfonts that are installed."""
+def find_presets(programs: int) -> Iterator[Preset]:
+    """All presets of the soundfonts, which must be installed."""
     with (HERE / "soundfonts.tsv").open(newline="") as file:
         for row in csv.DictReader(file, delimiter="\t"):
             path = Path(row["file"])
             if not path.exists():
                 sys.exit(f"{path} is not there: apt-get install {row['package']}")
-            for program in range(programs):
-                for kind, count in counts.items():
-                    for number in range(count):
-                        yield Track(path, row["licence"], program, kind, number)
+            yield from (Preset(path, row["licence"], program) for program in range(programs))
 
 
-def render(track: Track, output: Path) -> float:
-    """Render a track, unless it is there; returns its seconds, 0 if it is silent."""
-    target = output / track.file
-    if target.exists():
-        return float(soundfile.info(target).duration)
-    kinds = sorted(SECONDS)
-    name = [ord(c) for c in track.soundfont.stem]
-    rng = np.random.default_rng([*name, track.program, kinds.index(track.kind), track.number])
-    notes = single_notes(rng) if track.kind == NOTE else phrase(rng)
-    target.parent.mkdir(parents=True, exist_ok=True)
+def plan(preset: Preset, notes: int, phrases: int) -> Iterator[Track]:
+    """What a preset plays: notes, alternately of the two kinds, and phrases."""
+    rng = np.random.default_rng(preset.seed)
+    pitches = rng.permutation(np.arange(LOWEST_PITCH, HIGHEST_PITCH + 1))[:notes].tolist()
+    for number, pitch in enumerate(pitches):
+        kind = (NOTE_BY_PRESET, NOTE_BY_PITCH)[number % 2]
+        place = f"{preset.name}/{pitch}" if kind == NOTE_BY_PRESET else f"{pitch}/{preset.name}"
+        yield Track(f"music/{kind}/{place}.flac", kind, tuple(strikes(rng, pitch)))
+    for number in range(phrases):
+        place = f"{number:02d}/{preset.name}"
+        yield Track(f"music/{PHRASE}/{place}.flac", PHRASE, tuple(phrase(rng)))
+
+
+def build_preset(preset: Preset, tracks: Sequence[Track], output: Path) -> list[list[str]]:
+    """Render a preset's tracks, unless that was done; returns their rows of the manifest."""
+    done = output / "presets" / f"{preset.name}.csv"
+    if done.exists():
+        with done.open(newline="") as file:
+            return list(csv.reader(file))
+    rows = []
+    for track, audio in zip(tracks, synthesise(preset, tracks), strict=True):
+        peak = np.abs(audio).max(initial=0)
+        if peak < QUIETEST_PEAK:
+            continue
+        target = output / track.file
+        target.parent.mkdir(parents=True, exist_ok=True)
+        soundfile.write(target, audio * PEAK / peak, SAMPLE_RATE_HZ)
+        seconds = f"{len(audio) / SAMPLE_RATE_HZ:.2f}"
+        origin = [preset.soundfont.stem, preset.licence, str(preset.program)]
+        rows.append([track.file, *origin, track.kind, seconds])
+    write_table(done, rows)
+    return rows
+
+
+def synthesise(preset: Preset, tracks: Sequence[Track]) -> list[npt.NDArray[np.float32]]:
+    """Audio of each track, all rendered in one go."""
+    lengths = [SECONDS[track.kind] + GAP_SECONDS for track in tracks]
+    starts = [0.0, *itertools.accumulate(lengths)]
+    notes = [
+        replace(note, start=note.start + start)
+        for track, start in zip(tracks, starts, strict=False)
+        for note in track.notes
+    ]
+    rng = np.random.default_rng([*preset.seed, 1])
+    effects = ["-R", str(rng.integers(2)), "-C", str(rng.integers(2))]  # reverb, chorus
     with tempfile.TemporaryDirectory() as folder:
-        midi, wav = Path(folder, "track.mid"), Path(folder, "track.wav")
-        write_midi(notes, track.program, midi)
+        midi, wav = Path(folder, "take.mid"), Path(folder, "take.wav")
+        write_midi(notes, preset.program, midi)
         options = ["-ni", "-q", "-g", "0.5", "-r", str(SAMPLE_RATE_HZ), "-T", "wav", "-F", wav]
-        effects = ["-R", str(rng.integers(2)), "-C", str(rng.integers(2))]
-        command = ["fluidsynth", *effects, *options, *LOAD_LITTLE, track.soundfont, midi]
+        command = ["fluidsynth", *effects, *options, *LOAD_LITTLE, preset.soundfont, midi]
         subprocess.run(command, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         audio, _ = soundfile.read(wav, dtype="float32", always_2d=True)
-    mono = audio.mean(axis=1)[: round((SECONDS[track.kind] + TAIL_SECONDS) * SAMPLE_RATE_HZ)]
-    peak = np.abs(mono).max(initial=0)
-    if peak < QUIETEST_PEAK:
-        return 0.0
-    partial = target.with_suffix(".partial")
-    soundfile.write(partial, mono * PEAK / peak, SAMPLE_RATE_HZ, format="FLAC")
-    partial.replace(target)
-    return len(mono) / SAMPLE_RATE_HZ
+    edges = [round(start * SAMPLE_RATE_HZ) for start in starts]
+    mono = pad_end(audio.mean(axis=1)[: edges[-1]], edges[-1])
+    return [mono[begin:end] for begin, end in itertools.pairwise(edges)]
 
 
-def single_notes(rng: np.random.Generator) -> list[Note]:
+def strikes(rng: np.random.Generator, pitch: int) -> Iterator[Note]:
     """One pitch again and again."""
-    pitch = int(rng.integers(LOWEST_PITCH, HIGHEST_PITCH + 1))
-    return list(_line(rng, SECONDS[NOTE], lambda: (pitch,)))
+    return _line(rng, SECONDS[NOTE_BY_PRESET], lambda: (pitch,))
 
 
-def phrase(rng: np.random.Generator) -> list[Note]:
+def phrase(rng: np.random.Generator) -> Iterator[Note]:
     """A walk of notes and chords about a centre."""
     centre = int(rng.integers(LOWEST_PITCH + PHRASE_REACH, HIGHEST_PITCH - PHRASE_REACH))
     chords = CHORDS if rng.random() < 0.5 else CHORDS[:1]
@@ -154,7 +200,7 @@ def phrase(rng: np.random.Generator) -> list[Note]:
         pitch = int(np.clip(pitch, centre - PHRASE_REACH, centre + PHRASE_REACH))
         return tuple(pitch + interval for interval in chords[rng.integers(len(chords))])
 
-    return list(_line(rng, SECONDS[PHRASE], step))
+    return _line(rng, SECONDS[PHRASE], step)
 
 
 def _line(
@@ -171,7 +217,7 @@ def _line(
         place += step
 
 
-def write_midi(notes: list[Note], program: int, path: Path) -> None:
+def write_midi(notes: Sequence[Note], program: int, path: Path) -> None:
     """One instrument's notes as a MIDI file."""
     events = [(note.start, "note_on", note) for note in notes]
     events += [(note.start + note.length, "note_off", note) for note in notes]
@@ -184,14 +230,13 @@ def write_midi(notes: list[Note], program: int, path: Path) -> None:
     mido.MidiFile(tracks=[track]).save(path)
 
 
-def write_manifest(output: Path, tracks: list[tuple[Track, float]]) -> None:
-    """Where every track comes from."""
-    with (output / "manifest.csv").open("w", newline="") as file:
-        writer = csv.writer(file)
-        writer.writerow(COLUMNS)
-        for track, seconds in tracks:
-            values = (track.soundfont.stem, track.licence, track.program, track.kind)
-            writer.writerow([track.file, *values, f"{seconds:.2f}"])
+def write_table(path: Path, rows: Sequence[Sequence[str]]) -> None:
+    """A CSV file, whole or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_suffix(".partial")
+    with partial.open("w", newline="") as file:
+        csv.writer(file).writerows(rows)
+    partial.replace(path)
 
 
 if __name__ == "__main__":

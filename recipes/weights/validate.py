@@ -41,7 +41,7 @@ def main() -> None:
     options = parser.parse_args()
     models = {name: baselines.load_model(name=name) for name in options.baselines}
     for checkpoint in options.checkpoints:
-        models[checkpoint] = load_model(checkpoint, layers=options.layers, precision="bfloat16")
+        models[checkpoint] = load_model(checkpoint, layers=options.layers)
     for name, model in models.items():
         scores = {task: validate(task, options.data, model, options.cache) for task in TASKS}
         print(name, *(f"{task} {score:.3f}" for task, score in scores.items()), sep="  ")
