@@ -12,6 +12,7 @@ from .checkpoints import CheckpointError, load_checkpoint, save_checkpoint
 from .clips import ClipEmbeddings
 from .config import ConfigError, SampleCNNConfig, TuneConfig
 from .embed import FolderReport, embed_array, embed_file, embed_folder
+from .files import InUseError
 from .hear import UntrainedWarning, get_scene_embeddings, get_timestamp_embeddings, load_model
 from .model import EmbeddingModel
 from .network import Encoder, build_encoder
@@ -33,6 +34,7 @@ __all__ = [
     "EmbeddingModel",
     "Encoder",
     "FolderReport",
+    "InUseError",
     "Pretrained",
     "SampleCNNConfig",
     "StoreError",

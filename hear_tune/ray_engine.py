@@ -12,7 +12,7 @@ import os
 import pickle
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,13 +20,12 @@ from typing import Any
 import fsspec
 import ray
 import ray.data
-from filelock import FileLock, Timeout
 from fsspec.implementations.local import LocalFileSystem
 from tqdm import tqdm
 
 from .clips import Per
 from .embed import FolderReport, Progress, check_per, groups_to_do, identity_of
-from .files import find_audio
+from .files import find_audio, sole_use
 from .groups import Group, Outcome
 from .model import EmbeddingModel
 from .stores import (
@@ -85,6 +84,8 @@ def embed_on_ray(
         If the inputs hold no audio, or an option is wrong.
     StoreError
         If the output belongs to another model or other options.
+    InUseError
+        If another process of this machine writes it.
     """
     check_per(per)
     if device not in ("cpu", _CUDA):
@@ -145,18 +146,11 @@ class _Parts:
                 self._store.put_file(os.fspath(part), partial)
                 self._store.mv(partial, f"{self._root}/{name}")
 
-    @contextmanager
-    def locked(self) -> Iterator[None]:
+    def locked(self) -> AbstractContextManager[None]:
         """Keep other programs of this machine from a local output."""
         if not isinstance(self._store, LocalFileSystem):
-            yield
-            return
-        try:
-            lock = FileLock(Path(self._root, "lock")).acquire(timeout=0)
-        except Timeout as error:
-            raise StoreError(f"{self._root}: another program is writing it") from error
-        with lock:
-            yield
+            return nullcontext()
+        return sole_use(self._root, "writing it")
 
 
 def _number(output: str, path: str) -> int:

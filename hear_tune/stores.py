@@ -11,7 +11,7 @@ import json
 import os
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -22,9 +22,9 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
-from filelock import FileLock, Timeout
 
 from .clips import ClipEmbeddings, Vectors
+from .files import sole_use
 
 _IDENTITY_KEY = b"hear_tune"
 _DROPPED_KEY = b"hear_tune.dropped"
@@ -54,8 +54,9 @@ class EmbeddingStore:
     Raises
     ------
     StoreError
-        If the format is unknown or cannot be extended, the output belongs to another identity, or
-        another process writes it.
+        If the format is unknown or cannot be extended, or the output belongs to another identity.
+    InUseError
+        If another process writes it.
     """
 
     def __init__(
@@ -66,20 +67,14 @@ class EmbeddingStore:
         self._overwrite = overwrite
         self._join = _joiner(self._output)
         self._parts_folder = self._output.with_name(self._output.name + _PARTS)
-        self._lock = FileLock(self._parts_folder / "lock")
+        self._use = ExitStack()
         self._replaces = self._parts_folder / "replaces-output"  # begun with `overwrite`
         self._joined = self._parts_folder / "joined"  # parts are in the output, and may go
         self.done: set[str] = set()
         self._numbers: set[int] = set()  # of parts that are there, or being written
 
     def __enter__(self) -> EmbeddingStore:
-        try:
-            self._parts_folder.mkdir(parents=True, exist_ok=True)
-            self._lock.acquire(timeout=0)
-        except Timeout as error:
-            raise StoreError(f"{self._output}: another process is writing it") from error
-        except OSError as error:
-            raise StoreError(f"{self._output}: cannot be written ({error.strerror})") from error
+        self._use.enter_context(sole_use(self._parts_folder, "writing it", of=self._output))
         try:
             self._take_stock()
         except BaseException:
@@ -93,7 +88,7 @@ class EmbeddingStore:
     def _close(self) -> None:
         if not self._parts():
             shutil.rmtree(self._parts_folder, ignore_errors=True)
-        self._lock.release()
+        self._use.close()
 
     def new_part(self, number: int | None = None) -> PartWriter:
         """A part to be written next; it counts once its context ends without an error.

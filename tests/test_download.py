@@ -19,6 +19,7 @@ from hear_tune.datasets import archives, catalog, download  # noqa: E402
 from hear_tune.datasets.archives import ArchiveError, DiskSpaceError, unpack  # noqa: E402
 from hear_tune.datasets.download import DownloadError, download_all, fetch  # noqa: E402
 from hear_tune.datasets.sources import Download  # noqa: E402
+from hear_tune.files import InUseError, sole_use  # noqa: E402
 
 CONTENT = np.random.default_rng(0).bytes(3_000_000)
 SHA256 = hashlib.sha256(CONTENT).hexdigest()
@@ -306,10 +307,9 @@ def test_a_disk_too_small_for_the_contents(tmp_path, monkeypatch):
 
 
 def test_only_one_process_downloads_into_a_folder(site, tmp_path):
-    (tmp_path / "downloads").mkdir()
     with (
-        download.FileLock(tmp_path / "downloads" / "lock"),
-        pytest.raises(DownloadError, match="another process"),
+        sole_use(tmp_path / "downloads", "downloading into it"),
+        pytest.raises(InUseError, match="another process is downloading into it"),
     ):
         download_all([Download(f"{site.url}/data.bin")], tmp_path)
 

@@ -19,6 +19,7 @@ from test_audio import bad_files
 import hear_tune
 from hear_tune import embed, files, groups, workers
 from hear_tune.clips import PER_CHOICES
+from hear_tune.files import InUseError
 from hear_tune.stores import StoreError, read_library
 
 RATE = 22_050
@@ -388,7 +389,7 @@ def test_two_processes_cannot_write_one_output(small_model, music, tmp_path):
     out = tmp_path / "out.parquet"
     with (
         embed.EmbeddingStore(out, {"model": "x"}),
-        pytest.raises(StoreError, match="another process"),
+        pytest.raises(InUseError, match="another process is writing it"),
     ):
         hear_tune.embed_folder([music], out, small_model)
 

@@ -1,10 +1,10 @@
-"""Files are written whole, whatever else goes on."""
+"""Files are written whole, whatever else goes on, and folders by one process."""
 
 import threading
 
 import pytest
 
-from hear_tune.files import write_whole
+from hear_tune.files import InUseError, sole_use, write_whole
 
 
 def test_writers_of_one_file_do_not_meet(tmp_path):
@@ -35,3 +35,16 @@ def test_what_cannot_be_written_is_named_and_leaves_nothing(tmp_path):
     with pytest.raises(OSError, match=r"nowhere/x: cannot be written \(No such file"):
         write_whole(tmp_path / "nowhere/x", "text")
     assert [path.name for path in tmp_path.iterdir()] == ["taken"]
+
+
+def test_a_folder_is_used_by_one_at_a_time(tmp_path):
+    with sole_use(tmp_path / "new", "writing it"):
+        with pytest.raises(InUseError, match="new: another process is writing it"):
+            sole_use(tmp_path / "new", "writing it").__enter__()
+        with pytest.raises(InUseError, match="output: another process"):
+            sole_use(tmp_path / "new", "writing it", of="output").__enter__()
+    with sole_use(tmp_path / "new", "writing it"):
+        pass
+    (tmp_path / "file").touch()
+    with pytest.raises(OSError, match="file: cannot be written"):
+        sole_use(tmp_path / "file", "writing it").__enter__()

@@ -322,7 +322,7 @@ def test_two_runs_cannot_train_in_one_folder(arguments, tmp_path, capsys, monkey
     (tmp_path / "run").mkdir(exist_ok=True)
     with FileLock(tmp_path / "run/lock"):
         assert main(arguments()) == EXIT_ERROR
-    assert "run: another run is training there" in capsys.readouterr().err
+    assert "run: another process is training there" in capsys.readouterr().err
 
 
 def test_a_checkpoint_of_another_variant_is_refused(arguments, capsys):

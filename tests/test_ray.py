@@ -13,12 +13,12 @@ import pyarrow.parquet as pq
 import pytest
 import soundfile
 from conftest import noise
-from filelock import FileLock
 from models import CrashingModel, SlowModel
 
 import hear_tune
 from hear_tune import files
 from hear_tune.cli import main
+from hear_tune.files import InUseError, sole_use
 from hear_tune.stores import StoreError, read_library
 
 pytest.importorskip("ray", reason="Ray is not installed")
@@ -174,8 +174,10 @@ def test_music_in_memory(small_model, tracks):
 
 
 def test_two_programs_cannot_write_one_output(small_model, tracks, tmp_path):
-    (tmp_path / "out").mkdir()
-    with FileLock(tmp_path / "out" / "lock"), pytest.raises(StoreError, match="another program"):
+    with (
+        sole_use(tmp_path / "out", "writing it"),
+        pytest.raises(InUseError, match="another process is writing it"),
+    ):
         embed_on_ray([tracks], str(tmp_path / "out"), small_model)
 
 

@@ -14,9 +14,9 @@ from pathlib import Path
 
 import requests
 import urllib3
-from filelock import FileLock, Timeout
 from tqdm import tqdm
 
+from ..files import sole_use
 from .archives import check_space, unpack
 from .content import file_digest
 from .sources import Download
@@ -63,14 +63,12 @@ def download_all(downloads: Sequence[Download], root: Path) -> list[Path]:
         If an archive is damaged or would write elsewhere.
     DiskSpaceError
         If the disk is too small.
+    InUseError
+        If another process downloads into the folder.
     """
     archives = root / ARCHIVES
-    archives.mkdir(parents=True, exist_ok=True)
-    try:
-        with FileLock(archives / "lock", timeout=0), requests.Session() as session:
-            return _download_all(session, downloads, root, archives)
-    except Timeout as error:
-        raise DownloadError(f"{root}: another process is downloading into it") from error
+    with sole_use(archives, "downloading into it", of=root), requests.Session() as session:
+        return _download_all(session, downloads, root, archives)
 
 
 def _download_all(

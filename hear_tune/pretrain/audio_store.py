@@ -18,12 +18,11 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from filelock import FileLock, Timeout
 from tqdm import tqdm
 
 from ..audio import AudioError, Samples, read_blocks
 from ..config import SAMPLE_RATE_HZ
-from ..files import find_audio, group_files, path_text, writing
+from ..files import find_audio, group_files, path_text, sole_use, writing
 from .workers import run_jobs
 
 FORMAT = "hear-tune audio store 1"
@@ -34,7 +33,7 @@ Pcm = npt.NDArray[np.int16]
 
 
 class AudioStoreError(ValueError):
-    """A store is damaged, in use, or no store at all."""
+    """A store is damaged, or no store at all."""
 
 
 @dataclass(frozen=True)
@@ -159,17 +158,14 @@ def build_store(
     FileNotFoundError
         If the inputs hold no audio file at all.
     AudioStoreError
-        If the store is in use or damaged.
+        If the store is damaged.
+    InUseError
+        If another process builds it.
     """
     folder = Path(folder)
     found = find_audio(inputs)
     paths = found.paths
-    folder.mkdir(parents=True, exist_ok=True)
-    try:
-        lock = FileLock(folder / "lock").acquire(timeout=0)
-    except Timeout as error:
-        raise AudioStoreError(f"{folder}: another process is building it") from error
-    with lock:
+    with sole_use(folder, "building it"):
         for leftover in folder.glob("*.partial"):
             leftover.unlink()
         indices = sorted(folder.glob("*.json"))

@@ -9,18 +9,17 @@ import sys
 import tempfile
 import warnings
 import zipfile
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock, Timeout
 from lightning.pytorch import Trainer
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 
 from ..allocator import keep_freed_memory
-from ..files import writing
+from ..files import sole_use, writing
 from .callbacks import (
     CHECKPOINT,
     LAST_WEIGHTS,
@@ -62,7 +61,8 @@ def main(arguments: Sequence[str]) -> int:
         f"{source.seconds / 3600:.1f} h of audio, {source.left_out} too short; "
         f"on {cli.trainer.strategy.root_device}; writing to {output}"
     )
-    with _alone(output, is_first=cli.trainer.is_global_zero):
+    alone = sole_use(output, "training there", timeout_seconds=_LOCK_SECONDS)
+    with alone if cli.trainer.is_global_zero else nullcontext():  # the first for all
         checkpoint = _checkpoint(cli.config.resume, output)
         try:  # weights_only: tensors and plain values, never code
             cli.trainer.fit(cli.model, cli.datamodule, ckpt_path=checkpoint, weights_only=True)
@@ -124,21 +124,6 @@ class _PretrainCLI(LightningCLI):
             enable_model_summary=False,
             **kwargs,
         )
-
-
-@contextmanager
-def _alone(output: Path, is_first: bool) -> Iterator[None]:
-    """Keep other runs out of a folder; the first process of a run does it for all."""
-    lock = FileLock(output / "lock", timeout=_LOCK_SECONDS)
-    if is_first:
-        try:
-            lock.acquire()
-        except Timeout as error:
-            raise ValueError(f"{output}: another run is training there") from error
-    try:
-        yield
-    finally:
-        lock.release()
 
 
 def _checkpoint(resume: str, output: Path) -> str | None:

@@ -23,14 +23,13 @@ import fsspec
 import numpy as np
 import soundfile
 import torch
-from filelock import FileLock, Timeout
 from torch import Tensor
 from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 from tqdm import tqdm
 
 from ..audio import SUFFIXES, AudioError, to_mono
 from ..config import SAMPLE_RATE_HZ
-from ..files import write_whole, writing
+from ..files import sole_use, write_whole, writing
 from .audio_store import AudioStore, Pcm, Track, to_pcm
 from .pairs import Share, draw_starts, to_pair
 from .workers import run_jobs
@@ -132,7 +131,7 @@ def write_shards(
     ------
     AudioStoreError
         If a store is unusable.
-    ShardError
+    InUseError
         If another process is writing there.
     ValueError
         If a number is not positive.
@@ -146,12 +145,7 @@ def write_shards(
     # the digest keeps shards of another plan apart
     digest = hashlib.sha256(repr((names, groups)).encode()).hexdigest()[:8]
     paths = [folder / f"{digest}-{number:06d}.tar" for number in range(len(groups))]
-    folder.mkdir(parents=True, exist_ok=True)
-    try:
-        lock = FileLock(folder / "lock").acquire(timeout=0)
-    except Timeout as error:
-        raise ShardError(f"{folder}: another process is writing shards there") from error
-    with lock:
+    with sole_use(folder, "writing shards there"):
         jobs = [job for job in zip(paths, groups, strict=True) if not job[0].exists()]
         write = partial(_write_shard, folders=names)
         with tqdm(total=len(paths), initial=len(paths) - len(jobs), unit="shard") as bar:
