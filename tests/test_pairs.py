@@ -112,6 +112,15 @@ def test_neighbours_stay_together_and_every_pass_takes_all(store):
         PairDataset([store], CROP, 1, neighbours=0)
 
 
+def test_neighbours_are_of_different_tracks(store):
+    dataset = PairDataset([store], CROP, 1, segment_samples=3_000, neighbours=4)
+    order = [int(row) for row in dataset._order(0)]
+    together = [(a, b) for a, b in pairwise(order) if b - a == 1]
+    paths = [track.path for _, track in dataset.tracks]
+    assert len(together) > len(order) / 2
+    assert all(paths[a] != paths[b] for a, b in together)
+
+
 def test_a_seed_reproduces_everything(store):
     first, second = batches(store, 4, seed=5), batches(store, 4, seed=5)
     other = batches(store, 4, seed=6)

@@ -31,8 +31,8 @@ class PretrainData(LightningDataModule):
         Cut tracks of stores into segments of about this length, each a track of its own; by default
         they stay whole. Shards hold clips, and are taken as they are.
     neighbours
-        So many segments or tracks that lie together in a store come together, as hard negatives: of
-        one track, or of one folder.
+        So many tracks that lie together in a store, as those of one folder, come together: they are
+        hard negatives of each other.
     pairs_per_epoch
         By default the number of tracks, segments or clips.
     workers

@@ -88,9 +88,9 @@ class PairDataset(Dataset[Tensor]):
         Cut tracks into equal segments of about this length, and take each for a track of its own;
         None for whole tracks.
     neighbours
-        So many that lie together in a store stay together in the order: segments of a track, tracks
-        of a folder, and across their borders. As each other's negatives, those of one track differ
-        in little but what is played.
+        So many tracks that lie together in a store stay together in the order: those of a folder,
+        and across its border. They are each other's hard negatives. Segments of one track are not:
+        nothing but chance would tell them apart.
 
     Raises
     ------
@@ -120,11 +120,13 @@ class PairDataset(Dataset[Tensor]):
         self.left_out = sum(len(store.tracks) for store in stores) - len(tracks)
         if not tracks:
             raise ValueError(f"none of {self.left_out} tracks has {shortest} samples or more")
-        self.tracks = [
-            (store, replace(track, samples=end - begin, start=track.start + begin))
+        segments = [
+            (number, (store, replace(track, samples=end - begin, start=track.start + begin)))
             for store, track in tracks
-            for begin, end in track.parts(segment_samples or track.samples)
+            for number, (begin, end) in enumerate(track.parts(segment_samples or track.samples))
         ]
+        # first all tracks' first segments: neighbours are of several tracks
+        self.tracks = [segment for _, segment in sorted(segments, key=lambda item: item[0])]
         self.crop_samples = crop_samples
         self.seed = seed
         self.max_distance_samples = max_distance_samples
