@@ -117,6 +117,12 @@ def test_going_on_from_weights_of_another_run(arguments, tmp_path, capsys):
     start = tmp_path / "run/last.safetensors"
     options = {"output": tmp_path / "next", "data.seed": 1, "model.weights": start}
     assert main(arguments(trainer__max_steps=1, **still, **options)) == 0
+    records = [
+        hear_tune.load_checkpoint(w).training_record
+        for w in (start, tmp_path / "next/last.safetensors")
+    ]
+    assert records[1]["before"] == records[0]
+    assert "before" not in records[0]
     first, second = weights(tmp_path / "run"), weights(tmp_path / "next")
     assert torch.equal(first["tail.4.conv.weight"], second["tail.4.conv.weight"])
     assert not torch.equal(first["tail.4.norm.running_mean"], second["tail.4.norm.running_mean"])

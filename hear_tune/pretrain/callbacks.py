@@ -177,7 +177,7 @@ def training_record(trainer: Trainer, module: CLMR) -> dict[str, Any]:
     """How an encoder's weights came about, for their checkpoint."""
     data = trainer.datamodule  # type: ignore[attr-defined]
     pairs = trainer.global_step * trainer.accumulate_grad_batches
-    return {
+    record = {
         "method": "CLMR",
         "steps": trainer.global_step,
         "pairs": pairs * trainer.world_size * data.batch_size,
@@ -190,6 +190,7 @@ def training_record(trainer: Trainer, module: CLMR) -> dict[str, Any]:
         "seed": module.seed,
         "lightning": lightning.__version__,
     }
+    return {**record, "before": module.before} if module.before else record
 
 
 class OnlineProbe(Callback):

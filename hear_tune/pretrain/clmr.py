@@ -90,6 +90,7 @@ class CLMR(LightningModule):
         config = get_variant(variant).config
         torch.manual_seed(seed)
         self.encoder = build_encoder(config) if weights is None else _trained(weights, config)
+        self.before = self.encoder.training_record
         self.projector = projection_head(config.embedding_size, projection_size)
         self.average = moving_average(self.encoder, average_decay) if average_decay else None
         self.augmentation = clmr_chain() if augmentation is None else augmentation
