@@ -33,9 +33,7 @@ def preset(solo, font=Path("font.sf2")):
 
 def test_a_preset_plays_single_notes_and_phrases(solo):
     tracks = list(solo.plan(preset(solo), notes=8, phrases=3))
-    assert [track.kind for track in tracks] == [solo.NOTE_BY_PRESET, solo.NOTE_BY_PITCH] * 4 + [
-        solo.PHRASE
-    ] * 3
+    assert [track.kind for track in tracks] == [solo.NOTE] * 8 + [solo.PHRASE] * 3
     for track in tracks:
         pitches = {note.pitch for note in track.notes}
         assert len(pitches) > 4 if track.kind == solo.PHRASE else len(pitches) == 1
@@ -45,12 +43,10 @@ def test_a_preset_plays_single_notes_and_phrases(solo):
     assert len({note.pitch for track in tracks[:8] for note in track.notes}) == 8
 
 
-def test_tracks_that_lie_together_differ_in_pitch_or_in_timbre_alone(solo):
-    by_preset, by_pitch = list(solo.plan(preset(solo), notes=2, phrases=0))
-    (pitch,) = {note.pitch for note in by_preset.notes}
-    assert by_preset.file == f"music/note-by-preset/font-040/{pitch}.flac"
-    (pitch,) = {note.pitch for note in by_pitch.notes}
-    assert by_pitch.file == f"music/note-by-pitch/{pitch}/font-040.flac"
+def test_notes_of_one_pitch_lie_together(solo):
+    (track,) = solo.plan(preset(solo), notes=1, phrases=0)
+    (pitch,) = {note.pitch for note in track.notes}
+    assert track.file == f"music/note/{pitch}/font-040.flac"
 
 
 def test_midi_holds_the_notes(solo, tmp_path):
@@ -94,7 +90,7 @@ def test_rendered_tracks_sound_and_are_rendered_once(solo, tmp_path):
 def test_a_rendered_note_has_its_pitch(solo, tmp_path):
     font = installed(solo)
     flute = solo.Preset(font, "MIT", 73)
-    track = solo.Track("note.flac", solo.NOTE_BY_PITCH, (solo.Note(0.0, 4.0, 81, 100),))
+    track = solo.Track("note.flac", solo.NOTE, (solo.Note(0.0, 4.0, 81, 100),))
     (row,) = solo.build_preset(flute, [track], tmp_path)
     sound, rate = soundfile.read(tmp_path / row[0])
     middle = sound[rate : 3 * rate] * np.hanning(2 * rate)

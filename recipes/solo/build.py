@@ -4,12 +4,11 @@
 For each preset of each soundfont writes tracks that strike one note at several lengths and
 strengths, and phrases (melodies and chords):
 
-    OUT/music/note-by-preset/<soundfont>-<program>/<pitch>.flac
-    OUT/music/note-by-pitch/<pitch>/<soundfont>-<program>.flac
+    OUT/music/note/<pitch>/<soundfont>-<program>.flac
     OUT/music/phrase/<number>/<soundfont>-<program>.flac
     OUT/manifest.csv             file, soundfont, licence, program, kind, seconds
 
-Tracks that lie together differ in pitch alone, or in timbre alone. A seed decides all of it.
+Notes that lie together differ in timbre alone. A seed decides all of it.
 Interrupted, it goes on where it stopped. Needs fluidsynth, the soundfonts of soundfonts.tsv, and
 the Python package mido.
 """
@@ -40,8 +39,8 @@ HERE = Path(__file__).parent
 COLUMNS = ["file", "soundfont", "licence", "program", "kind", "seconds"]
 SAMPLE_RATE_HZ = 22_050
 PROGRAMS = 128
-NOTE_BY_PRESET, NOTE_BY_PITCH, PHRASE = KINDS = ("note-by-preset", "note-by-pitch", "phrase")
-SECONDS = {NOTE_BY_PRESET: 5.0, NOTE_BY_PITCH: 5.0, PHRASE: 10.0}
+NOTE, PHRASE = "note", "phrase"
+SECONDS = {NOTE: 5.0, PHRASE: 10.0}
 GAP_SECONDS = 1.0  # silence after a track, where its last note fades
 LOWEST_PITCH, HIGHEST_PITCH = 33, 96
 PHRASE_REACH = 12  # semitones about the phrase's centre
@@ -94,8 +93,8 @@ def main() -> int:
     """Build the corpus."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("output", type=Path, metavar="OUT")
-    parser.add_argument("--notes", type=int, default=48, help="single notes per preset")
-    parser.add_argument("--phrases", type=int, default=6, help="phrases per preset")
+    parser.add_argument("--notes", type=int, default=24, help="single notes per preset")
+    parser.add_argument("--phrases", type=int, default=24, help="phrases per preset")
     parser.add_argument("--programs", type=int, default=PROGRAMS, help="only the first so many")
     parser.add_argument("--workers", type=int, default=2)
     options = parser.parse_args()
@@ -127,16 +126,15 @@ def find_presets(programs: int) -> Iterator[Preset]:
 
 
 def plan(preset: Preset, notes: int, phrases: int) -> Iterator[Track]:
-    """What a preset plays: notes, alternately of the two kinds, and phrases."""
+    """What a preset plays: notes of so many pitches, and phrases."""
     rng = np.random.default_rng(preset.seed)
-    pitches = rng.permutation(np.arange(LOWEST_PITCH, HIGHEST_PITCH + 1))[:notes].tolist()
-    for number, pitch in enumerate(pitches):
-        kind = (NOTE_BY_PRESET, NOTE_BY_PITCH)[number % 2]
-        place = f"{preset.name}/{pitch}" if kind == NOTE_BY_PRESET else f"{pitch}/{preset.name}"
-        yield Track(f"music/{kind}/{place}.flac", kind, tuple(strikes(rng, pitch)))
+    pitches = rng.permutation(np.arange(LOWEST_PITCH, HIGHEST_PITCH + 1))[:notes]
+    for pitch in pitches.tolist():
+        file = f"music/{NOTE}/{pitch}/{preset.name}.flac"
+        yield Track(file, NOTE, tuple(strikes(rng, pitch)))
     for number in range(phrases):
-        place = f"{number:02d}/{preset.name}"
-        yield Track(f"music/{PHRASE}/{place}.flac", PHRASE, tuple(phrase(rng)))
+        file = f"music/{PHRASE}/{number:02d}/{preset.name}.flac"
+        yield Track(file, PHRASE, tuple(phrase(rng)))
 
 
 def build_preset(preset: Preset, tracks: Sequence[Track], output: Path) -> list[list[str]]:
@@ -185,7 +183,7 @@ def synthesise(preset: Preset, tracks: Sequence[Track]) -> list[npt.NDArray[np.f
 
 def strikes(rng: np.random.Generator, pitch: int) -> Iterator[Note]:
     """One pitch again and again."""
-    return _line(rng, SECONDS[NOTE_BY_PRESET], lambda: (pitch,))
+    return _line(rng, SECONDS[NOTE], lambda: (pitch,))
 
 
 def phrase(rng: np.random.Generator) -> Iterator[Note]:
