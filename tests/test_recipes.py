@@ -1,6 +1,7 @@
 """Recipes' own code: corpora that are made up or rendered."""
 
 import importlib.util
+import json
 import shutil
 import sys
 from pathlib import Path
@@ -9,6 +10,8 @@ import numpy as np
 import pytest
 import soundfile
 from conftest import ROOT
+
+import hear_tune
 
 
 def recipe(name):
@@ -107,3 +110,38 @@ def installed(solo):
     if shutil.which("fluidsynth") is None:
         pytest.skip("fluidsynth is not installed")
     return presets[0].soundfont
+
+
+@pytest.fixture(scope="module")
+def validate():
+    pytest.importorskip("sklearn")
+    return recipe("weights/validate")
+
+
+def test_pairs_of_all_runs_are_counted(validate):
+    encoder = hear_tune.build_encoder(hear_tune.TuneConfig(2))
+    assert validate.pairs(encoder) == 0
+    encoder.training_record = {"pairs": 3, "before": {"pairs": 40, "before": {"pairs": 500}}}
+    assert validate.pairs(encoder) == 543
+
+
+def test_what_is_validated_was_not_heard(validate, shared_data):
+    root = shared_data / "philharmonia"
+    notes = list((root / "audio/flute").glob("*_A*.mp3"))
+    assert {validate.instrument(note) for note in notes} == {"flute"}
+    assert {validate.pitch_class(note) for note in notes} == {"9", "10"}  # A, and A sharp
+    drums = {validate.pitch_class(p) for p in (root / "audio/percussion").iterdir()}
+    assert len(drums) > 5
+    assert not drums & {str(n) for n in range(12)}
+    assert validate.take(shared_data / "fsdd/recordings/3_jackson_17.wav") == "17"
+
+
+def test_the_curve_shows_checkpoints_and_baselines(tmp_path, monkeypatch):
+    pytest.importorskip("matplotlib")
+    scores = [("mfcc", 0, 0.8), ("a.safetensors", 2000, 0.7), ("b.safetensors", 1000, 0.6)]
+    lines = [json.dumps({"model": m, "layers": [], "pairs": p, "task": s}) for m, p, s in scores]
+    (tmp_path / "scores.json").write_text("\n".join(lines))
+    output = tmp_path / "curve.svg"
+    monkeypatch.setattr(sys, "argv", ["curve", str(tmp_path / "scores.json"), "-o", str(output)])
+    recipe("weights/curve").main()
+    assert "<svg" in output.read_text()
