@@ -42,8 +42,8 @@ class Pretrained:
 _ROWS = (
     Pretrained(
         "tune+-free",
-        "b37a23f14285156d7793707c6ba02b81960c7b5e9911952fff676a5caef9d635",
-        "TUNE+ by CLMR on free game music, solo instruments and speech (59 h); begun, not finished",
+        "20868c1a12a19da0c87e5495a61381ac3e89b6f7722f00149012d385355ba3c8",
+        "TUNE+ by CLMR on free game music, solo instruments and speech (86 h); not finished",
     ),
 )
 PRETRAINED: dict[str, Pretrained] = {row.name: row for row in _ROWS}

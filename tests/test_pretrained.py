@@ -49,11 +49,15 @@ def test_a_wrong_name_leads_to_the_right_ones():
 def test_batch_statistics_fit_the_weights():
     """Music at its usual level: no channel of the embedding runs away, few are dead."""
     model = hear_tune.load_model()
-    sounds = [tone(220 * 2 ** (n / 4), 40_000) * (0.1 + 0.1 * n) for n in range(8)]
+    sounds = [harmonics(110 * 2 ** (n / 2)) * (0.05 + 0.05 * n) for n in range(8)]
     audio = torch.from_numpy(np.stack(sounds)) + 0.01 * torch.from_numpy(noise(40_000))
     scenes = hear_tune.get_scene_embeddings(audio, model)
     assert scenes.max() < 30
     assert (scenes.amax(dim=0) > 0).float().mean() > 0.7
+
+
+def harmonics(frequency):
+    return np.sum([tone(k * frequency, 40_000) / k for k in range(1, 12)], axis=0)
 
 
 def test_a_linear_probe_of_digits_is_better_than_with_random_weights(shared_data):

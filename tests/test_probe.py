@@ -304,6 +304,15 @@ def test_probe_of_a_folder(labelled, tmp_path, capsys):
     assert "| mfcc | statistics | 40 | jukemir | 1.000" in capsys.readouterr().out
 
 
+def test_each_choice_of_layers_is_a_result_of_its_own(labelled, tmp_path):
+    options = ["--cache", tmp_path / "cache", "-o", tmp_path / "results"]
+    for layers in ([], ["--layers", "tail.5"], ["--layers", "tail.5,tail.9"]):
+        assert run(labelled, *options, *layers) == 0
+    results = [json.loads(path.read_text()) for path in (tmp_path / "results").glob("*.json")]
+    found = sorted(result["layers"] for result in results)
+    assert found == [["tail.5"], ["tail.5", "tail.9"], ["tail.9"]]
+
+
 def test_probe_of_every_layer(labelled, tmp_path, capsys):
     options = ["--protocol", "layers", "--cache", tmp_path / "cache", "-o", tmp_path / "results"]
     assert run(labelled, *options) == 0

@@ -42,7 +42,7 @@ def main(arguments: Sequence[str]) -> dict[str, str]:
     else:
         protocol = budgeted(PROTOCOLS[options.protocol], options.points)
         results = [probe(task, features, model, protocol, options.seeds, name)]
-    _write(results, options.output)
+    _write(results, options.output, options.layers)
     print(table(results))
     return features.failed
 
@@ -134,9 +134,10 @@ def _probe_layers(
     return results
 
 
-def _write(results: list[Result], folder: Path) -> None:
+def _write(results: list[Result], folder: Path, layers: str | None) -> None:
     first = results[0]
-    parts = [first["task"], first["split"], first["model"], first["protocol"]]
+    chosen = (layers or "").replace(",", "+")  # other layers are another result
+    parts = [first["task"], first["split"], first["model"], chosen, first["protocol"]]
     stem = re.sub(r"[^A-Za-z0-9_.+-]+", "-", "_".join(part for part in parts if part))
     if len(results) > 1:
         for result in results:
