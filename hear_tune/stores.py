@@ -74,7 +74,10 @@ class EmbeddingStore:
         self._numbers: set[int] = set()  # of parts that are there, or being written
 
     def __enter__(self) -> EmbeddingStore:
-        self._use.enter_context(sole_use(self._parts_folder, "writing it", of=self._output))
+        try:
+            self._use.enter_context(sole_use(self._parts_folder, "writing it", of=self._output))
+        except OSError as error:
+            raise StoreError(str(error)) from error
         try:
             self._take_stock()
         except BaseException:

@@ -156,9 +156,9 @@ def test_exported_weights_say_how_they_came_about(arguments, tmp_path):
 def test_training_learns(arguments, tmp_path):
     """Eight tracks that differ as clearly as can be: the loss falls below that of chance."""
     options = {"model.optimizer": "torch.optim.Adam", "model.optimizer.lr": 0.003}
-    assert main(arguments(trainer__max_steps=60, checkpoint_every=100, **options)) == 0
+    assert main(arguments(trainer__max_steps=150, checkpoint_every=200, **options)) == 0
     curve = [loss for _, loss in sorted(losses(tmp_path / "run").items())]
-    assert np.mean(curve[-10:]) < np.mean(curve[:10]) - 0.15
+    assert np.mean(curve[-30:]) < np.mean(curve[:10]) - 0.15
 
 
 @pytest.mark.parametrize("precision", ["bf16-mixed", "32-true"])
