@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import argparse
 import csv
+import io
 import itertools
 import shutil
 import subprocess
@@ -33,11 +34,12 @@ import numpy.typing as npt
 import soundfile
 from tqdm import tqdm
 
+from hear_tune.config import SAMPLE_RATE_HZ
+from hear_tune.files import write_whole
 from hear_tune.framing import pad_end
 
 HERE = Path(__file__).parent
 COLUMNS = ["file", "soundfont", "licence", "program", "kind", "seconds"]
-SAMPLE_RATE_HZ = 22_050
 PROGRAMS = 128
 NOTE, PHRASE = "note", "phrase"
 SECONDS = {NOTE: 5.0, PHRASE: 10.0}
@@ -231,10 +233,9 @@ def write_midi(notes: Sequence[Note], program: int, path: Path) -> None:
 def write_table(path: Path, rows: Sequence[Sequence[str]]) -> None:
     """A CSV file, whole or not at all."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_suffix(".partial")
-    with partial.open("w", newline="") as file:
-        csv.writer(file).writerows(rows)
-    partial.replace(path)
+    text = io.StringIO(newline="")
+    csv.writer(text).writerows(rows)
+    write_whole(path, text.getvalue())
 
 
 if __name__ == "__main__":

@@ -12,6 +12,7 @@ import argparse
 import json
 import warnings
 from collections.abc import Callable
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -28,7 +29,7 @@ from hear_tune import baselines, load_model
 from hear_tune.baselines import BASELINES
 from hear_tune.datasets.catalog import get_data_set
 from hear_tune.datasets.tables import read_table
-from hear_tune.datasets.task import TEST, Task
+from hear_tune.datasets.task import TEST
 from hear_tune.model import EmbeddingModel
 from hear_tune.network import LayeredEncoder
 from hear_tune.probe.features import embed_task
@@ -76,7 +77,7 @@ def validate(name: str, data: Path, model: EmbeddingModel, folder: Path) -> floa
     data_set = get_data_set(name)
     task = data_set.load(data / data_set.folder)
     clips = tuple(clip for clip in task.clips if clip.split != TEST)
-    features = embed_task(Task(task.name, task.kind, task.classes, clips), model, folder)
+    features = embed_task(replace(task, clips=clips), model, folder)
     vectors = np.stack([windows.mean(axis=0) for windows in features.windows])
     labels = np.array([clip.labels[0] for clip in features.clips])
     groups = np.array([GROUPS[name](clip.path) for clip in features.clips])
