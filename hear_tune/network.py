@@ -118,7 +118,7 @@ class LayeredEncoder(nn.Module, ABC):
 
     def stride_towards(self, names: Collection[str]) -> int:
         """Coarsest stride on the way to these layers: inputs must be a multiple of it."""
-        last = max(self.layers.index(self.layer(name)) for name in names)
+        last = max(position for position, layer in enumerate(self.layers) if layer.name in names)
         return max(layer.stride for layer in self.layers[: last + 1])
 
     @property
