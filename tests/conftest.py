@@ -1,5 +1,6 @@
 """What several test modules share: signals, models and the places of real recordings."""
 
+import os
 import warnings
 from pathlib import Path
 
@@ -12,6 +13,11 @@ import hear_tune
 
 ROOT = Path(__file__).parents[1]
 SHARED = ROOT.parent / "shared" / "data"
+
+# Test runners beside each other share the cores: torch would give all of them to each.
+THREADS = max(1, (os.cpu_count() or 1) // int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", 1)))
+os.environ.setdefault("OMP_NUM_THREADS", str(THREADS))  # of the programs that tests start
+torch.set_num_threads(THREADS)
 
 
 @pytest.fixture

@@ -217,3 +217,12 @@ def test_audio_of_a_wrong_shape_is_refused(small_model):
     for length in (0, 26, 28):
         with pytest.raises(ValueError, match="multiple of 27"):
             small_model.encoder(torch.zeros(1, 1, length))
+
+
+@pytest.mark.parametrize("variant", ["tune+", "clmr"])
+def test_torch_compile_sees_one_graph(variant):
+    encoder = build_encoder(get_variant(variant).config).eval()
+    audio = torch.randn(2, 1, encoder.stride)
+    compiled = torch.compile(encoder, backend="eager", fullgraph=True)
+    with torch.inference_mode():
+        torch.testing.assert_close(compiled(audio), encoder(audio))
