@@ -128,6 +128,10 @@ def test_going_on_from_weights_of_another_run(arguments, tmp_path, capsys):
     assert not torch.equal(first["tail.4.norm.running_mean"], second["tail.4.norm.running_mean"])
     assert main(arguments(**options, model__variant="tune+", data__crop_samples=19_683)) == 2
     assert "is a tune-vanilla-small: give that variant" in capsys.readouterr().err
+    del options["model.weights"]  # they are in the checkpoint from which the run goes on
+    assert main(arguments(trainer__max_steps=2, **still, **options)) == 0
+    resumed = hear_tune.load_checkpoint(tmp_path / "next/last.safetensors").training_record
+    assert (resumed["steps"], resumed["before"]) == (2, records[0])
 
 
 def test_a_run_with_an_average_goes_on_with_one(arguments, capsys):

@@ -154,8 +154,9 @@ class CLMR(LightningModule):
         return {"optimizer": optimizer, "lr_scheduler": scheduler}
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Note the variant, so that a run never goes on with another."""
+        """Note the variant, so that a run never goes on with another, and what came before it."""
         checkpoint["hear_tune_variant"] = self.variant
+        checkpoint["hear_tune_before"] = self.before
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Refuse a checkpoint of another variant, or one that differs in keeping an average."""
@@ -171,3 +172,4 @@ class CLMR(LightningModule):
                 f"the checkpoint to resume from has {'an' if averaged else 'no'} average of the "
                 "weights: give the same average_decay, or choose another output folder"
             )
+        self.before = checkpoint.get("hear_tune_before", self.before)
