@@ -31,7 +31,7 @@ def solo():
 
 
 def preset(solo, font=Path("font.sf2")):
-    return solo.Preset(font, "MIT", 40)
+    return solo.Players(font, "MIT", (40,), f"{font.stem}-040")
 
 
 def test_a_preset_plays_single_notes_and_phrases(solo):
@@ -52,11 +52,28 @@ def test_notes_of_one_pitch_lie_together(solo):
     assert track.file == f"music/note/{pitch}/font-040.flac"
 
 
+def test_an_ensemble_passes_each_note_through_all_its_presets(solo):
+    presets = [solo.Players(Path("font.sf2"), "MIT", (program,), "") for program in range(128)]
+    first, second = solo.find_ensembles(presets, 2)
+    assert len(set(first.programs)) == solo.VOICES
+    assert max(first.programs) < solo.PITCHED_PROGRAMS
+    assert first.programs != second.programs
+    tracks = list(solo.plan_unisons(first))
+    pitches = {note.pitch for track in tracks for note in track.notes}
+    assert len(pitches) == len(tracks) == solo.UNISONS
+    assert {track.file for track in tracks} == {f"music/unison/0000/{p}.flac" for p in pitches}
+    for track in tracks:
+        assert len({note.pitch for note in track.notes}) == 1
+        turns = sorted({(note.start // 2, note.player) for note in track.notes})
+        assert sorted(player for _, player in turns) == list(range(solo.VOICES))
+        assert [turn for turn, _ in turns] == list(range(solo.VOICES))
+
+
 def test_midi_holds_the_notes(solo, tmp_path):
     import mido
 
     notes = [solo.Note(0.5, 1.0, 60, 100), solo.Note(1.5, 0.25, 60, 50)]
-    solo.write_midi(notes, 40, tmp_path / "notes.mid")
+    solo.write_midi(notes, [40], tmp_path / "notes.mid")
     now, found = 0.0, []
     for message in mido.MidiFile(tmp_path / "notes.mid"):
         now += message.time
@@ -75,7 +92,7 @@ def test_midi_holds_the_notes(solo, tmp_path):
 def test_rendered_tracks_sound_and_are_rendered_once(solo, tmp_path):
     font = installed(solo)
     tracks = list(solo.plan(preset(solo, font), notes=2, phrases=1))
-    rows = solo.build_preset(preset(solo, font), tracks, tmp_path)
+    rows = solo.build_tracks(preset(solo, font), tracks, tmp_path)
     assert [row[0] for row in rows] == [track.file for track in tracks]
     for track, row in zip(tracks, rows, strict=True):
         sound, rate = soundfile.read(tmp_path / track.file)
@@ -86,15 +103,15 @@ def test_rendered_tracks_sound_and_are_rendered_once(solo, tmp_path):
         first = round(track.notes[0].length * rate)
         assert np.abs(sound[:first]).max() > 0.01  # each begins with its own first note
     (tmp_path / tracks[0].file).unlink()
-    assert solo.build_preset(preset(solo, font), tracks, tmp_path) == rows
+    assert solo.build_tracks(preset(solo, font), tracks, tmp_path) == rows
     assert not (tmp_path / tracks[0].file).exists()
 
 
 def test_a_rendered_note_has_its_pitch(solo, tmp_path):
     font = installed(solo)
-    flute = solo.Preset(font, "MIT", 73)
+    flute = solo.Players(font, "MIT", (73,), "flute")
     track = solo.Track("note.flac", solo.NOTE, (solo.Note(0.0, 4.0, 81, 100),))
-    (row,) = solo.build_preset(flute, [track], tmp_path)
+    (row,) = solo.build_tracks(flute, [track], tmp_path)
     sound, rate = soundfile.read(tmp_path / row[0])
     middle = sound[rate : 3 * rate] * np.hanning(2 * rate)
     spectrum = np.abs(np.fft.rfft(middle))

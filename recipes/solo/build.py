@@ -1,14 +1,17 @@
 #!/usr/bin/env python3
-"""Solo instruments of free General MIDI soundfonts: single notes and phrases, rendered at random.
+"""Instruments of free General MIDI soundfonts: notes, phrases and unisons, rendered at random.
 
 For each preset of each soundfont writes tracks that strike one note at several lengths and
-strengths, and phrases (melodies and chords):
+strengths, and phrases (melodies and chords); for ensembles of five presets, tracks that pass one
+note from preset to preset:
 
     OUT/music/note/<pitch>/<soundfont>-<program>.flac
     OUT/music/phrase/<number>/<soundfont>-<program>.flac
-    OUT/manifest.csv             file, soundfont, licence, program, kind, seconds
+    OUT/music/unison/<ensemble>/<pitch>.flac
+    OUT/manifest.csv             file, soundfont, licence, programs, kind, seconds
 
-Notes that lie together differ in timbre alone. A seed decides all of it.
+Notes that lie together differ in timbre alone, unisons that lie together in pitch alone. A seed
+decides all of it.
 Interrupted, it goes on where it stopped. Needs fluidsynth, the soundfonts of soundfonts.tsv, and
 the Python package mido.
 """
@@ -39,13 +42,15 @@ from hear_tune.files import write_whole
 from hear_tune.framing import pad_end
 
 HERE = Path(__file__).parent
-COLUMNS = ["file", "soundfont", "licence", "program", "kind", "seconds"]
+COLUMNS = ["file", "soundfont", "licence", "programs", "kind", "seconds"]
 PROGRAMS = 128
-NOTE, PHRASE = "note", "phrase"
-SECONDS = {NOTE: 5.0, PHRASE: 10.0}
+PITCHED_PROGRAMS = 96  # those behind are effects, percussion and noises
+NOTE, PHRASE, UNISON = "note", "phrase", "unison"
+SECONDS = {NOTE: 5.0, PHRASE: 10.0, UNISON: 10.0}
 GAP_SECONDS = 1.0  # silence after a track, where its last note fades
 LOWEST_PITCH, HIGHEST_PITCH = 33, 96
-PHRASE_REACH = 12  # semitones about the phrase's centre
+REACH = 12  # semitones about the centre of a phrase, or of an ensemble's unisons
+VOICES, UNISONS = 5, 8  # presets of an ensemble, and pitches that it plays
 CHORDS = [(0,), (0,), (0,), (0,), (0, 12), (0, 7), (0, 4, 7), (0, 3, 7)]
 TICKS_PER_SECOND = 960  # mido's default: 480 ticks per beat, 120 beats per minute
 QUIETEST_PEAK = 0.003  # a preset that has no sample for a note is left out
@@ -54,32 +59,32 @@ LOAD_LITTLE = ["-o", "synth.dynamic-sample-loading=1"]  # compressed soundfonts 
 
 
 @dataclass(frozen=True)
-class Preset:
-    """An instrument of a soundfont."""
+class Players:
+    """Presets of a soundfont that play the same tracks: one alone, or an ensemble.
+
+    A name is that of a preset's files, or of an ensemble's folder.
+    """
 
     soundfont: Path
     licence: str
-    program: int
-
-    @property
-    def name(self) -> str:
-        """Of its files or folder."""
-        return f"{self.soundfont.stem}-{self.program:03d}"
+    programs: tuple[int, ...]
+    name: str
 
     @property
     def seed(self) -> list[int]:
-        """Of everything that is drawn for it."""
-        return [*map(ord, self.soundfont.stem), self.program]
+        """Of everything that is drawn for them."""
+        return [*map(ord, self.soundfont.stem), *self.programs]
 
 
 @dataclass(frozen=True)
 class Note:
-    """Start and length in seconds, MIDI pitch and velocity."""
+    """Start and length in seconds, MIDI pitch and velocity, and which of the players strikes it."""
 
     start: float
     length: float
     pitch: int
     velocity: int
+    player: int = 0
 
 
 @dataclass(frozen=True)
@@ -97,19 +102,22 @@ def main() -> int:
     parser.add_argument("output", type=Path, metavar="OUT")
     parser.add_argument("--notes", type=int, default=24, help="single notes per preset")
     parser.add_argument("--phrases", type=int, default=24, help="phrases per preset")
+    parser.add_argument("--ensembles", type=int, default=2400, help="that play unisons")
     parser.add_argument("--programs", type=int, default=PROGRAMS, help="only the first so many")
     parser.add_argument("--workers", type=int, default=2)
     options = parser.parse_args()
     if shutil.which("fluidsynth") is None:
         parser.error("fluidsynth is needed and not there: apt-get install fluidsynth")
     presets = list(find_presets(options.programs))
+    jobs = [(preset, tuple(plan(preset, options.notes, options.phrases))) for preset in presets]
+    for ensemble in find_ensembles(presets, options.ensembles):
+        jobs.append((ensemble, tuple(plan_unisons(ensemble))))
 
-    def build(preset: Preset) -> list[list[str]]:
-        tracks = tuple(plan(preset, options.notes, options.phrases))
-        return build_preset(preset, tracks, options.output)
+    def build(job: tuple[Players, tuple[Track, ...]]) -> list[list[str]]:
+        return build_tracks(*job, options.output)
 
     with ThreadPoolExecutor(options.workers) as pool:
-        rows = list(tqdm(pool.map(build, presets), total=len(presets), unit="preset"))
+        rows = list(tqdm(pool.map(build, jobs), total=len(jobs), unit="preset"))
     kept = list(itertools.chain.from_iterable(rows))
     write_table(options.output / "manifest.csv", [COLUMNS, *kept])
     hours = sum(float(seconds) for *_, seconds in kept) / 3600
@@ -117,18 +125,30 @@ def main() -> int:
     return 0
 
 
-def find_presets(programs: int) -> Iterator[Preset]:
+def find_presets(programs: int) -> Iterator[Players]:
     """All presets of the soundfonts, which must be installed."""
     with (HERE / "soundfonts.tsv").open(newline="") as file:
         for row in csv.DictReader(file, delimiter="\t"):
             path = Path(row["file"])
             if not path.exists():
                 sys.exit(f"{path} is not there: apt-get install {row['package']}")
-            yield from (Preset(path, row["licence"], program) for program in range(programs))
+            for program in range(programs):
+                yield Players(path, row["licence"], (program,), f"{path.stem}-{program:03d}")
 
 
-def plan(preset: Preset, notes: int, phrases: int) -> Iterator[Track]:
-    """What a preset plays: notes of so many pitches, and phrases."""
+def find_ensembles(presets: Sequence[Players], count: int) -> Iterator[Players]:
+    """Groups of presets of one soundfont, drawn at random, the soundfonts in turn."""
+    pitched = [preset for preset in presets if preset.programs[0] < PITCHED_PROGRAMS]
+    fonts = {preset.soundfont: preset.licence for preset in pitched}
+    rng = np.random.default_rng(0)
+    for number, (font, licence) in zip(range(count), itertools.cycle(fonts.items()), strict=False):
+        programs = [preset.programs[0] for preset in pitched if preset.soundfont == font]
+        voices = rng.choice(programs, VOICES, replace=len(programs) < VOICES)
+        yield Players(font, licence, tuple(voices.tolist()), f"{number:04d}")
+
+
+def plan(preset: Players, notes: int, phrases: int) -> Iterator[Track]:
+    """What a preset plays alone: notes of so many pitches, and phrases."""
     rng = np.random.default_rng(preset.seed)
     pitches = rng.permutation(np.arange(LOWEST_PITCH, HIGHEST_PITCH + 1))[:notes]
     for pitch in pitches.tolist():
@@ -139,14 +159,25 @@ def plan(preset: Preset, notes: int, phrases: int) -> Iterator[Track]:
         yield Track(file, PHRASE, tuple(phrase(rng)))
 
 
-def build_preset(preset: Preset, tracks: Sequence[Track], output: Path) -> list[list[str]]:
-    """Render a preset's tracks, unless that was done; returns their rows of the manifest."""
-    done = output / "presets" / f"{preset.name}.csv"
+def plan_unisons(ensemble: Players) -> Iterator[Track]:
+    """What an ensemble plays: unisons of several pitches about a centre."""
+    rng = np.random.default_rng(ensemble.seed)
+    centre = rng.integers(LOWEST_PITCH + REACH, HIGHEST_PITCH - REACH + 1)
+    pitches = centre + rng.permutation(np.arange(-REACH, REACH + 1))[:UNISONS]
+    for pitch in pitches.tolist():
+        file = f"music/{UNISON}/{ensemble.name}/{pitch}.flac"
+        yield Track(file, UNISON, tuple(unison(rng, pitch)))
+
+
+def build_tracks(players: Players, tracks: Sequence[Track], output: Path) -> list[list[str]]:
+    """Render the players' tracks, unless that was done; returns their rows of the manifest."""
+    done = output / "presets" / f"{players.name}.csv"
     if done.exists():
         with done.open(newline="") as file:
             return list(csv.reader(file))
+    programs = " ".join(map(str, players.programs))
     rows = []
-    for track, audio in zip(tracks, synthesise(preset, tracks), strict=True):
+    for track, audio in zip(tracks, synthesise(players, tracks), strict=True):
         peak = np.abs(audio).max(initial=0)
         if peak < QUIETEST_PEAK:
             continue
@@ -154,13 +185,13 @@ def build_preset(preset: Preset, tracks: Sequence[Track], output: Path) -> list[
         target.parent.mkdir(parents=True, exist_ok=True)
         soundfile.write(target, audio * PEAK / peak, SAMPLE_RATE_HZ)
         seconds = f"{len(audio) / SAMPLE_RATE_HZ:.2f}"
-        origin = [preset.soundfont.stem, preset.licence, str(preset.program)]
+        origin = [players.soundfont.stem, players.licence, programs]
         rows.append([track.file, *origin, track.kind, seconds])
     write_table(done, rows)
     return rows
 
 
-def synthesise(preset: Preset, tracks: Sequence[Track]) -> list[npt.NDArray[np.float32]]:
+def synthesise(players: Players, tracks: Sequence[Track]) -> list[npt.NDArray[np.float32]]:
     """Audio of each track, all rendered in one go."""
     lengths = [SECONDS[track.kind] + GAP_SECONDS for track in tracks]
     starts = [0.0, *itertools.accumulate(lengths)]
@@ -169,13 +200,13 @@ def synthesise(preset: Preset, tracks: Sequence[Track]) -> list[npt.NDArray[np.f
         for track, start in zip(tracks, starts, strict=False)
         for note in track.notes
     ]
-    rng = np.random.default_rng([*preset.seed, 1])
+    rng = np.random.default_rng([*players.seed, 1])
     effects = ["-R", str(rng.integers(2)), "-C", str(rng.integers(2))]  # reverb, chorus
     with tempfile.TemporaryDirectory() as folder:
         midi, wav = Path(folder, "take.mid"), Path(folder, "take.wav")
-        write_midi(notes, preset.program, midi)
+        write_midi(notes, players.programs, midi)
         options = ["-ni", "-q", "-g", "0.5", "-r", str(SAMPLE_RATE_HZ), "-T", "wav", "-F", wav]
-        command = ["fluidsynth", *effects, *options, *LOAD_LITTLE, preset.soundfont, midi]
+        command = ["fluidsynth", *effects, *options, *LOAD_LITTLE, players.soundfont, midi]
         subprocess.run(command, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         audio, _ = soundfile.read(wav, dtype="float32", always_2d=True)
     edges = [round(start * SAMPLE_RATE_HZ) for start in starts]
@@ -190,17 +221,25 @@ def strikes(rng: np.random.Generator, pitch: int) -> Iterator[Note]:
 
 def phrase(rng: np.random.Generator) -> Iterator[Note]:
     """A walk of notes and chords about a centre."""
-    centre = int(rng.integers(LOWEST_PITCH + PHRASE_REACH, HIGHEST_PITCH - PHRASE_REACH))
+    centre = int(rng.integers(LOWEST_PITCH + REACH, HIGHEST_PITCH - REACH))
     chords = CHORDS if rng.random() < 0.5 else CHORDS[:1]
     pitch = centre
 
     def step() -> tuple[int, ...]:
         nonlocal pitch
         pitch += int(rng.integers(-5, 6))
-        pitch = int(np.clip(pitch, centre - PHRASE_REACH, centre + PHRASE_REACH))
+        pitch = int(np.clip(pitch, centre - REACH, centre + REACH))
         return tuple(pitch + interval for interval in chords[rng.integers(len(chords))])
 
     return _line(rng, SECONDS[PHRASE], step)
+
+
+def unison(rng: np.random.Generator, pitch: int) -> Iterator[Note]:
+    """One pitch, passed from player to player."""
+    turn = SECONDS[UNISON] / VOICES
+    for place, player in enumerate(rng.permutation(VOICES).tolist()):
+        for note in _line(rng, turn, lambda: (pitch,)):
+            yield replace(note, start=note.start + place * turn, player=player)
 
 
 def _line(
@@ -217,15 +256,19 @@ def _line(
         place += step
 
 
-def write_midi(notes: Sequence[Note], program: int, path: Path) -> None:
-    """One instrument's notes as a MIDI file."""
+def write_midi(notes: Sequence[Note], programs: Sequence[int], path: Path) -> None:
+    """The players' notes as a MIDI file, a channel for each."""
     events = [(note.start, "note_on", note) for note in notes]
     events += [(note.start + note.length, "note_off", note) for note in notes]
-    track = mido.MidiTrack([mido.Message("program_change", program=program)])
+    track = mido.MidiTrack(
+        mido.Message("program_change", channel=player, program=program)
+        for player, program in enumerate(programs)
+    )
     now = 0
     for seconds, kind, note in sorted(events, key=lambda event: event[:2]):
         tick = round(seconds * TICKS_PER_SECOND)
-        track.append(mido.Message(kind, note=note.pitch, velocity=note.velocity, time=tick - now))
+        message = mido.Message(kind, note=note.pitch, velocity=note.velocity, time=tick - now)
+        track.append(message.copy(channel=note.player))
         now = tick
     mido.MidiFile(tracks=[track]).save(path)
 
