@@ -42,8 +42,8 @@ class Pretrained:
 _ROWS = (
     Pretrained(
         "tune+-free",
-        "20868c1a12a19da0c87e5495a61381ac3e89b6f7722f00149012d385355ba3c8",
-        "TUNE+ by CLMR on free game music, solo instruments and speech (86 h); not finished",
+        "87de630bdefbf9639cb77543998b6552013156cd886e0bb6a357c017edc7b0ee",
+        "TUNE+ by CLMR on free game music, soundfonts' instruments and speech (114 h); not finished",
     ),
 )
 PRETRAINED: dict[str, Pretrained] = {row.name: row for row in _ROWS}

@@ -4,7 +4,7 @@
 #
 #   run.sh WORK [OPTIONS OF hear-tune pretrain]
 #
-# WORK gets corpora and stores (19 GB), and the run with its checkpoints in WORK/run.
+# WORK gets corpora and stores (32 GB), and the run with its checkpoints in WORK/run.
 set -euo pipefail
 work=$1
 shift

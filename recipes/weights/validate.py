@@ -52,7 +52,7 @@ def main() -> None:
     parser.add_argument("--cache", type=Path, default=Path("validation"), metavar="DIR")
     parser.add_argument("--test", action="store_true", help="score the test clips")
     parser.add_argument("--json", type=Path, metavar="FILE", help="append a line per model")
-    options = parser.parse_args()
+    options = parser.parse_intermixed_args()
     models = {name: baselines.load_model(name=name) for name in options.baselines}
     if options.variant:
         models["random"] = load_model(variant=options.variant, layers=options.layers)
