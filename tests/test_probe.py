@@ -290,7 +290,7 @@ def run(*arguments):
 
 def test_probe_of_a_folder(labelled, tmp_path, capsys):
     options = ["--baseline", "mfcc", "--cache", tmp_path / "cache", "-o", tmp_path / "results"]
-    assert run(labelled, "--protocol", "jukemir", "--points", 1, "--seeds", 0, 1, *options) == 0
+    assert run(labelled, "--protocol", "jukemir", "--points", 2, "--seeds", 0, 1, *options) == 0
     (path,) = (tmp_path / "results").glob("*.json")
     result = json.loads(path.read_text())
     assert result["clips"] == {"test": 6, "train": 12, "valid": 6}
