@@ -43,7 +43,7 @@ _ROWS = (
     Pretrained(
         "tune+-free",
         "87de630bdefbf9639cb77543998b6552013156cd886e0bb6a357c017edc7b0ee",
-        "TUNE+ by CLMR on free game music, soundfonts' instruments and speech (114 h); not finished",
+        "TUNE+ by CLMR on free game music, soundfonts and speech (114 h); not finished",
     ),
 )
 PRETRAINED: dict[str, Pretrained] = {row.name: row for row in _ROWS}
