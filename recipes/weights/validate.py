@@ -58,10 +58,10 @@ def main() -> None:
         models["random"] = load_model(variant=options.variant, layers=options.layers)
     for checkpoint in options.checkpoints:
         models[checkpoint] = load_model(checkpoint, layers=options.layers)
+    measure = score_test if options.test else cross_validate
     for name, model in models.items():
         scores: dict[str, float] = {}
         for task in GROUPS:
-            measure = score_test if options.test else cross_validate
             scores |= measure(task, options.data, model, options.cache)
         print(name, *(f"{task} {score:.3f}" for task, score in scores.items()), sep="  ")
         if options.json:
@@ -82,7 +82,7 @@ def pairs(encoder: LayeredEncoder) -> int:
 
 def cross_validate(name: str, data: Path, model: EmbeddingModel, folder: Path) -> dict[str, float]:
     """Accuracy on a task's training and validation clips."""
-    clips = _embed(name, data, model, folder, lambda split: split != TEST)
+    clips = _embed(name, data, model, folder, test=False)
     groups = np.array([GROUPS[name](path) for path in clips.paths])
     predicted: npt.NDArray[np.str_] = cross_val_predict(
         _classifier(), clips.vectors, clips.labels, groups=groups, cv=GroupKFold(FOLDS)
@@ -92,8 +92,8 @@ def cross_validate(name: str, data: Path, model: EmbeddingModel, folder: Path) -
 
 def score_test(name: str, data: Path, model: EmbeddingModel, folder: Path) -> dict[str, float]:
     """Accuracy and macro-F1 on a task's test clips."""
-    known = _embed(name, data, model, folder, lambda split: split != TEST)
-    test = _embed(name, data, model, folder, lambda split: split == TEST)
+    known = _embed(name, data, model, folder, test=False)
+    test = _embed(name, data, model, folder, test=True)
     predicted = _classifier().fit(known.vectors, known.labels).predict(test.vectors)
     return {
         f"{name} test": float(np.mean(predicted == test.labels)),
@@ -109,12 +109,11 @@ class Clips(NamedTuple):
     paths: list[Path]
 
 
-def _embed(
-    name: str, data: Path, model: EmbeddingModel, folder: Path, wanted: Callable[[str], bool]
-) -> Clips:
+def _embed(name: str, data: Path, model: EmbeddingModel, folder: Path, *, test: bool) -> Clips:
+    """The test clips of a task, or all others."""
     data_set = get_data_set(name)
     task = data_set.load(data / data_set.folder)
-    clips = tuple(clip for clip in task.clips if wanted(clip.split))
+    clips = tuple(clip for clip in task.clips if (clip.split == TEST) == test)
     features = embed_task(replace(task, clips=clips), model, folder)
     return Clips(
         np.stack([windows.mean(axis=0) for windows in features.windows]),
