@@ -47,6 +47,25 @@ class TestNTXent:
         assert loss.item() == pytest.approx(expected_loss, rel=1e-5)
         assert accuracy.item() == pytest.approx(expected_accuracy)
 
+    def test_groups_are_batches_of_their_own(self):
+        first, second = two_views(9, noise=1.5)
+        groups = torch.tensor([7, 2, 7, 2, 2, 7, 4, 7, 2])
+        loss, accuracy = NTXent(0.2)(first, second, groups)
+        rows = {group: groups == group for group in (2, 7)}
+        alone = {group: NTXent(0.2)(first[row], second[row]) for group, row in rows.items()}
+        share = {group: row.sum() / 9 for group, row in rows.items()}
+        torch.testing.assert_close(loss, sum(share[group] * alone[group].loss for group in rows))
+        hits = sum(share[group] * alone[group].accuracy for group in rows) + 1 / 9
+        torch.testing.assert_close(
+            accuracy, hits
+        )  # the clip of group 4 has nothing to be taken for
+
+    def test_one_group_is_the_whole_batch(self):
+        first, second = two_views(8)
+        torch.testing.assert_close(
+            NTXent()(first, second, torch.zeros(8, dtype=torch.long)), NTXent()(first, second)
+        )
+
     def test_swapping_the_views_changes_nothing(self):
         first, second = two_views(8)
         torch.testing.assert_close(NTXent()(first, second), NTXent()(second, first))
@@ -127,12 +146,16 @@ def head():
     return torch.nn.Linear(16, 8)
 
 
-def train_on_share(rank, ranks, folder):
+GROUPS = torch.tensor([0, 1, 1, 0, 0, 1])
+
+
+def train_on_share(rank, ranks, folder, groups):
     torch.set_num_threads(1)
     dist.init_process_group("gloo", f"file://{folder}/store", rank=rank, world_size=ranks)
     model = torch.nn.parallel.DistributedDataParallel(head())
     first, second = (view.chunk(ranks)[rank] for view in two_views(6))
-    loss, accuracy = NTXent()(*model(torch.stack([first, second])))
+    groups = None if groups is None else groups.chunk(ranks)[rank]
+    loss, accuracy = NTXent()(*model(torch.stack([first, second])), groups)
     loss.backward()
     result = [loss.detach(), accuracy, *(p.grad for p in model.parameters())]
     torch.save(result, f"{folder}/{rank}.pt")
@@ -141,11 +164,12 @@ def train_on_share(rank, ranks, folder):
 
 
 @pytest.mark.skipif(not dist.is_available(), reason="torch without distributed")
+@pytest.mark.parametrize("groups", [None, GROUPS], ids=["batch", "groups"])
 @pytest.mark.parametrize("ranks", [2])
-def test_ranks_together_equal_one_process(tmp_path, ranks):
-    mp.spawn(train_on_share, (ranks, str(tmp_path)), nprocs=ranks)
+def test_ranks_together_equal_one_process(tmp_path, ranks, groups):
+    mp.spawn(train_on_share, (ranks, str(tmp_path), groups), nprocs=ranks)
     model = head()
-    loss, accuracy = NTXent()(*model(torch.stack(two_views(6))))
+    loss, accuracy = NTXent()(*model(torch.stack(two_views(6))), groups)
     loss.backward()
     shares = [torch.load(tmp_path / f"{rank}.pt") for rank in range(ranks)]
     torch.testing.assert_close(torch.stack([share[0] for share in shares]).mean(), loss.detach())

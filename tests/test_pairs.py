@@ -1,3 +1,4 @@
+from collections import Counter
 from itertools import pairwise
 
 import numpy as np
@@ -38,13 +39,13 @@ def places_of(crops):
 def batches(store, count=1, size=3, seed=0, **options):
     dataset = PairDataset([store], CROP, seed)
     loader = PairLoader(dataset, Share(size, **options), count * size)
-    return [batch for _ in range(3) for batch in loader]
+    return [batch.crops for _ in range(3) for batch in loader]
 
 
 def test_both_crops_are_of_one_track(store):
     dataset = PairDataset([store], CROP, seed=0)
     for number in range(100):
-        pair = dataset[number]
+        pair = dataset[number].crops
         assert pair.dtype == torch.int16
         assert pair.shape == (2, CROP)
         first, second = tracks_of(pair)
@@ -56,7 +57,7 @@ def test_silence_follows_short_tracks_and_none_is_replaced(store):
     assert len(dataset) == 9
     assert dataset.left_out == 1
     for number in range(18):
-        pair = dataset[number]
+        pair = dataset[number].crops
         if tracks_of(pair)[0] == 8:
             assert (pair[:, 1_500:] == 0).all()
     assert len(PairDataset([store], CROP, 0, shortest_samples=1)) == 10
@@ -66,14 +67,14 @@ def test_silence_follows_short_tracks_and_none_is_replaced(store):
 
 def test_every_pass_takes_every_track_once_in_another_order(store):
     dataset = PairDataset([store], CROP, seed=3)
-    passes = [[tracks_of(dataset[9 * i + j])[0] for j in range(9)] for i in range(4)]
+    passes = [[tracks_of(dataset[9 * i + j].crops)[0] for j in range(9)] for i in range(4)]
     assert all(sorted(tracks) == list(range(9)) for tracks in passes)
     assert len({tuple(tracks) for tracks in passes}) == 4
 
 
 def test_crops_come_from_everywhere_in_the_track(store):
     dataset = PairDataset([store], CROP, seed=1)
-    pairs = [dataset[number] for number in range(900)]
+    pairs = [dataset[number].crops for number in range(900)]
     places = np.array([places_of(pair) for pair in pairs if tracks_of(pair)[0] == 0])
     assert places.min() < 300
     assert places.max() > 6_700
@@ -82,7 +83,7 @@ def test_crops_come_from_everywhere_in_the_track(store):
 
 def test_distance_of_positives(store):
     dataset = PairDataset([store], CROP, 1, max_distance_samples=50)
-    places = [places_of(dataset[number]) for number in range(200)]
+    places = [places_of(dataset[number].crops) for number in range(200)]
     distances = np.abs(np.diff(places, axis=1))
     assert distances.max() <= 50
     assert distances.max() > 30
@@ -92,7 +93,7 @@ def test_segments_are_tracks_of_their_own(store):
     dataset = PairDataset([store], CROP, 1, segment_samples=3_000)
     assert len(dataset) == 8 * 3 + 1
     for number in range(3 * len(dataset)):
-        pair = dataset[number]
+        pair = dataset[number].crops
         if tracks_of(pair)[0] < 8:
             first, second = (place // 3_002 for place in places_of(pair))
             assert first == second
@@ -107,7 +108,7 @@ def test_neighbours_stay_together_and_every_pass_takes_all(store):
         order = [int(row) for row in dataset._order(epoch)]
         assert sorted(order) == list(range(len(dataset)))
         together = sum(b - a == 1 for a, b in pairwise(order))
-        assert 2 / 3 * len(order) - 2 <= together < len(order) - 1
+        assert len(order) / 2 <= together < len(order) - 1
     with pytest.raises(ValueError, match="neighbours must be at least 1"):
         PairDataset([store], CROP, 1, neighbours=0)
 
@@ -119,6 +120,64 @@ def test_neighbours_are_of_different_tracks(store):
     paths = [track.path for _, track in dataset.tracks]
     assert len(together) > len(order) / 2
     assert all(paths[a] != paths[b] for a, b in together)
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory):
+    """Folders of 2, 3 and 7 tracks, and one track alone."""
+    root = tmp_path_factory.mktemp("folders")
+    for folder, count in {"a": 2, "b": 3, "c": 7, "d": 1}.items():
+        (root / folder).mkdir()
+        for number in range(count):
+            soundfile.write(root / folder / f"{number}.wav", np.ones(CROP), SAMPLE_RATE_HZ)
+    build_store([root], root / "store", workers=1)
+    return AudioStore(root / "store")
+
+
+def folder_of(dataset, row):
+    return dataset.tracks[row][1].path.split("/")[-2]
+
+
+def test_neighbours_never_cross_the_border_of_a_folder(folders):
+    dataset = PairDataset([folders], CROP, 1, neighbours=4)
+    expected = {("a", 2): 1, ("b", 3): 1, ("c", 4): 1, ("c", 3): 1, ("d", 1): 1}
+    for epoch in range(4):
+        parts = dataset._parts(np.random.default_rng(epoch))
+        found = Counter((folder_of(dataset, part[0]), len(part)) for part in parts)
+        assert found == expected
+        order = [folder_of(dataset, row) for row in dataset._order(epoch)]
+        assert sorted(order) == sorted("aabbbcccccccd")
+        assert "aa" in "".join(order)
+        assert "bbb" in "".join(order)
+
+
+def test_each_folder_is_a_group_and_all_other_stores_are_one(folders, store):
+    dataset = PairDataset([store], CROP, 1, neighbours=4, by_folder=[folders])
+    count = len(dataset)
+    groups = {}
+    for number in range(2 * count):
+        row = dataset._order(number // count)[number % count]
+        name = folder_of(dataset, row) if dataset.tracks[row][0] is folders else "others"
+        groups.setdefault(name, set()).add(int(dataset[number].groups))
+    assert sorted(groups) == ["a", "b", "c", "d", "others"]
+    assert all(len(numbers) == 1 for numbers in groups.values())
+    assert len(set.union(*groups.values())) == 5
+
+
+def test_folders_of_two_stores_are_not_the_same(folders, tmp_path):
+    build_store([folders.folder.parent / "a"], tmp_path / "store", workers=1)
+    by_folder = [folders, AudioStore(tmp_path / "store")]
+    dataset = PairDataset([], CROP, 1, neighbours=4, by_folder=by_folder)
+    assert len({int(dataset[number].groups) for number in range(len(dataset))}) == 5
+
+
+def test_nothing_to_compare_by_folder_is_refused(folders, store, tmp_path):
+    with pytest.raises(ValueError, match=r"neighbours \(1\) is less than 2"):
+        PairDataset([store], CROP, 1, by_folder=[folders])
+    build_store([folders.folder.parent / "d"], tmp_path / "store", workers=1)
+    alone = AudioStore(tmp_path / "store")
+    with pytest.raises(ValueError, match="no folder has two tracks"):
+        PairDataset([store], CROP, 1, neighbours=8, by_folder=[alone])
 
 
 def test_a_seed_reproduces_everything(store):
@@ -151,12 +210,12 @@ def test_no_batch_holds_a_track_twice(store):
 def test_going_on_from_a_checkpoint(store, stop):
     expected = batches(store, 5)
     loader = PairLoader(PairDataset([store], CROP, 0), Share(3), 15)
-    stream = (batch for _ in range(3) for batch in loader)
+    stream = (batch.crops for _ in range(3) for batch in loader)
     for _ in range(stop):
         next(stream)
     resumed = PairLoader(PairDataset([store], CROP, 0), Share(3), 15)
     resumed.load_state_dict(loader.state_dict())
-    rest = [batch for _ in range(3) for batch in resumed][: len(expected) - stop]
+    rest = [batch.crops for _ in range(3) for batch in resumed][: len(expected) - stop]
     assert all(torch.equal(a, b) for a, b in zip(rest, expected[stop:], strict=True))
 
 

@@ -241,6 +241,26 @@ def test_stopped_from_outside(arguments, tmp_path, kind):
     assert_same(weights(tmp_path / "run"), weights(tmp_path / "whole"))
 
 
+def test_by_folder_a_pair_is_told_from_its_folder_alone(arguments, tmp_path):
+    """Random weights guess among 15 other views of a batch, or 3 of a folder's two tracks."""
+    for number in range(8):
+        path = tmp_path / f"music/{number // 2}/{number}.wav"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        soundfile.write(path, 0.5 * noise(30_000, number), RATE)
+    build_store([tmp_path / "music"], tmp_path / "store", workers=1)
+    store = json.dumps([str(tmp_path / "store")])
+    run = {
+        "data__batch_size": 8,
+        "data__pairs_per_epoch": 8,
+        "data__neighbours": 2,
+        "trainer__max_steps": 1,
+    }
+    for kind, others in (("audio", 15), ("audio_by_folder", 3)):
+        stores = {"data__audio": "[]", f"data__{kind}": store}
+        assert main(arguments(**run, **stores, output=tmp_path / kind)) == 0
+        assert losses(tmp_path / kind)[0] == pytest.approx(np.log(others), abs=0.2)
+
+
 def test_nan_stops_the_run_and_keeps_the_last_good_checkpoint(
     arguments, tmp_path, monkeypatch, capsys
 ):

@@ -224,7 +224,7 @@ def _reader(folder: Path, batch_size: int, crop_samples: int) -> Callable[[], ob
         soundfile.write(folder / f"{number:03d}.wav", noise, SAMPLE_RATE_HZ)
     build_store([folder], folder / "store", workers=1)
     dataset = PairDataset([AudioStore(folder / "store")], crop_samples, seed=0)
-    return lambda: torch.stack([dataset[number] for number in range(batch_size)])
+    return lambda: torch.stack([dataset[number].crops for number in range(batch_size)])
 
 
 def _wait(device: str) -> None:

@@ -18,7 +18,7 @@ from .augment import AugmentationChain, clmr_chain
 from .average import moving_average
 from .collapse import effective_rank, embedding_spread
 from .loss import NTXent
-from .pairs import to_float
+from .pairs import Pairs, to_float
 from .projector import PROJECTION_SIZE, projection_head
 
 
@@ -106,12 +106,12 @@ class CLMR(LightningModule):
         embeddings: Tensor = self.encoder(audio[:, None])
         return embeddings
 
-    def training_step(self, crops: Tensor) -> Tensor:
-        """Loss of a batch of pairs, (batch, 2, samples) int16."""
+    def training_step(self, pairs: Pairs) -> Tensor:
+        """Loss of a batch of pairs."""
         generator = self._generator()
-        views = [self.augmentation(to_float(view), generator) for view in crops.unbind(1)]
+        views = [self.augmentation(to_float(view), generator) for view in pairs.crops.unbind(1)]
         first, second = (self(view) for view in views)
-        contrast = self.loss(self.projector(first), self.projector(second))
+        contrast = self.loss(self.projector(first), self.projector(second), pairs.groups)
         if not torch.isfinite(contrast.loss):
             raise LossNotFiniteError(
                 f"the loss became {contrast.loss.item()} at step {self.global_step}; the last "

@@ -31,8 +31,11 @@ class PretrainData(LightningDataModule):
         Cut tracks of stores into segments of about this length, each a track of its own; by default
         they stay whole. Shards hold clips, and are taken as they are.
     neighbours
-        So many tracks that lie together in a store, as those of one folder, come together: they are
+        At most so many tracks that lie together in one folder of a store come together: they are
         hard negatives of each other.
+    audio_by_folder
+        More stores, of which each folder is contrasted by itself: a track is compared with its
+        neighbours alone. What a folder's tracks share is then nothing to tell them by.
     pairs_per_epoch
         By default the number of tracks, segments or clips.
     workers
@@ -55,6 +58,7 @@ class PretrainData(LightningDataModule):
         shortest_seconds: float | None = None,
         segment_seconds: float | None = None,
         neighbours: int = 1,
+        audio_by_folder: list[str] | None = None,
         pairs_per_epoch: int | None = None,
         workers: int = 0,
         seed: int = 0,
@@ -68,13 +72,20 @@ class PretrainData(LightningDataModule):
         )
         self.source: PairSource
         if _are_indices(audio):
-            if segment_seconds is not None or neighbours > 1:
-                raise ValueError("segment_seconds and neighbours are for stores, not for shards")
+            if segment_seconds is not None or neighbours > 1 or audio_by_folder:
+                raise ValueError(
+                    "segment_seconds, neighbours and audio_by_folder are for stores, not for shards"
+                )
             shards = [shard for index in audio for shard in read_index(index)]
             self.source = StreamedPairs(shards, *common)
         else:
-            stores = [AudioStore(folder) for folder in audio]
-            self.source = PairDataset(stores, *common, _to_samples(segment_seconds), neighbours)
+            stores, by_folder = (
+                [AudioStore(folder) for folder in folders]
+                for folders in (audio, audio_by_folder or [])
+            )
+            self.source = PairDataset(
+                stores, *common, _to_samples(segment_seconds), neighbours, by_folder
+            )
         self.batch_size = batch_size
         self.pairs_per_epoch = pairs_per_epoch or len(self.source)
         self.workers = workers

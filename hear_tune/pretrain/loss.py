@@ -23,8 +23,8 @@ class NTXent(nn.Module):
     """NT-Xent loss (Chen et al., SimCLR, ICML 2020, equation 1), with cosine similarity.
 
     Each of the 2 N views is an anchor; its positive is the other view of the same clip, its
-    negatives all remaining views. When a process group of several ranks is initialised, the
-    negatives come from all ranks, with gradient. Each rank averages over its own anchors, so that
+    negatives all remaining views, or those of its group. When several ranks are initialised, the
+    negatives come from all of them, with gradient. Each rank averages over its own anchors, so that
     the averaged gradients of `DistributedDataParallel` are those of one process with the joined
     batch. All ranks need the same number of pairs.
 
@@ -45,13 +45,16 @@ class NTXent(nn.Module):
             raise ValueError(f"temperature must be positive, not {temperature}")
         self.temperature = temperature
 
-    def forward(self, first: Tensor, second: Tensor) -> Contrast:
+    def forward(self, first: Tensor, second: Tensor, groups: Tensor | None = None) -> Contrast:
         """Compare two views; computed in float32, also within autocast.
 
         Parameters
         ----------
         first, second : Tensor
             Shape (batch, dim): row i of both comes from clip i. They need not be normalised.
+        groups : Tensor, optional
+            Shape (batch,), integers: only clips of one group are each other's negatives. A clip
+            alone in its group has none, and a loss of 0. By default all are of one group.
 
         Returns
         -------
@@ -80,6 +83,10 @@ class NTXent(nn.Module):
             itself = local + rank * 2 * pairs
             positive = itself.roll(pairs)
             similarity = similarity.scatter(1, itself[:, None], -torch.inf)
+            if groups is not None:
+                groups = groups.repeat(2)
+                strangers = groups[:, None] != _gather(groups, rank, ranks)
+                similarity = similarity.masked_fill(strangers, -torch.inf)
             loss = F.cross_entropy(similarity, positive)
             accuracy = (similarity.argmax(dim=1) == positive).float().mean()
         return Contrast(loss, accuracy)
@@ -91,11 +98,11 @@ def _rank_and_ranks() -> tuple[int, int]:
     return 0, 1
 
 
-def _gather(views: Tensor, rank: int, ranks: int) -> Tensor:
-    """Join the views of all ranks, in the order of the ranks."""
+def _gather(rows: Tensor, rank: int, ranks: int) -> Tensor:
+    """Join the rows of all ranks, in the order of the ranks."""
     if ranks == 1:
-        return views
-    joined: Tensor = _AllGather.apply(views, rank, ranks)  # type: ignore[no-untyped-call]
+        return rows
+    joined: Tensor = _AllGather.apply(rows, rank, ranks)  # type: ignore[no-untyped-call]
     return joined
 
 

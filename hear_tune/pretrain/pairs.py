@@ -6,9 +6,10 @@ before: any run can go on from any place, and no two workers or ranks ever share
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import torch
@@ -45,6 +46,17 @@ class Share:
         return self.world_size * max(1, self.workers)
 
 
+class Pairs(NamedTuple):
+    """Pairs of crops.
+
+    `crops` have the shape (pairs, 2, crop_samples), int16. `groups`, (pairs,), integers, say which
+    pairs may be each other's negatives: those of one group.
+    """
+
+    crops: Tensor
+    groups: Tensor
+
+
 class PairSource(Protocol):
     """Where pairs come from: tracks on disk, or clips that stream past."""
 
@@ -61,11 +73,11 @@ class PairSource(Protocol):
     def check(self, share: Share) -> None:
         """Raise a ValueError if there is not enough for such batches."""
 
-    def batches(self, share: Share, first: int, last: int) -> Iterable[Tensor]:
-        """Batches number `first` to `last` of a process, (pairs, 2, crop_samples) int16."""
+    def batches(self, share: Share, first: int, last: int) -> Iterable[Pairs]:
+        """Batches number `first` to `last` of a process."""
 
 
-class PairDataset(Dataset[Tensor]):
+class PairDataset(Dataset[Pairs]):
     """Two random crops of one track.
 
     Tracks shorter than `shortest_samples` are left out; those between it and a crop's length are
@@ -88,14 +100,17 @@ class PairDataset(Dataset[Tensor]):
         Cut tracks into equal segments of about this length, and take each for a track of its own;
         None for whole tracks.
     neighbours
-        So many tracks that lie together in a store stay together in the order: those of a folder,
-        and across its border. They are each other's hard negatives. Segments of one track are not:
-        nothing but chance would tell them apart.
+        At most so many tracks that lie together in one folder stay together in the order. They are
+        each other's hard negatives. Segments of one track are not: nothing but chance would tell
+        them apart.
+    by_folder
+        More stores, where each folder is a group of its own; all tracks of `stores` are one.
 
     Raises
     ------
     ValueError
-        If no track is long enough, or a segment could be shorter than a crop.
+        If no track is long enough, a segment could be shorter than a crop, or there is nothing to
+        compare by folder.
     """
 
     def __init__(
@@ -107,6 +122,7 @@ class PairDataset(Dataset[Tensor]):
         shortest_samples: int | None = None,
         segment_samples: int | None = None,
         neighbours: int = 1,
+        by_folder: Sequence[AudioStore] = (),
     ) -> None:
         shortest = crop_samples // 2 if shortest_samples is None else shortest_samples
         if segment_samples is not None and 3 * segment_samples < 4 * crop_samples:
@@ -116,8 +132,9 @@ class PairDataset(Dataset[Tensor]):
             )
         if neighbours < 1:
             raise ValueError(f"neighbours must be at least 1, not {neighbours}")
-        tracks = [(s, t) for s in stores for t in s.tracks if t.samples >= max(1, shortest)]
-        self.left_out = sum(len(store.tracks) for store in stores) - len(tracks)
+        every = [*stores, *by_folder]
+        tracks = [(s, t) for s in every for t in s.tracks if t.samples >= max(1, shortest)]
+        self.left_out = sum(len(store.tracks) for store in every) - len(tracks)
         if not tracks:
             raise ValueError(f"none of {self.left_out} tracks has {shortest} samples or more")
         segments = [
@@ -131,6 +148,17 @@ class PairDataset(Dataset[Tensor]):
         self.seed = seed
         self.max_distance_samples = max_distance_samples
         self.neighbours = neighbours
+        folders = [(store.folder, os.path.dirname(track.path)) for store, track in self.tracks]
+        numbers = {folder: number for number, folder in enumerate(dict.fromkeys(folders), 1)}
+        self._folders = np.array([numbers[folder] for folder in folders])
+        apart = np.array([store in by_folder for store, _ in self.tracks])
+        self._groups = np.where(apart, self._folders, 0)
+        together = apart[1:] & (np.diff(self._groups) == 0)
+        if by_folder and (neighbours < 2 or not together.any()):
+            raise ValueError(
+                "by folder there is nothing to compare: no folder has two tracks, "
+                f"or neighbours ({neighbours}) is less than 2"
+            )
 
     def __len__(self) -> int:
         return len(self.tracks)
@@ -140,15 +168,15 @@ class PairDataset(Dataset[Tensor]):
         """Length of all tracks that are used."""
         return sum(track.samples for _, track in self.tracks) / SAMPLE_RATE_HZ
 
-    def __getitem__(self, number: int) -> Tensor:
-        """Sample number `number` of the run: (2, crop_samples) int16."""
+    def __getitem__(self, number: int) -> Pairs:
+        """Sample number `number` of the run: one pair, without the first dimension."""
         epoch, place = divmod(number, len(self))
-        store, track = self.tracks[self._order(epoch)[place]]
+        row = self._order(epoch)[place]
+        store, track = self.tracks[row]
         rng = np.random.default_rng([self.seed, 1, number])
         starts = draw_starts(track.samples, self.crop_samples, self.max_distance_samples, rng)
-        return to_pair(
-            [store.crop(track, start, self.crop_samples) for start in starts], self.crop_samples
-        )
+        crops = [store.crop(track, start, self.crop_samples) for start in starts]
+        return Pairs(to_pair(crops, self.crop_samples), torch.tensor(self._groups[row]))
 
     def check(self, share: Share) -> None:
         """Raise a ValueError if a batch of all processes takes more pairs than there are tracks."""
@@ -159,8 +187,8 @@ class PairDataset(Dataset[Tensor]):
                 f"({self.left_out} too short): a track would be its own negative"
             )
 
-    def batches(self, share: Share, first: int, last: int) -> Iterable[Tensor]:
-        """Batches number `first` to `last` of a process, (pairs, 2, crop_samples) int16."""
+    def batches(self, share: Share, first: int, last: int) -> Iterable[Pairs]:
+        """Batches number `first` to `last` of a process."""
         numbers = [self._numbers(share, batch) for batch in range(first, last)]
         return DataLoader(self, batch_sampler=numbers, num_workers=share.workers)
 
@@ -175,12 +203,17 @@ class PairDataset(Dataset[Tensor]):
         """All tracks, shuffled anew for each epoch, neighbours together."""
         if epoch != self._cached_epoch:
             rng = np.random.default_rng([self.seed, 0, epoch])
-            first = rng.integers(self.neighbours) or self.neighbours
-            edges = np.arange(first, len(self), self.neighbours)
-            groups = np.split(np.arange(len(self)), edges)
-            order = np.concatenate([groups[i] for i in rng.permutation(len(groups))])
+            parts = list(self._parts(rng))
+            order = np.concatenate([parts[i] for i in rng.permutation(len(parts))])
             self._cached_epoch, self._cached_order = epoch, order
         return self._cached_order
+
+    def _parts(self, rng: np.random.Generator) -> Iterator[Any]:
+        """Neighbours: equal parts of the tracks of each folder, which begin anywhere in it."""
+        borders = np.flatnonzero(np.diff(self._folders)) + 1
+        for folder in np.split(np.arange(len(self)), borders):
+            turned = np.roll(folder, rng.integers(len(folder)))
+            yield from np.array_split(turned, -(-len(folder) // self.neighbours))
 
     _cached_epoch = -1
     _cached_order: np.ndarray[Any, np.dtype[np.int64]]
@@ -238,12 +271,12 @@ class PairLoader:
     def __len__(self) -> int:
         return self.epoch_batches
 
-    def __iter__(self) -> Iterator[Tensor]:
+    def __iter__(self) -> Iterator[Pairs]:
         """The rest of the epoch under way, or the next one."""
         end = (self.delivered // self.epoch_batches + 1) * self.epoch_batches
-        for crops in self.source.batches(self.share, self.delivered, end):
+        for pairs in self.source.batches(self.share, self.delivered, end):
             self.delivered += 1
-            yield crops
+            yield pairs
 
     def state_dict(self) -> dict[str, int]:
         """Where the run is, for a checkpoint."""

@@ -31,7 +31,7 @@ from ..audio import SUFFIXES, AudioError, to_mono
 from ..config import SAMPLE_RATE_HZ
 from ..files import sole_use, write_whole, writing
 from .audio_store import AudioStore, Pcm, Track, to_pcm
-from .pairs import Share, draw_starts, to_pair
+from .pairs import Pairs, Share, draw_starts, to_pair
 from .workers import run_jobs
 
 INDEX = "shards.json"
@@ -263,7 +263,7 @@ class StreamedPairs:
                 f"{len(self)} clips ({self.left_out} too short)"
             )
 
-    def batches(self, share: Share, first: int, last: int) -> Iterable[Tensor]:
+    def batches(self, share: Share, first: int, last: int) -> Iterable[Pairs]:
         """Batches number `first` to `last` of a process's share of the run."""
         return DataLoader(
             _Readers(self, share, first, last), batch_size=None, num_workers=share.workers
@@ -275,7 +275,7 @@ class StreamedPairs:
         counts = [int(self.usable[self._shards_of(share, i, turn)].sum()) for i in readers]
         return min(counts) // share.batch_size
 
-    def read(self, share: Share, reader: int, first: int) -> Iterator[Tensor]:
+    def read(self, share: Share, reader: int, first: int) -> Iterator[Pairs]:
         """Batches of a reader from number `first` on, without end."""
         turn = 0
         while first >= (count := self.batches_per_pass(share, turn)):
@@ -285,7 +285,7 @@ class StreamedPairs:
             yield from self._read_pass(share, reader, turn, first)
             turn, first = turn + 1, 0
 
-    def _read_pass(self, share: Share, reader: int, turn: int, first: int) -> Iterator[Tensor]:
+    def _read_pass(self, share: Share, reader: int, turn: int, first: int) -> Iterator[Pairs]:
         order = self._mix(self._shards_of(share, reader, turn), [self.seed, 3, turn, reader])
         begin, end = (
             number * share.batch_size for number in (first, self.batches_per_pass(share, turn))
@@ -299,7 +299,7 @@ class StreamedPairs:
             rng = np.random.default_rng([self.seed, 4, turn, reader, place])
             batch.append(self._pair(*next(streams[shard]), rng))
             if len(batch) == share.batch_size:
-                yield torch.stack(batch)
+                yield Pairs(torch.stack(batch), torch.zeros(len(batch), dtype=torch.long))
                 batch = []
 
     def _shards_of(self, share: Share, reader: int, turn: int) -> Any:
@@ -355,13 +355,13 @@ class StreamedPairs:
             ) from error
 
 
-class _Readers(IterableDataset[Tensor]):
+class _Readers(IterableDataset[Pairs]):
     """The batches of one process, dealt to its workers in turn."""
 
     def __init__(self, pairs: StreamedPairs, share: Share, first: int, last: int) -> None:
         self.pairs, self.share, self.first, self.last = pairs, share, first, last
 
-    def __iter__(self) -> Iterator[Tensor]:
+    def __iter__(self) -> Iterator[Pairs]:
         info = get_worker_info()
         workers = max(1, self.share.workers)
         # torch asks worker 0 first, which must be the one whose turn it is
