@@ -3,6 +3,7 @@
 import csv
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -259,6 +260,17 @@ def test_by_folder_a_pair_is_told_from_its_folder_alone(arguments, tmp_path):
         stores = {"data__audio": "[]", f"data__{kind}": store}
         assert main(arguments(**run, **stores, output=tmp_path / kind)) == 0
         assert losses(tmp_path / kind)[0] == pytest.approx(np.log(others), abs=0.2)
+
+
+def test_the_bar_counts_windows(arguments, capsys):
+    assert main(arguments()) == 0
+    bar = re.split(r"[\r\n]", capsys.readouterr().err)
+    shown = [
+        re.search(r"([\d.]+)(s/step|step/s), loss .*, ([\d.]+) windows/s", line) for line in bar
+    ]
+    rate, unit, windows = next(found for found in reversed(shown) if found).groups()
+    steps_per_second = float(rate) if unit == "step/s" else 1 / float(rate)
+    assert float(windows) / steps_per_second == pytest.approx(2 * 4, rel=0.1)
 
 
 def test_nan_stops_the_run_and_keeps_the_last_good_checkpoint(

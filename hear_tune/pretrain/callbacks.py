@@ -24,6 +24,7 @@ from ..files import find_audio
 from ..model import EmbeddingModel
 from ..network import CROP_SAMPLES, Encoder
 from .clmr import CLMR
+from .pairs import Pairs
 
 CHECKPOINT = "last.ckpt"
 LAST_WEIGHTS, BEST_WEIGHTS = "last.safetensors", "best.safetensors"
@@ -47,14 +48,19 @@ class TrainingProgress(Callback):
 
     @rank_zero_only
     def on_train_batch_end(
-        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        outputs: Any,
+        batch: Pairs,
+        batch_idx: int,
     ) -> None:
         bar = self._bar
         if bar is None:
             return
         bar.update(trainer.global_step - bar.n)
         steps_per_second = bar.format_dict["rate"] or 0.0
-        windows = 2 * len(batch) * trainer.accumulate_grad_batches * trainer.world_size
+        windows = 2 * len(batch.crops) * trainer.accumulate_grad_batches * trainer.world_size
         bar.set_postfix_str(
             f"loss {trainer.callback_metrics['train/loss']:.3f}, "
             f"{windows * steps_per_second:.1f} windows/s",

@@ -17,12 +17,17 @@ python "$recipes/game_music/build.py" "$work/game_music_extra" \
 python "$recipes/game_music/build.py" "$work/speech" --packages "$recipes/speech/packages.tsv" --shortest 0.4
 python "$recipes/solo/build.py" "$work/solo"
 
+store() { hear-tune store "$@" || [[ $? == 1 ]]; } # some files are broken
 stores=()
-for corpus in game_music game_music_extra solo speech; do
-  hear-tune store "$work/$corpus/music" -o "$work/$corpus/store" || [[ $? == 1 ]] # some files are broken
+for corpus in game_music game_music_extra speech; do
+  store "$work/$corpus/music" -o "$work/$corpus/store"
   stores+=("$work/$corpus/store")
 done
+store "$work"/solo/music/{note,phrase} -o "$work/solo/store"
+store "$work/solo/music/unison" -o "$work/solo/unisons"
+stores+=("$work/solo/store")
 
 audio=$(IFS=, && echo "[${stores[*]}]")
-hear-tune pretrain --config "$here/pretrain.yaml" --data.audio "$audio" --output "$work/run" "$@"
+hear-tune pretrain --config "$here/pretrain.yaml" --output "$work/run" \
+  --data.audio "$audio" --data.audio_by_folder "[$work/solo/unisons]" "$@"
 hear-tune convert "$work/run/last.safetensors" -o "$work/tune+-free.safetensors" --half
