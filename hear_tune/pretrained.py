@@ -45,6 +45,11 @@ _ROWS = (
         "87de630bdefbf9639cb77543998b6552013156cd886e0bb6a357c017edc7b0ee",
         "TUNE+ by CLMR on free game music, soundfonts and speech (114 h); not finished",
     ),
+    Pretrained(
+        "tune+-free-pitch",
+        "2a6779f5f90794269243fce0df1830645b4946d6bd7b76716610cc6c153a5908",
+        "the same, trained on with unisons compared by folder: better on pitch, worse on timbre",
+    ),
 )
 PRETRAINED: dict[str, Pretrained] = {row.name: row for row in _ROWS}
 DEFAULT_PRETRAINED = _ROWS[0].name

@@ -357,7 +357,20 @@ def test_the_two_runners_one_after_the_other(here, checkpoints, capsys):
     assert not (Path(folder) / "prediction-done.json").exists()
     assert main(["hear", "predictions", folder, *QUICK, "--in-memory", "False"]) == 0
     assert len(scores_of("embeddings")) == 1
-    model = hear_tune.load_model(checkpoints[0])
+    assert_embedded_by(hear_tune.load_model(checkpoints[0]), here, Path(folder))
+
+
+@needs_heareval
+def test_weights_of_the_package_have_names(here, capsys):
+    make_task(labelled(here / "audio", [["a"], ["b"]] * 4), here / "tasks")
+    for name in hear_tune.PRETRAINED:
+        assert main(["hear", "embeddings", "hear_tune", "--model", name]) == 0
+        folder = capsys.readouterr().out.splitlines()[-1]
+        assert_embedded_by(hear_tune.load_model(name), here, Path(folder))
+
+
+def assert_embedded_by(model, here, folder):
+    """A test clip's stored embedding is that of a model."""
     (path,) = (here / "tasks").glob(f"*/{SAMPLE_RATE_HZ}/test/*-0.wav")
     audio = torch.from_numpy(soundfile.read(path, dtype="float32")[0])[None]
     (stored,) = Path(folder, "test").glob("*-0.wav.embedding.npy")

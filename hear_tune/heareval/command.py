@@ -19,6 +19,7 @@ from hear_tune.allocator import keep_freed_memory
 
 from ..config import SAMPLE_RATE_HZ
 from ..datasets.catalog import get_data_set
+from ..pretrained import PRETRAINED
 from .make_task import folder_name, make_task
 from .rates import resample_task
 from .results import DONE_FILE, MODEL_FILE, collect, table
@@ -55,6 +56,14 @@ def main(arguments: Sequence[str]) -> dict[str, str]:
     return failed
 
 
+class _Weights(click.Path):
+    """A checkpoint by its path, or weights of the package by their name."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        row = PRETRAINED.get(value)
+        return super().convert(os.fspath(row.path) if row else value, param, ctx)
+
+
 class _Runner:
     """A program of heareval, whose options its own parser reads."""
 
@@ -71,6 +80,9 @@ class _Runner:
         keep_freed_memory()
         self._command: click.Command = import_module(f"heareval.{name}.runner").runner
         self.options = self._command.params
+        for option in self.options:
+            if option.name == "model":
+                option.type = _Weights(exists=True)
 
     def __call__(self, params: Params) -> None:
         assert self._command.callback is not None
