@@ -30,7 +30,7 @@ def main() -> None:
             axis.axhline(row[task], color=BASELINES[row["model"]], lw=1.2, label=row["model"])
         axis.set_ylabel(f"{task}\naccuracy", fontsize=8)
         axis.grid(alpha=0.3)
-    axes[0].legend(fontsize=8, loc="lower right")
+    axes[-1].legend(fontsize=8, loc="lower right")
     axes[-1].set_xlabel("pairs seen (thousands)")
     save_figure(figure, "Cross-validated accuracy of a logistic regression", options.output)
 
