@@ -60,7 +60,7 @@ add_module_names = False
 nitpicky = True
 nitpick_ignore_regex = [
     (r"py:(class|obj)", r"(collections|lightning|numpy|os|pathlib|requests|torch)\..+"),
-    (r"py:class", r"(np|npt)\..+|dict\[.*|Vectors"),  # annotations that stay as they are written
+    (r"py:class", r"(np|npt)\..+|dict\[.*|Vectors|Tensor"),  # annotations stay as they are written
     (r"py:obj", r"\w+"),
 ]
 
