@@ -55,10 +55,9 @@ class TestNTXent:
         alone = {group: NTXent(0.2)(first[row], second[row]) for group, row in rows.items()}
         share = {group: row.sum() / 9 for group, row in rows.items()}
         torch.testing.assert_close(loss, sum(share[group] * alone[group].loss for group in rows))
+        # the clip of group 4 has nothing else to be taken for
         hits = sum(share[group] * alone[group].accuracy for group in rows) + 1 / 9
-        torch.testing.assert_close(
-            accuracy, hits
-        )  # the clip of group 4 has nothing to be taken for
+        torch.testing.assert_close(accuracy, hits)
 
     def test_one_group_is_the_whole_batch(self):
         first, second = two_views(8)

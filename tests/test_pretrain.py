@@ -264,11 +264,10 @@ def test_by_folder_a_pair_is_told_from_its_folder_alone(arguments, tmp_path):
 
 def test_the_bar_counts_windows(arguments, capsys):
     assert main(arguments()) == 0
-    bar = re.split(r"[\r\n]", capsys.readouterr().err)
-    shown = [
-        re.search(r"([\d.]+)(s/step|step/s), loss .*, ([\d.]+) windows/s", line) for line in bar
-    ]
-    rate, unit, windows = next(found for found in reversed(shown) if found).groups()
+    shown = re.findall(
+        r"([\d.]+)(s/step|step/s), loss [^,]*, ([\d.]+) windows/s", capsys.readouterr().err
+    )
+    rate, unit, windows = shown[-1]
     steps_per_second = float(rate) if unit == "step/s" else 1 / float(rate)
     assert float(windows) / steps_per_second == pytest.approx(2 * 4, rel=0.1)
 

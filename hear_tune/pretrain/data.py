@@ -79,10 +79,8 @@ class PretrainData(LightningDataModule):
             shards = [shard for index in audio for shard in read_index(index)]
             self.source = StreamedPairs(shards, *common)
         else:
-            stores, by_folder = (
-                [AudioStore(folder) for folder in folders]
-                for folders in (audio, audio_by_folder or [])
-            )
+            stores = [AudioStore(folder) for folder in audio]
+            by_folder = [AudioStore(folder) for folder in audio_by_folder or ()]
             self.source = PairDataset(
                 stores, *common, _to_samples(segment_seconds), neighbours, by_folder
             )

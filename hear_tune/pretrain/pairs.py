@@ -18,7 +18,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from ..config import SAMPLE_RATE_HZ
 from ..framing import pad_end
-from .audio_store import FULL_SCALE, AudioStore, Pcm
+from .audio_store import FULL_SCALE, AudioStore, Pcm, Track
 
 
 @dataclass(frozen=True)
@@ -148,9 +148,7 @@ class PairDataset(Dataset[Pairs]):
         self.seed = seed
         self.max_distance_samples = max_distance_samples
         self.neighbours = neighbours
-        folders = [(store.folder, os.path.dirname(track.path)) for store, track in self.tracks]
-        numbers = {folder: number for number, folder in enumerate(dict.fromkeys(folders), 1)}
-        self._folders = np.array([numbers[folder] for folder in folders])
+        self._folders = _number_folders(self.tracks)
         apart = np.array([store in by_folder for store, _ in self.tracks])
         self._groups = np.where(apart, self._folders, 0)
         together = apart[1:] & (np.diff(self._groups) == 0)
@@ -217,6 +215,13 @@ class PairDataset(Dataset[Pairs]):
 
     _cached_epoch = -1
     _cached_order: np.ndarray[Any, np.dtype[np.int64]]
+
+
+def _number_folders(tracks: Sequence[tuple[AudioStore, Track]]) -> Any:
+    """Number of each track's folder, from 1 on."""
+    folders = [(store.folder, os.path.dirname(track.path)) for store, track in tracks]
+    numbers = {folder: number for number, folder in enumerate(dict.fromkeys(folders), 1)}
+    return np.array([numbers[folder] for folder in folders])
 
 
 def draw_starts(
