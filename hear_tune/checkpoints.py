@@ -23,7 +23,7 @@ from .config import SAMPLE_RATE_HZ, ConfigError, EncoderConfig, config_from_dict
 from .conversion import ForeignCheckpointError, infer_config, rename_tensors, tensor_shapes
 from .files import write_whole
 from .layers import encoder_layers
-from .network import CROP_SAMPLES, HUB_FILE_NAME, Encoder, build_encoder
+from .network import CROP_SAMPLES, EMBEDDING_LAYERS, HUB_FILE_NAME, Encoder, build_encoder
 from .unpickling import UnpicklingError, read_state_dict
 from .variants import variant_name
 
@@ -125,6 +125,7 @@ def load_checkpoint(path: str | os.PathLike[str], sha256: str | None = None) -> 
     try:
         config, tensors, training = _read(path)
         _check_crop(config, training)
+        _check_embedding_layers(config, training)
         tensors = {name: _as_float32(tensor) for name, tensor in tensors.items()}
         _check_fit(config, tensors)
         _check_finite(tensors)
@@ -205,6 +206,14 @@ def _check_crop(config: EncoderConfig, training: dict[str, Any]) -> None:
         raise CheckpointError(
             f"its metadata are damaged: crops of {crop!r} samples, no multiple of {stride}"
         )
+
+
+def _check_embedding_layers(config: EncoderConfig, training: dict[str, Any]) -> None:
+    known = [layer.name for layer in encoder_layers(config)]
+    names = training.get(EMBEDDING_LAYERS, known[-1:])
+    several = isinstance(names, list) and all(name in known for name in names)
+    if not several or not 0 < len(names) == len(set(names)):
+        raise CheckpointError(f"its metadata are damaged: embedding layers {names!r}")
 
 
 def _as_float32(tensor: Tensor) -> Tensor:

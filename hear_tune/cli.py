@@ -20,7 +20,8 @@ from .embed import FolderReport, embed_folder
 from .figure import network_svg
 from .hear import load_model
 from .inference import BACKEND_HELP, BACKENDS, PRECISION_HELP, PRECISIONS
-from .model import EmbeddingModel
+from .model import EmbeddingModel, choose_layers
+from .network import EMBEDDING_LAYERS
 from .pretrained import WEIGHTS_HELP
 from .summary import variant_summary, variants_table
 from .variants import DEFAULT_VARIANT, get_variant, variant_name
@@ -227,6 +228,9 @@ def _add_convert(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--half", action="store_true", help="in float16: half the size, float32 again when loaded"
     )
+    parser.add_argument(
+        "--layers", metavar="A,B", help="that embed when none is named (default: as before)"
+    )
     parser.set_defaults(run=_convert)
 
 
@@ -236,6 +240,8 @@ def _convert(options: argparse.Namespace) -> int:
     encoder = load_checkpoint(options.checkpoint, options.sha256)
     if options.half:
         encoder = encoder.half()
+    if options.layers is not None:
+        encoder.training_record[EMBEDDING_LAYERS] = choose_layers(encoder, options.layers)
     digest = save_checkpoint(encoder, options.output)
     print(f"{options.output}: {variant_name(encoder.config)}, sha256 {digest}")
     return 0

@@ -54,9 +54,9 @@ def load_model(
     sha256
         Known hash of the checkpoint, checked before it is read.
     layers
-        Of scene embeddings: None for the last layer (the paper's embedding), a layer's name,
-        several (comma-separated, or a list; concatenated), or "all".
-        ``hear-tune variants NAME`` lists the names.
+        Of scene embeddings: a layer's name, several (comma-separated, or a list; concatenated), or
+        "all". ``hear-tune variants NAME`` lists the names. None for those that the checkpoint
+        names (`Encoder.embedding_layers`); if it names none, the last, the paper's embedding.
     timestamp_layers
         Of timestamp embeddings, likewise; None for three time scales (see
         `get_timestamp_embeddings`).

@@ -35,8 +35,8 @@ class EmbeddingModel(nn.Module):
     encoder
         With its weights.
     layers
-        Of the embeddings of windows and clips: None (the encoder's default), a name or several
-        (comma-separated or a sequence; their time averages are concatenated), or "all".
+        Of the embeddings of windows and clips: None (the encoder's `embedding_layers`), a name or
+        several (comma-separated or a sequence; their time averages are concatenated), or "all".
     timestamp_layers
         Of the embeddings of timestamps, likewise. None takes three time scales: the bottleneck, the
         layer at the timestamps' own stride, and the last.
@@ -74,7 +74,7 @@ class EmbeddingModel(nn.Module):
         super().__init__()
         self.encoder = encoder
         self.inference = InferenceNetwork(backend, precision)
-        self.layers = _choose(encoder, layers, [encoder.default_layer])
+        self.layers = _choose(encoder, layers, encoder.embedding_layers)
         self.timestamp_layers = _choose(encoder, timestamp_layers, _three_scales(encoder))
         self.window_samples = encoder.window_samples
         self.hop_samples = _hop_samples(hop_ms, self.window_samples)
@@ -156,8 +156,17 @@ class EmbeddingModel(nn.Module):
 
 
 def _choose(encoder: LayeredEncoder, choice: LayerChoice, default: list[str]) -> list[str]:
-    if choice is None:
-        return default
+    return default if choice is None else choose_layers(encoder, choice)
+
+
+def choose_layers(encoder: LayeredEncoder, choice: str | Sequence[str]) -> list[str]:
+    """Names of the layers chosen: a name or several, comma-separated or a sequence; or "all".
+
+    Raises
+    ------
+    ValueError
+        If one is unknown or named twice, or there is none.
+    """
     if choice == "all":
         return [layer.name for layer in encoder.layers]
     names = choice.split(",") if isinstance(choice, str) else list(choice)

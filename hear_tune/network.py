@@ -33,6 +33,7 @@ from .pooling import max_pool
 from .variants import variant_name
 
 CROP_SAMPLES = "crop_samples"  # entry of a training record: the length of its crops
+EMBEDDING_LAYERS = "embedding_layers"  # entry: those that embed best, if not the last alone
 HUB_FILE_NAME = "model.safetensors"  # the name that huggingface_hub's tools look for
 _HUB_OPTIONS = ("revision", "cache_dir", "force_download", "local_files_only", "token")
 
@@ -108,8 +109,13 @@ class LayeredEncoder(nn.Module, ABC):
 
     @property
     def default_layer(self) -> str:
-        """Name of the layer that embeds when none is named: the last."""
+        """Name of the layer that is the published embedding: the last."""
         return self.layers[-1].name
+
+    @property
+    def embedding_layers(self) -> list[str]:
+        """Names of the layers that embed when none is named."""
+        return [self.default_layer]
 
     @property
     def stride(self) -> int:
@@ -213,6 +219,11 @@ class Encoder(LayeredEncoder, ModelHubMixin, library_name="hear-tune", tags=["au
     def window_samples(self) -> int:
         """Length of the windows into which clips are cut: that of training, else the paper's."""
         return int(self.training_record.get(CROP_SAMPLES, super().window_samples))
+
+    @property
+    def embedding_layers(self) -> list[str]:
+        """Names of the layers that embed when none is named: its weights' choice, else the last."""
+        return list(self.training_record.get(EMBEDDING_LAYERS, super().embedding_layers))
 
     def forward(self, audio: Tensor) -> Tensor:
         """Embedding: the last layer's output averaged over time.

@@ -144,6 +144,25 @@ def test_convert(tmp_path, capsys):
     torch.testing.assert_close(loaded(audio), encoder(audio))
 
 
+def test_a_checkpoint_can_name_the_layers_that_embed(tmp_path, small_model, capsys):
+    plain, chosen = tmp_path / "plain.safetensors", tmp_path / "chosen.safetensors"
+    hear_tune.save_checkpoint(small_model.encoder, plain)
+    convert = ["convert", str(plain), "-o", str(chosen), "--layers"]
+    assert main([*convert, "contractive.1,tail.2"]) == 0
+    assert hear_tune.load_model(plain).layers == ["tail.3"]
+    model = hear_tune.load_model(chosen)
+    assert model.layers == ["contractive.1", "tail.2"]
+    tone = np.float32(np.sin(np.arange(50_000)))
+    several = hear_tune.load_model(plain, layers=model.layers)
+    expected = hear_tune.embed_array(tone, 22_050, several).vectors
+    np.testing.assert_array_equal(
+        hear_tune.embed_array(tone, 22_050, model).vectors, expected, strict=True
+    )
+    assert hear_tune.load_model(chosen, layers="tail.3").layers == ["tail.3"]
+    assert main([*convert, "tail.77"]) == 2
+    assert "unknown layer 'tail.77'" in capsys.readouterr().err
+
+
 def test_the_installed_command():
     result = subprocess.run(["hear-tune", "--version"], capture_output=True, text=True, check=True)
     assert result.stdout.strip() == hear_tune.__version__

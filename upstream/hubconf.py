@@ -42,7 +42,7 @@ dependencies = ["hear_tune", "torch", "yaml"]  # read by torch.hub
 
 
 def tune(ckpt: str | None = None, **options: Any) -> UpstreamExpert:
-    """The Tailed U-Net's last layer, which is its embedding: one hidden state."""
+    """The layers that embed (`hear_tune.load_model`), side by side: one hidden state."""
     model, rate = _load(ckpt, **options)
     return UpstreamExpert(model.encoder, model.layers, sample_rate=rate)
 
