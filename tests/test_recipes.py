@@ -30,8 +30,9 @@ def solo():
     return recipe("solo/build")
 
 
-def preset(solo, font=Path("font.sf2")):
-    return solo.Players(font, "MIT", (40,), f"{font.stem}-040")
+def preset(solo, font=Path("font.sf2"), program=40):
+    (player,) = solo.alone([solo.Preset(font, "MIT", program)])
+    return player
 
 
 def test_a_preset_plays_single_notes_and_phrases(solo):
@@ -53,7 +54,7 @@ def test_notes_of_one_pitch_lie_together(solo):
 
 
 def test_an_ensemble_passes_each_note_through_all_its_presets(solo):
-    presets = [solo.Players(Path("font.sf2"), "MIT", (program,), "") for program in range(128)]
+    presets = [solo.Preset(Path("font.sf2"), "MIT", program) for program in range(128)]
     first, second = solo.find_ensembles(presets, 2)
     assert len(set(first.programs)) == solo.VOICES
     assert max(first.programs) < solo.PITCHED_PROGRAMS
@@ -69,18 +70,36 @@ def test_an_ensemble_passes_each_note_through_all_its_presets(solo):
         assert [turn for turn, _ in turns] == list(range(solo.VOICES))
 
 
+def test_an_instrument_passes_each_note_through_all_soundfonts(solo):
+    presets = [
+        solo.Preset(Path(f"{font}.sf2"), licence, program)
+        for font, licence in (("a", "MIT"), ("b", "GPL-2"), ("c", "MIT"))
+        for program in (40, 41, 120)
+    ]
+    violin, viola = solo.find_instruments([*presets, solo.Preset(Path("a.sf2"), "MIT", 42)])
+    assert (violin.programs, viola.programs) == ([40] * 3, [41] * 3)
+    assert violin.origin == ["a b c", "MIT; GPL-2", "40 40 40"]
+    tracks = list(solo.plan_instrument(violin))
+    pitches = [{note.pitch for note in track.notes} for track in tracks]
+    assert pitches == [{pitch} for pitch in range(solo.LOWEST_PITCH, solo.HIGHEST_PITCH + 1)]
+    assert tracks[0].file == f"music/instrument/040/{solo.LOWEST_PITCH}.flac"
+    for track in tracks:
+        turn = solo.SECONDS[solo.INSTRUMENT] / 6
+        turns = {(int((note.start + 1e-9) / turn), note.player) for note in track.notes}
+        assert sorted(player for _, player in turns) == [0, 0, 1, 1, 2, 2]
+
+
 def test_midi_holds_the_notes(solo, tmp_path):
     import mido
 
     notes = [solo.Note(0.5, 1.0, 60, 100), solo.Note(1.5, 0.25, 60, 50)]
-    solo.write_midi(notes, [40], tmp_path / "notes.mid")
+    solo.write_midi(notes, tmp_path / "notes.mid")
     now, found = 0.0, []
     for message in mido.MidiFile(tmp_path / "notes.mid"):
         now += message.time
         found.append((round(now, 3), message.type))
     # a note ends before the next one of its pitch begins
     assert found == [
-        (0, "program_change"),
         (0.5, "note_on"),
         (1.5, "note_off"),
         (1.5, "note_on"),
@@ -109,13 +128,33 @@ def test_rendered_tracks_sound_and_are_rendered_once(solo, tmp_path):
 
 def test_a_rendered_note_has_its_pitch(solo, tmp_path):
     font = installed(solo)
-    flute = solo.Players(font, "MIT", (73,), "flute")
+    flute = preset(solo, font, 73)
     track = solo.Track("note.flac", solo.NOTE, (solo.Note(0.0, 4.0, 81, 100),))
     (row,) = solo.build_tracks(flute, [track], tmp_path)
     sound, rate = soundfile.read(tmp_path / row[0])
     middle = sound[rate : 3 * rate] * np.hanning(2 * rate)
     spectrum = np.abs(np.fft.rfft(middle))
     assert np.argmax(spectrum[1600:1920]) + 1600 == pytest.approx(2 * 880, abs=25)  # bins of 0.5 Hz
+
+
+def test_each_soundfont_sounds_in_its_turn(solo):
+    installed(solo)
+    presets = list(solo.find_presets(1))
+    notes = tuple(solo.Note(2.0 * turn, 1.0, 60, 100, turn) for turn in range(len(presets)))
+    pianos = solo.Players(tuple(presets), "pianos")
+    (together,) = solo.synthesise(pianos, [solo.Track("", solo.UNISON, notes)])
+    apart = [
+        spectrum(solo.synthesise(player, [solo.Track("", solo.UNISON, notes[:1])])[0])
+        for player in solo.alone(presets)
+    ]
+    for turn in range(len(presets)):
+        heard = spectrum(together[2 * turn * solo.SAMPLE_RATE_HZ :])
+        assert np.argmax([np.corrcoef(heard, one)[0, 1] for one in apart]) == turn
+
+
+def spectrum(sound, samples=16_384):
+    """Of its first moment, in decibels."""
+    return 20 * np.log10(1e-4 + np.abs(np.fft.rfft(sound[:samples] * np.hanning(samples))))
 
 
 def installed(solo):

@@ -3,12 +3,14 @@
 
 For each preset of each soundfont writes tracks that strike one note at several lengths and
 strengths, and phrases (melodies and chords); for ensembles of five presets, tracks that pass one
-note from preset to preset:
+note from preset to preset; and for each instrument, tracks that pass one note from soundfont to
+soundfont:
 
     OUT/music/note/<pitch>/<soundfont>-<program>.flac
     OUT/music/phrase/<number>/<soundfont>-<program>.flac
     OUT/music/unison/<ensemble>/<pitch>.flac
-    OUT/manifest.csv             file, soundfont, licence, programs, kind, seconds
+    OUT/music/instrument/<program>/<pitch>.flac
+    OUT/manifest.csv             file, soundfonts, licences, programs, kind, seconds
 
 Notes that lie together differ in timbre alone, unisons that lie together in pitch alone. A seed
 decides all of it.
@@ -26,7 +28,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -42,15 +44,16 @@ from hear_tune.files import write_whole
 from hear_tune.framing import pad_end
 
 HERE = Path(__file__).parent
-COLUMNS = ["file", "soundfont", "licence", "programs", "kind", "seconds"]
+COLUMNS = ["file", "soundfonts", "licences", "programs", "kind", "seconds"]
 PROGRAMS = 128
 PITCHED_PROGRAMS = 96  # those behind are effects, percussion and noises
-NOTE, PHRASE, UNISON = "note", "phrase", "unison"
-SECONDS = {NOTE: 5.0, PHRASE: 10.0, UNISON: 10.0}
+NOTE, PHRASE, UNISON, INSTRUMENT = "note", "phrase", "unison", "instrument"
+SECONDS = {NOTE: 5.0, PHRASE: 10.0, UNISON: 10.0, INSTRUMENT: 10.0}
 GAP_SECONDS = 1.0  # silence after a track, where its last note fades
 LOWEST_PITCH, HIGHEST_PITCH = 33, 96
 REACH = 12  # semitones about the centre of a phrase, or of an ensemble's unisons
 VOICES, UNISONS = 5, 8  # presets of an ensemble, and pitches that it plays
+TURNS = 2  # of each soundfont, in a track of an instrument
 CHORDS = [(0,), (0,), (0,), (0,), (0, 12), (0, 7), (0, 4, 7), (0, 3, 7)]
 TICKS_PER_SECOND = 960  # mido's default: 480 ticks per beat, 120 beats per minute
 QUIETEST_PEAK = 0.003  # a preset that has no sample for a note is left out
@@ -59,21 +62,46 @@ LOAD_LITTLE = ["-o", "synth.dynamic-sample-loading=1"]  # compressed soundfonts 
 
 
 @dataclass(frozen=True)
-class Players:
-    """Presets of a soundfont that play the same tracks: one alone, or an ensemble.
-
-    A name is that of a preset's files, or of an ensemble's folder.
-    """
+class Preset:
+    """A General MIDI program of a soundfont."""
 
     soundfont: Path
     licence: str
-    programs: tuple[int, ...]
+    program: int
+
+
+@dataclass(frozen=True)
+class Players:
+    """Presets that play the same tracks: one alone, an ensemble, or one program of all soundfonts.
+
+    A name is that of a preset's files, or of the others' folder.
+    """
+
+    presets: tuple[Preset, ...]
     name: str
+
+    @property
+    def soundfonts(self) -> list[Path]:
+        """Each once."""
+        return list(dict.fromkeys(preset.soundfont for preset in self.presets))
+
+    @property
+    def programs(self) -> list[int]:
+        """Of each preset."""
+        return [preset.program for preset in self.presets]
+
+    @property
+    def origin(self) -> list[str]:
+        """Soundfonts, licences and programs, as the manifest has them."""
+        licences = dict.fromkeys(preset.licence for preset in self.presets)
+        fonts = " ".join(font.stem for font in self.soundfonts)
+        return [fonts, "; ".join(licences), " ".join(map(str, self.programs))]
 
     @property
     def seed(self) -> list[int]:
         """Of everything that is drawn for them."""
-        return [*map(ord, self.soundfont.stem), *self.programs]
+        stems = "".join(font.stem for font in self.soundfonts)
+        return [*map(ord, stems), *self.programs]
 
 
 @dataclass(frozen=True)
@@ -109,9 +137,11 @@ def main() -> int:
     if shutil.which("fluidsynth") is None:
         parser.error("fluidsynth is needed and not there: apt-get install fluidsynth")
     presets = list(find_presets(options.programs))
-    jobs = [(preset, tuple(plan(preset, options.notes, options.phrases))) for preset in presets]
+    jobs = [(one, tuple(plan(one, options.notes, options.phrases))) for one in alone(presets)]
     for ensemble in find_ensembles(presets, options.ensembles):
         jobs.append((ensemble, tuple(plan_unisons(ensemble))))
+    for instrument in find_instruments(presets):
+        jobs.append((instrument, tuple(plan_instrument(instrument))))
 
     def build(job: tuple[Players, tuple[Track, ...]]) -> list[list[str]]:
         return build_tracks(*job, options.output)
@@ -125,7 +155,7 @@ def main() -> int:
     return 0
 
 
-def find_presets(programs: int) -> Iterator[Players]:
+def find_presets(programs: int) -> Iterator[Preset]:
     """All presets of the soundfonts, which must be installed."""
     with (HERE / "soundfonts.tsv").open(newline="") as file:
         for row in csv.DictReader(file, delimiter="\t"):
@@ -133,18 +163,33 @@ def find_presets(programs: int) -> Iterator[Players]:
             if not path.exists():
                 sys.exit(f"{path} is not there: apt-get install {row['package']}")
             for program in range(programs):
-                yield Players(path, row["licence"], (program,), f"{path.stem}-{program:03d}")
+                yield Preset(path, row["licence"], program)
 
 
-def find_ensembles(presets: Sequence[Players], count: int) -> Iterator[Players]:
+def alone(presets: Iterable[Preset]) -> Iterator[Players]:
+    """Each preset by itself."""
+    for preset in presets:
+        yield Players((preset,), f"{preset.soundfont.stem}-{preset.program:03d}")
+
+
+def find_ensembles(presets: Iterable[Preset], count: int) -> Iterator[Players]:
     """Groups of presets of one soundfont, drawn at random, the soundfonts in turn."""
-    pitched = [preset for preset in presets if preset.programs[0] < PITCHED_PROGRAMS]
-    fonts = {preset.soundfont: preset.licence for preset in pitched}
+    fonts: dict[Path, list[Preset]] = {}
+    for preset in presets:
+        if preset.program < PITCHED_PROGRAMS:
+            fonts.setdefault(preset.soundfont, []).append(preset)
     rng = np.random.default_rng(0)
-    for number, (font, licence) in zip(range(count), itertools.cycle(fonts.items()), strict=False):
-        programs = [preset.programs[0] for preset in pitched if preset.soundfont == font]
-        voices = rng.choice(programs, VOICES, replace=len(programs) < VOICES)
-        yield Players(font, licence, tuple(voices.tolist()), f"{number:04d}")
+    for number, font in zip(range(count), itertools.cycle(fonts.values()), strict=False):
+        voices = rng.choice(len(font), VOICES, replace=len(font) < VOICES)
+        yield Players(tuple(font[voice] for voice in voices), f"{number:04d}")
+
+
+def find_instruments(presets: Sequence[Preset]) -> Iterator[Players]:
+    """The presets of each program that more than one soundfont has."""
+    for program in range(PITCHED_PROGRAMS):
+        versions = tuple(preset for preset in presets if preset.program == program)
+        if len(versions) > 1:
+            yield Players(versions, f"{program:03d}")
 
 
 def plan(preset: Players, notes: int, phrases: int) -> Iterator[Track]:
@@ -166,7 +211,16 @@ def plan_unisons(ensemble: Players) -> Iterator[Track]:
     pitches = centre + rng.permutation(np.arange(-REACH, REACH + 1))[:UNISONS]
     for pitch in pitches.tolist():
         file = f"music/{UNISON}/{ensemble.name}/{pitch}.flac"
-        yield Track(file, UNISON, tuple(unison(rng, pitch)))
+        yield Track(file, UNISON, tuple(unison(rng, pitch, range(VOICES))))
+
+
+def plan_instrument(instrument: Players) -> Iterator[Track]:
+    """What an instrument's versions play: every pitch, each of them in turn."""
+    rng = np.random.default_rng(instrument.seed)
+    turns = list(range(len(instrument.presets))) * TURNS
+    for pitch in range(LOWEST_PITCH, HIGHEST_PITCH + 1):
+        file = f"music/{INSTRUMENT}/{instrument.name}/{pitch}.flac"
+        yield Track(file, INSTRUMENT, tuple(unison(rng, pitch, turns)))
 
 
 def build_tracks(players: Players, tracks: Sequence[Track], output: Path) -> list[list[str]]:
@@ -175,7 +229,6 @@ def build_tracks(players: Players, tracks: Sequence[Track], output: Path) -> lis
     if done.exists():
         with done.open(newline="") as file:
             return list(csv.reader(file))
-    programs = " ".join(map(str, players.programs))
     rows = []
     for track, audio in zip(tracks, synthesise(players, tracks), strict=True):
         peak = np.abs(audio).max(initial=0)
@@ -185,8 +238,7 @@ def build_tracks(players: Players, tracks: Sequence[Track], output: Path) -> lis
         target.parent.mkdir(parents=True, exist_ok=True)
         soundfile.write(target, audio * PEAK / peak, SAMPLE_RATE_HZ)
         seconds = f"{len(audio) / SAMPLE_RATE_HZ:.2f}"
-        origin = [players.soundfont.stem, players.licence, programs]
-        rows.append([track.file, *origin, track.kind, seconds])
+        rows.append([track.file, *players.origin, track.kind, seconds])
     write_table(done, rows)
     return rows
 
@@ -203,15 +255,24 @@ def synthesise(players: Players, tracks: Sequence[Track]) -> list[npt.NDArray[np
     rng = np.random.default_rng([*players.seed, 1])
     effects = ["-R", str(rng.integers(2)), "-C", str(rng.integers(2))]  # reverb, chorus
     with tempfile.TemporaryDirectory() as folder:
-        midi, wav = Path(folder, "take.mid"), Path(folder, "take.wav")
-        write_midi(notes, players.programs, midi)
+        midi, channels, wav = (Path(folder, name) for name in ("take.mid", "channels", "take.wav"))
+        write_midi(notes, midi)
+        channels.write_text("".join(_select(players)))
         options = ["-ni", "-q", "-g", "0.5", "-r", str(SAMPLE_RATE_HZ), "-T", "wav", "-F", wav]
-        command = ["fluidsynth", *effects, *options, *LOAD_LITTLE, players.soundfont, midi]
+        setting = [*LOAD_LITTLE, "-f", channels]
+        command = ["fluidsynth", *effects, *options, *setting, *players.soundfonts, midi]
         subprocess.run(command, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         audio, _ = soundfile.read(wav, dtype="float32", always_2d=True)
     edges = [round(start * SAMPLE_RATE_HZ) for start in starts]
     mono = pad_end(audio.mean(axis=1)[: edges[-1]], edges[-1])
     return [mono[begin:end] for begin, end in itertools.pairwise(edges)]
+
+
+def _select(players: Players) -> Iterator[str]:
+    """Commands of fluidsynth that give each preset a channel; it numbers soundfonts from 1."""
+    numbers = {font: number for number, font in enumerate(players.soundfonts, 1)}
+    for channel, preset in enumerate(players.presets):
+        yield f"select {channel} {numbers[preset.soundfont]} 0 {preset.program}\n"
 
 
 def strikes(rng: np.random.Generator, pitch: int) -> Iterator[Note]:
@@ -234,10 +295,10 @@ def phrase(rng: np.random.Generator) -> Iterator[Note]:
     return _line(rng, SECONDS[PHRASE], step)
 
 
-def unison(rng: np.random.Generator, pitch: int) -> Iterator[Note]:
-    """One pitch, passed from player to player."""
-    turn = SECONDS[UNISON] / VOICES
-    for place, player in enumerate(rng.permutation(VOICES).tolist()):
+def unison(rng: np.random.Generator, pitch: int, turns: Sequence[int]) -> Iterator[Note]:
+    """One pitch, passed from player to player until all turns are taken, in any order."""
+    turn = SECONDS[UNISON] / len(turns)
+    for place, player in enumerate(rng.permutation(turns).tolist()):
         for note in _line(rng, turn, lambda: (pitch,)):
             yield replace(note, start=note.start + place * turn, player=player)
 
@@ -256,14 +317,11 @@ def _line(
         place += step
 
 
-def write_midi(notes: Sequence[Note], programs: Sequence[int], path: Path) -> None:
+def write_midi(notes: Sequence[Note], path: Path) -> None:
     """The players' notes as a MIDI file, a channel for each."""
     events = [(note.start, "note_on", note) for note in notes]
     events += [(note.start + note.length, "note_off", note) for note in notes]
-    track = mido.MidiTrack(
-        mido.Message("program_change", channel=player, program=program)
-        for player, program in enumerate(programs)
-    )
+    track = mido.MidiTrack()
     now = 0
     for seconds, kind, note in sorted(events, key=lambda event: event[:2]):
         tick = round(seconds * TICKS_PER_SECOND)

@@ -25,7 +25,8 @@ for corpus in game_music game_music_extra speech; do
 done
 store "$work"/solo/music/{note,phrase} -o "$work/solo/store"
 store "$work/solo/music/unison" -o "$work/solo/unisons"
-stores+=("$work/solo/store")
+store "$work/solo/music/instrument" -o "$work/solo/instruments"
+stores+=("$work/solo/store" "$work/solo/instruments" "$work/solo/instruments") # twice as often
 
 audio=$(IFS=, && echo "[${stores[*]}]")
 hear-tune pretrain --config "$here/pretrain.yaml" --output "$work/run" \
