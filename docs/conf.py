@@ -95,6 +95,7 @@ myst_substitutions = {
     "parameters": f"{parameter_count(_variant.config):,}",
     "head_classes": PROBE_CLASSES,
     "embedding_size": _model.scene_embedding_size,
+    "embedding_layers": ", ".join(f"`{name}`" for name in _model.layers),
     "layer_count": len(_model.encoder.layers),
     "layers_size": f"{sum(layer.channels for layer in _model.encoder.layers):,}",
     "timestamp_size": f"{_model.timestamp_embedding_size:,}",

@@ -42,13 +42,13 @@ class Pretrained:
 _ROWS = (
     Pretrained(
         "tune+-free",
-        "87de630bdefbf9639cb77543998b6552013156cd886e0bb6a357c017edc7b0ee",
-        "TUNE+ by CLMR on free game music, soundfonts and speech (114 h); not finished",
+        "1712ea28810bdb8f8580213ce8e8e5c1612762b821f571c8a2976d38f27f1d3f",
+        "TUNE+ by CLMR on free game music, soundfonts and speech (133 h)",
     ),
     Pretrained(
-        "tune+-free-pitch",
-        "2a6779f5f90794269243fce0df1830645b4946d6bd7b76716610cc6c153a5908",
-        "the same, trained on with unisons compared by folder: better on pitch, worse on timbre",
+        "tune+-free-timbre",
+        "5ddaf845d4dc682878ec222e7464300e333803c90fb555f71b8b17980e9b945e",
+        "an earlier point of that training (114 h): better on timbre, worse on pitch",
     ),
 )
 PRETRAINED: dict[str, Pretrained] = {row.name: row for row in _ROWS}
