@@ -31,4 +31,5 @@ stores+=("$work/solo/store" "$work/solo/instruments" "$work/solo/instruments") #
 audio=$(IFS=, && echo "[${stores[*]}]")
 hear-tune pretrain --config "$here/pretrain.yaml" --output "$work/run" \
   --data.audio "$audio" --data.audio_by_folder "[$work/solo/unisons]" "$@"
-hear-tune convert "$work/run/last.safetensors" -o "$work/tune+-free.safetensors" --half
+hear-tune convert "$work/run/last.safetensors" -o "$work/tune+-free.safetensors" \
+  --half --layers contractive.4,tail.6,tail.7
