@@ -146,7 +146,7 @@ class EmbeddingModel(nn.Module):
 
     def stretch_cutter(self, samples: int) -> StretchCutter:
         """What cuts a clip into stretches of at least so many samples, with their context."""
-        unit = max(self.encoder.stride_towards(self.timestamp_layers), TIMESTAMP_STRIDE)
+        unit = self.encoder.timestamp_unit(self.timestamp_layers)
         grids = [self.encoder.layer(name).grid for name in self.timestamp_layers]
         before = max(grid.stride - grid.first for grid in grids)  # a stride more to interpolate
         after = max(grid.stride + grid.last for grid in grids)

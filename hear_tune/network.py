@@ -27,7 +27,7 @@ from .config import (
     TuneConfig,
     config_to_dict,
 )
-from .framing import pad_end
+from .framing import TIMESTAMP_STRIDE, pad_end
 from .layers import KERNEL, Layer, encoder_layers
 from .pooling import max_pool
 from .variants import variant_name
@@ -139,6 +139,10 @@ class LayeredEncoder(nn.Module, ABC):
         repetitions of the clip.
         """
         return pad_end(samples, size)
+
+    def timestamp_unit(self, names: Collection[str]) -> int:
+        """Samples of which inputs are a multiple that suits these layers and timestamps."""
+        return max(self.stride_towards(names), TIMESTAMP_STRIDE)
 
     def features(self, audio: Tensor, names: Collection[str]) -> dict[str, Tensor]:
         """Outputs of the named layers, each (batch, channels, samples / stride).

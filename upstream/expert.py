@@ -129,7 +129,7 @@ class UpstreamExpert(nn.Module):
         if wav.ndim != 1 or len(wav) == 0:
             raise ValueError(f"a waveform must be (samples,), at least one, not {tuple(wav.shape)}")
         samples = to_mono(wav.detach().float().cpu().numpy(), self.sample_rate)
-        unit = max(self.encoder.stride_towards(self.layers), TIMESTAMP_STRIDE)
+        unit = self.encoder.timestamp_unit(self.layers)
         return torch.from_numpy(np.ascontiguousarray(mirror_to_multiple(samples, unit)))
 
     def _embed(self, audio: Tensor) -> list[Tensor]:
