@@ -209,18 +209,23 @@ def plan_unisons(ensemble: Players) -> Iterator[Track]:
     rng = np.random.default_rng(ensemble.seed)
     centre = rng.integers(LOWEST_PITCH + REACH, HIGHEST_PITCH - REACH + 1)
     pitches = centre + rng.permutation(np.arange(-REACH, REACH + 1))[:UNISONS]
-    for pitch in pitches.tolist():
-        file = f"music/{UNISON}/{ensemble.name}/{pitch}.flac"
-        yield Track(file, UNISON, tuple(unison(rng, pitch, range(VOICES))))
+    return _pass_on(rng, UNISON, ensemble.name, pitches.tolist(), range(VOICES))
 
 
 def plan_instrument(instrument: Players) -> Iterator[Track]:
     """What an instrument's versions play: every pitch, each of them in turn."""
     rng = np.random.default_rng(instrument.seed)
+    pitches = range(LOWEST_PITCH, HIGHEST_PITCH + 1)
     turns = list(range(len(instrument.presets))) * TURNS
-    for pitch in range(LOWEST_PITCH, HIGHEST_PITCH + 1):
-        file = f"music/{INSTRUMENT}/{instrument.name}/{pitch}.flac"
-        yield Track(file, INSTRUMENT, tuple(unison(rng, pitch, turns)))
+    return _pass_on(rng, INSTRUMENT, instrument.name, pitches, turns)
+
+
+def _pass_on(
+    rng: np.random.Generator, kind: str, name: str, pitches: Iterable[int], turns: Sequence[int]
+) -> Iterator[Track]:
+    for pitch in pitches:
+        notes = unison(rng, pitch, turns, SECONDS[kind] / len(turns))
+        yield Track(f"music/{kind}/{name}/{pitch}.flac", kind, tuple(notes))
 
 
 def build_tracks(players: Players, tracks: Sequence[Track], output: Path) -> list[list[str]]:
@@ -295,12 +300,13 @@ def phrase(rng: np.random.Generator) -> Iterator[Note]:
     return _line(rng, SECONDS[PHRASE], step)
 
 
-def unison(rng: np.random.Generator, pitch: int, turns: Sequence[int]) -> Iterator[Note]:
-    """One pitch, passed from player to player until all turns are taken, in any order."""
-    turn = SECONDS[UNISON] / len(turns)
+def unison(
+    rng: np.random.Generator, pitch: int, turns: Sequence[int], seconds: float
+) -> Iterator[Note]:
+    """One pitch, passed from player to player in any order, so many seconds each turn."""
     for place, player in enumerate(rng.permutation(turns).tolist()):
-        for note in _line(rng, turn, lambda: (pitch,)):
-            yield replace(note, start=note.start + place * turn, player=player)
+        for note in _line(rng, seconds, lambda: (pitch,)):
+            yield replace(note, start=note.start + place * seconds, player=player)
 
 
 def _line(

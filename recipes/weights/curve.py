@@ -28,8 +28,8 @@ def main() -> None:
     tasks = [key for key in rows[0] if key not in ("model", "layers", "pairs")]
     figure, axes = new_figure(len(tasks), (5.2, 2.1 * len(tasks)), sharex=True)
     for axis, task in zip(axes, tasks, strict=True):
-        for layers, rows in series.items():
-            points = [row for row in rows if task in row]
+        for layers, checkpoints in series.items():
+            points = [row for row in checkpoints if task in row]
             pairs = [row["pairs"] / 1000 for row in points]
             style = "o-" if len(layers) == 1 else "s--"
             label = f"TUNE+, {', '.join(layers)}"
