@@ -310,7 +310,8 @@ def test_each_choice_of_layers_is_a_result_of_its_own(labelled, tmp_path):
         assert run(labelled, *options, *layers) == 0
     results = [json.loads(path.read_text()) for path in (tmp_path / "results").glob("*.json")]
     found = sorted(result["layers"] for result in results)
-    assert found == [hear_tune.load_model().layers, ["tail.5"], ["tail.5", "tail.9"]]
+    default = ["contractive.4", "tail.6", "tail.7"]
+    assert found == [default, ["tail.5"], ["tail.5", "tail.9"]]
 
 
 def test_probe_of_every_layer(labelled, tmp_path, capsys):
