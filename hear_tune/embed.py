@@ -12,9 +12,8 @@ import time
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from itertools import chain, islice
 from pathlib import Path
-from typing import NoReturn
+from typing import Any
 
 import numpy.typing as npt
 from tqdm import tqdm
@@ -22,11 +21,13 @@ from tqdm import tqdm
 from .audio import Samples, naming, read_blocks, to_mono
 from .clips import PER_CHOICES, ClipEmbeddings, Per, concatenate, embed_clips
 from .config import SAMPLE_RATE_HZ
+from .devices import one_thread
 from .files import find_audio, group_files, path_text
-from .groups import Group, Outcome, embed_group
+from .groups import Group, GroupEmbedder, embed_group
 from .model import EmbeddingModel
+from .progress import progress_bar
 from .stores import EmbeddingStore
-from .workers import Crew
+from .workers import Crew, Outcome
 
 
 def embed_array(
@@ -170,17 +171,18 @@ def embed_folder(
     report = FolderReport(failed=dict(found.unreadable), ignored=found.ignored)
     with (
         EmbeddingStore(output, identity_of(model, per), overwrite) as store,
-        tqdm(total=len(found.paths), unit="file", smoothing=0.1) as bar,
+        progress_bar(total=len(found.paths), unit="file", smoothing=0.1) as bar,
     ):
         progress = Progress(report, bar)
         groups = _groups(found.paths, store, per, progress)
-        first = list(islice(groups, workers))
-        if len(first) > 1:
-            with Crew(pickle.dumps(model), workers) as crew:
-                crew.embed(chain(first, groups), progress.note)
+        if workers > 1:
+            device = str(model.device)
+            with Crew(pickle.dumps(GroupEmbedder(model, device)), workers, device=device) as crew:
+                crew.run(groups, progress.note)
         else:
-            for group in chain(first, groups):
-                embed_group(group, model, progress.note)
+            with one_thread():
+                for group in groups:
+                    embed_group(group, model, progress.note)
         store.finish()
     return report
 
@@ -225,14 +227,14 @@ def identity_of(model: EmbeddingModel, per: Per) -> dict[str, object]:
 class Progress:
     """Keeps the report and the bar up to date."""
 
-    def __init__(self, report: FolderReport, bar: tqdm[NoReturn]) -> None:
+    def __init__(self, report: FolderReport, bar: tqdm[Any]) -> None:
         self.report = report
         self._bar = bar
         self._begin = time.monotonic()
 
     def skip(self, count: int) -> None:
         self.report.skipped += count
-        self._bar.initial += count  # time left is of the files that are still to do
+        self._bar.initial = self.report.skipped  # time left is of the files that are still to do
         self._bar.update(count)
 
     def note(self, outcome: Outcome) -> None:

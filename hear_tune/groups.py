@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import copy
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -12,28 +13,7 @@ from .config import SAMPLE_RATE_HZ
 from .files import path_text
 from .model import EmbeddingModel
 from .stores import PartWriter
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """What became of a file.
-
-    Attributes
-    ----------
-    path
-        As it was found.
-    seconds
-        Length of its audio.
-    silent
-        Whether every sample is zero.
-    error
-        Why it could not be read, if it could not.
-    """
-
-    path: Path | str
-    seconds: float = 0.0
-    silent: bool = False
-    error: str | None = None
+from .workers import Note, Outcome
 
 
 @dataclass(frozen=True)
@@ -49,7 +29,7 @@ class Group:
         return replace(self, paths=tuple(other for other in self.paths if other != path))
 
 
-def embed_group(group: Group, model: EmbeddingModel, note: Callable[[Outcome], None]) -> None:
+def embed_group(group: Group, model: EmbeddingModel, note: Note) -> None:
     """Embed the files of a group and write their part; a bad file is left out of it.
 
     Parameters
@@ -86,3 +66,22 @@ def embed_group(group: Group, model: EmbeddingModel, note: Callable[[Outcome], N
         for path, embeddings in embed_clips(model, clips, group.per):
             part.add(path_text(path), embeddings)
         part.drop(failed)
+
+
+class GroupEmbedder:
+    """Embeds groups in another process, with a model of its own there.
+
+    Parameters
+    ----------
+    model
+        It is copied.
+    device
+        Where the other process puts the copy.
+    """
+
+    def __init__(self, model: EmbeddingModel, device: str) -> None:
+        self._model = copy.deepcopy(model).cpu()
+        self._device = device
+
+    def __call__(self, group: Group, note: Note) -> None:
+        embed_group(group, self._model.to(self._device), note)

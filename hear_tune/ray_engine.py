@@ -11,7 +11,7 @@ import logging
 import os
 import pickle
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,13 +21,13 @@ import fsspec
 import ray
 import ray.data
 from fsspec.implementations.local import LocalFileSystem
-from tqdm import tqdm
 
 from .clips import Per
 from .embed import FolderReport, Progress, check_per, groups_to_do, identity_of
 from .files import find_audio, sole_use
-from .groups import Group, Outcome
+from .groups import Group, GroupEmbedder
 from .model import EmbeddingModel
+from .progress import progress_bar
 from .stores import (
     PartWriter,
     StoreError,
@@ -36,7 +36,7 @@ from .stores import (
     part_name,
     read_names,
 )
-from .workers import Crew
+from .workers import Crew, Note, Outcome
 
 OBJECT_STORE_BYTES = 256 << 20  # only names and the model pass between processes
 _MAX_BLOCKS = 10_000
@@ -93,7 +93,7 @@ def embed_on_ray(
     found = find_audio(inputs)
     report = FolderReport(failed=dict(found.unreadable), ignored=found.ignored)
     parts = _Parts(output, identity_of(model, per))
-    with parts.locked(), tqdm(total=len(found.paths), unit="file", smoothing=0.1) as bar:
+    with parts.locked(), progress_bar(total=len(found.paths), unit="file", smoothing=0.1) as bar:
         progress = Progress(report, bar)
         groups = [
             (part_name(number, parts.numbers), todo)
@@ -102,7 +102,8 @@ def embed_on_ray(
         parts.remove_leftovers()
         if groups:
             with _cluster(address):
-                task = _Task(parts, pickle.dumps(model), per, device)
+                work = pickle.dumps(GroupEmbedder(model, device))
+                task = _Task(parts, work, per, device)
                 _embed(groups, task, workers, progress.note)
     return report
 
@@ -167,7 +168,7 @@ class _Task:
     """What all workers do alike."""
 
     parts: _Parts
-    pickled_model: bytes
+    work: bytes  # as of `Crew`
     per: Per
     device: str
 
@@ -175,9 +176,7 @@ class _Task:
 _Groups = Sequence[tuple[str, Sequence[Path | str]]]
 
 
-def _embed(
-    groups: _Groups, task: _Task, workers: int | None, note: Callable[[Outcome], None]
-) -> None:
+def _embed(groups: _Groups, task: _Task, workers: int | None, note: Note) -> None:
     on_gpu = task.device == _CUDA
     resources: dict[str, float] = ray.cluster_resources()
     count = workers or int(resources.get("GPU" if on_gpu else "CPU", 1)) or 1
@@ -206,14 +205,14 @@ class _Actor:
     def __init__(self, task: _Task, folder: str) -> None:
         os.chdir(folder)  # where relative paths start
         self._task = task
-        self._crew = Crew(task.pickled_model, workers=1, threads=1, device=task.device)
+        self._crew = Crew(task.work, workers=1, device=task.device)
 
     def __call__(self, batch: dict[str, Any]) -> dict[str, list[bytes]]:
         outcomes: list[bytes] = []
         for name, paths in zip(batch["name"], batch["paths"], strict=True):
             with self._task.parts.new(name) as part:
                 group = Group(tuple(pickle.loads(paths)), part, self._task.per)
-                self._crew.embed([group], lambda o: outcomes.append(pickle.dumps(o)))
+                self._crew.run([group], lambda o: outcomes.append(pickle.dumps(o)))
         return {"outcome": outcomes}
 
 

@@ -1,8 +1,8 @@
-"""Processes that each decode and embed on one core, so that nothing large is handed between them.
+"""Processes that each do whole jobs on one core, so that nothing large is handed between them.
 
-A worker gets one group of files at a time, writes its part of the output, and tells what became of
-each file. It may die of a file, as a decoder can; then that file is named, and another worker takes
-over what is left of its group.
+A worker gets one job at a time, such as a group of files to embed or to decode, and tells what
+became of each file. It may die of a file, as a decoder can; then that file is named, and another
+worker takes over what is left of its job.
 """
 
 from __future__ import annotations
@@ -12,47 +12,85 @@ import pickle
 import signal
 import sys
 import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
-from itertools import islice
+from dataclasses import dataclass
 from multiprocessing import get_context, parent_process
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 
 from .allocator import keep_freed_memory
-from .devices import core_count
-from .groups import Group, Outcome, embed_group
 
 _READY = "ready"
 
 
 class WorkerError(ChildProcessError):
-    """A worker died, and not of a file."""
+    """A worker failed, and not because of a file."""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of a file.
+
+    Attributes
+    ----------
+    path
+        As it was found.
+    seconds
+        Length of its audio.
+    silent
+        Whether every sample is zero.
+    error
+        Why it could not be read or written, if it could not.
+    """
+
+    path: Path | str
+    seconds: float = 0.0
+    silent: bool = False
+    error: str | None = None
+
+
+Note = Callable[[Outcome], None]
+
+
+class Job(Protocol):
+    """Something for one worker to do."""
+
+    @property
+    def paths(self) -> Sequence[Path | str]:
+        """The files that it takes, in this order."""
+
+    def without(self, path: Path | str) -> Job:
+        """The job that is left when a file is taken out."""
 
 
 class Crew:
-    """Workers, which wait for groups of files until they are dismissed; a context manager.
+    """Workers, started as they are needed, which wait for jobs until they are dismissed.
+
+    A context manager.
 
     Parameters
     ----------
-    model
-        A pickled `EmbeddingModel`.
+    work
+        The pickled function that does a job: it takes the job and a function to be called with what
+        became of each file, in their order. A worker unpickles it once.
     workers
-        How many processes.
-    threads
-        Of each; by default the cores are shared among them.
+        How many processes at most; there are never more than jobs.
     device
-        Where each puts its model.
+        Where the work computes.
+    task
+        What is done with a file, in the past tense, for the reason of one that ended a worker:
+        "decoded".
     """
 
     def __init__(
-        self, model: bytes, workers: int, threads: int | None = None, device: str = "cpu"
+        self, work: bytes, workers: int, device: str = "cpu", task: str = "decoded"
     ) -> None:
-        each = threads or max(1, core_count() // workers)
-        self._workers = [_Worker(model, each, device) for _ in range(workers)]
+        self._work, self._size, self._device, self._task = work, workers, device, task
+        self._workers: list[_Worker] = []
 
     def __enter__(self) -> Crew:
         return self
@@ -61,12 +99,12 @@ class Crew:
         for worker in self._workers:
             worker.stop()
 
-    def embed(self, groups: Iterable[Group], note: Callable[[Outcome], None]) -> None:
-        """Embed groups of files.
+    def run(self, jobs: Iterable[Job], note: Note) -> None:
+        """Do jobs.
 
         Parameters
         ----------
-        groups
+        jobs
             Taken one by one, when a worker is free.
         note
             Called with what became of each file, once per file.
@@ -78,53 +116,57 @@ class Crew:
         OSError, StoreError
             If a worker could not write.
         """
-        waiting = iter(groups)
-        busy: set[_Worker] = set()
-        for worker, group in zip(self._workers, islice(waiting, len(self._workers)), strict=False):
-            worker.begin(group)
-            busy.add(worker)
-        while busy:
+        waiting = iter(jobs)
+        idle, busy = list(self._workers), set[_Worker]()
+        while True:
+            while len(busy) < self._size and (job := next(waiting, None)) is not None:
+                worker = idle.pop() if idle else self._hire()
+                worker.begin(job)
+                busy.add(worker)
+            if not busy:
+                return
             ready = wait([worker.connection for worker in busy])
             for worker in [worker for worker in busy if worker.connection in ready]:
-                if worker.listen(note):
-                    continue
-                next_group = next(waiting, None)
-                if next_group is None:
+                if not worker.listen(note):
                     busy.remove(worker)
-                else:
-                    worker.begin(next_group)
+                    idle.append(worker)
+
+    def _hire(self) -> _Worker:
+        worker = _Worker(self._work, self._device, self._task)
+        self._workers.append(worker)
+        return worker
 
 
 class _Worker:
     """A process as its parent sees it."""
 
-    def __init__(self, model: bytes, threads: int, device: str) -> None:
-        self._model = model
-        self._arguments = threads, device
-        self._start_method = _start_method(threads, device)
+    def __init__(self, work: bytes, device: str, task: str) -> None:
+        self._work = work
+        self._task = task
+        self._start_method = _start_method(device)
         self._start()
 
     def _start(self) -> None:
         context: Any = get_context(self._start_method)  # typeshed lacks its Process
         self.connection, theirs = context.Pipe()
-        self._process = context.Process(target=_work, args=(theirs, *self._arguments), daemon=True)
+        self._process = context.Process(target=_work, args=(theirs,), daemon=True)
         self._process.start()
         theirs.close()
         self._ready = False
 
-    def begin(self, group: Group) -> None:
-        self._group = group
+    def begin(self, job: Job) -> None:
+        self._job = job
         self._noted: set[Path | str] = set()
         self._send()
 
     def _send(self) -> None:
-        self._pending = list(self._group.paths)  # what this process has not read yet
+        self._pending = list(self._job.paths)  # what this process has not read yet
         if self._ready:
             with suppress(ConnectionError):  # of a process that has died, as is heard next
-                self.connection.send(self._group)
+                self.connection.send(self._job)
 
-    def listen(self, note: Callable[[Outcome], None]) -> bool:
-        """Take one message; returns whether the group goes on."""
+    def listen(self, note: Note) -> bool:
+        """Take one message; returns whether the job goes on."""
         try:
             message = self.connection.recv()
         except (EOFError, ConnectionError):
@@ -133,7 +175,7 @@ class _Worker:
         if message == _READY:
             self._ready = True
             with suppress(ConnectionError):
-                self.connection.send_bytes(self._model)
+                self.connection.send_bytes(self._work)
             self._send()
             return True
         if isinstance(message, BaseException):
@@ -144,12 +186,12 @@ class _Worker:
         self._note(message, note)
         return True
 
-    def _note(self, outcome: Outcome, note: Callable[[Outcome], None]) -> None:
+    def _note(self, outcome: Outcome, note: Note) -> None:
         if outcome.path not in self._noted:
             self._noted.add(outcome.path)
             note(outcome)
 
-    def _take_over(self, note: Callable[[Outcome], None]) -> None:
+    def _take_over(self, note: Note) -> None:
         """Start again without the file that the process died of."""
         self._process.join()
         how = _describe(self._process.exitcode)
@@ -159,10 +201,10 @@ class _Worker:
                 'work under if __name__ == "__main__":'
             )
         if not self._pending:
-            raise WorkerError(f"a worker {how} while it embedded; try fewer workers")
+            raise WorkerError(f"a worker {how}, and not of a file; try fewer workers")
         culprit = self._pending[0]
-        self._note(Outcome(culprit, error=f"the process that decoded it {how}"), note)
-        self._group = self._group.without(culprit)
+        self._note(Outcome(culprit, error=f"the process that {self._task} it {how}"), note)
+        self._job = self._job.without(culprit)
         self.connection.close()
         self._start()
         self._send()
@@ -173,13 +215,9 @@ class _Worker:
         self.connection.close()
 
 
-def _start_method(threads: int, device: str) -> str:
-    """A forked process need not import torch anew, but has no use of its parent's threads.
-
-    OpenMP waits for them without end, unless one thread is all it is to use.
-    """
-    can_fork = sys.platform == "linux" and threads == 1 and device == "cpu"
-    return "fork" if can_fork else "spawn"
+def _start_method(device: str) -> str:
+    """A forked process need not import torch anew, but cannot use its parent's threads or GPU."""
+    return "fork" if sys.platform == "linux" and device == "cpu" else "spawn"
 
 
 def _describe(exit_code: int | None) -> str:
@@ -188,21 +226,32 @@ def _describe(exit_code: int | None) -> str:
     return f"ended with exit code {exit_code}"
 
 
-def _work(connection: Connection, threads: int, device: str) -> None:
+def _work(connection: Connection) -> None:
     """What a worker does until it is stopped."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent stops it
     end_with_parent()
-    torch.set_num_threads(threads)
+    torch.set_num_threads(1)
     keep_freed_memory()
-    connection.send(_READY)  # a model is too long for the arguments of a process that may not start
+    connection.send(
+        _READY
+    )  # the work is too long to be an argument of a process that may not start
     pickled = connection.recv_bytes()
     try:
-        model = pickle.loads(pickled).to(device)
+        work = pickle.loads(pickled)
         while True:
-            embed_group(connection.recv(), model, connection.send)
+            work(connection.recv(), connection.send)
             connection.send(None)
     except Exception as error:
-        connection.send(error)
+        connection.send(_portable(error))
+
+
+def _portable(error: Exception) -> Exception:
+    """An error as it is, if it can be handed on to the parent."""
+    try:
+        pickle.loads(pickle.dumps(error))
+    except Exception:
+        return WorkerError(f"a worker failed ({type(error).__name__}: {error})")
+    return error
 
 
 def end_with_parent() -> None:

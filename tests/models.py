@@ -1,9 +1,12 @@
 """Models that behave badly, in a module of their own so that other processes can import it."""
 
 import faulthandler
+import multiprocessing
 import os
 import signal
 import time
+
+import torch
 
 import hear_tune
 
@@ -27,3 +30,22 @@ class SlowModel(hear_tune.EmbeddingModel):
     def windows(self, blocks):
         time.sleep(0.5)
         return super().windows(blocks)
+
+
+class ModelElsewhere(hear_tune.EmbeddingModel):
+    """Pretends to be on a GPU, and notes which processes put it where."""
+
+    def __init__(self, encoder, log):
+        super().__init__(encoder)
+        self.log, self.place = log, "cuda:0"
+
+    @property
+    def device(self):
+        return torch.device(self.place)
+
+    def to(self, place):
+        if self.place != "cpu":
+            with open(self.log, "a") as file:
+                file.write(f"{type(multiprocessing.current_process()).__name__}: to {place}\n")
+            self.place = "cpu"
+        return self

@@ -13,7 +13,7 @@ import pytest
 import soundfile
 import torch
 from conftest import noise
-from models import CrashingModel
+from models import CrashingModel, ModelElsewhere
 from test_audio import bad_files
 
 import hear_tune
@@ -413,13 +413,12 @@ def test_real_recordings(model, shared_data, tmp_path):
 # --- Workers ---
 
 
-@pytest.mark.parametrize("threads", [1, 2])
+@pytest.mark.parametrize("start_method", ["fork", "spawn"])
 def test_workers_write_what_one_process_writes(
-    small_model, library, tmp_path, monkeypatch, threads
+    small_model, library, tmp_path, monkeypatch, start_method
 ):
-    """Forked, each with one thread, or spawned."""
-    monkeypatch.setattr(workers, "core_count", lambda: 3 * threads)
-    monkeypatch.setattr(files, "GROUP_FILES", 4)
+    monkeypatch.setattr(workers, "_start_method", lambda _: start_method)
+    monkeypatch.setattr(files, "GROUP_FILES", 8)
     (library / "05.wav").write_text("no sound")
     soundfile.write(library / "06.wav", np.zeros(30_000), RATE)
     alone = hear_tune.embed_folder([library], tmp_path / "alone.parquet", small_model)
@@ -428,9 +427,43 @@ def test_workers_write_what_one_process_writes(
     assert shared.silent == alone.silent == [str(library / "06.wav")]
     assert shared.embedded == alone.embedded == 22
     assert shared.seconds == pytest.approx(alone.seconds)
-    rows, expected = table(tmp_path / "shared.parquet"), table(tmp_path / "alone.parquet")
-    assert rows["path"] == expected["path"]
-    np.testing.assert_allclose(rows["embedding"], expected["embedding"], rtol=1e-4, atol=1e-6)
+    assert table(tmp_path / "shared.parquet") == table(tmp_path / "alone.parquet")
+
+
+@pytest.mark.skipif(torch.get_num_threads() == 1, reason="needs two cores")
+def test_rows_are_the_same_to_the_last_bit_however_they_are_computed(model, tmp_path, monkeypatch):
+    """By any number of processes and of torch's threads, at once or after an interruption."""
+    monkeypatch.setattr(files, "GROUP_FILES", 2)
+    for number in range(4):
+        soundfile.write(tmp_path / f"{number}.wav", noise(20_000, number), RATE)
+    inputs = [tmp_path / f"{number}.wav" for number in range(4)]
+    whole = tmp_path / "whole.parquet"
+    hear_tune.embed_folder(inputs, whole, model, workers=2)
+    hear_tune.embed_folder(inputs, tmp_path / "alone.parquet", model)
+    read = groups.read_blocks
+
+    def interrupted(path):
+        if path == inputs[2]:
+            raise KeyboardInterrupt
+        return read(path)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(groups, "read_blocks", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            hear_tune.embed_folder(inputs, tmp_path / "resumed.parquet", model)
+    report = hear_tune.embed_folder(inputs, tmp_path / "resumed.parquet", model, workers=2)
+    assert report.skipped == 2
+    for name in ("alone", "resumed"):
+        assert pq.read_table(tmp_path / f"{name}.parquet").equals(pq.read_table(whole))
+    assert torch.get_num_threads() > 1
+
+
+def test_workers_use_the_device_of_the_model(small_model, library, tmp_path):
+    """And are not forked: a GPU is lost to a forked process."""
+    model = ModelElsewhere(small_model.encoder, log=tmp_path / "log")
+    report = hear_tune.embed_folder([library / "00.wav"], tmp_path / "o.parquet", model, workers=2)
+    assert report.embedded == 1
+    assert (tmp_path / "log").read_text() == "SpawnProcess: to cuda:0\n"
 
 
 def test_a_file_that_kills_its_worker_is_named_and_the_others_are_embedded(
@@ -454,9 +487,8 @@ def test_a_worker_that_cannot_begin_ends_the_work(library, tmp_path, guarded):
     body = f"hear_tune.embed_folder([{str(library)!r}], 'o.parquet', model, workers=2)"
     lines = [
         "import multiprocessing, sys, hear_tune",
-        "from hear_tune import files, workers",
-        "workers.core_count = lambda: 4",
-        "files.GROUP_FILES = 4",
+        "from hear_tune import workers",
+        "workers._start_method = lambda _: 'spawn'",
         "model = hear_tune.load_model()",
         *(["if multiprocessing.parent_process(): sys.exit(3)"] if guarded else []),
         body,

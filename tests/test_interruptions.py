@@ -3,6 +3,7 @@
 import contextlib
 import multiprocessing
 import os
+import pickle
 import random
 import resource
 import shutil
@@ -10,6 +11,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import dataclass
 from pathlib import Path
 
 import pyarrow.parquet as pq
@@ -21,7 +23,7 @@ import hear_tune
 from hear_tune import files
 from hear_tune.cli import EXIT_ERROR, EXIT_INTERRUPTED, main
 from hear_tune.pretrain.audio_store import AudioStore, build_store
-from hear_tune.pretrain.workers import run_jobs
+from hear_tune.workers import Crew, Outcome
 
 pytestmark = pytest.mark.slow
 RATE = 22_050
@@ -199,15 +201,22 @@ def test_a_disk_that_is_too_small(name, inputs, tmp_path, context, share):
     assert results(parts) == results(whole)
 
 
+@dataclass
+class Job:
+    paths: tuple[str, ...] = ("x",)
+
+    def without(self, path):
+        raise NotImplementedError
+
+
 def hold_a_worker(connection):
-    jobs = run_jobs(sleep_and_tell, [0, 600], 1)
-    connection.send(next(jobs)[1])
-    next(jobs)
+    with Crew(pickle.dumps(tell_and_sleep), 1) as crew:
+        crew.run([Job()], lambda outcome: connection.send(outcome.error))
 
 
-def sleep_and_tell(seconds):
-    time.sleep(seconds)
-    return os.getpid()
+def tell_and_sleep(job, note):
+    note(Outcome(*job.paths, error=str(os.getpid())))
+    time.sleep(600)
 
 
 def test_workers_end_with_a_killed_command(context):

@@ -9,21 +9,23 @@ from __future__ import annotations
 
 import json
 import os
+import pickle
 import zlib
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from tqdm import tqdm
 
 from ..audio import AudioError, Samples, read_blocks
 from ..config import SAMPLE_RATE_HZ
+from ..devices import core_count
 from ..files import find_audio, group_files, path_text, sole_use, writing
-from .workers import run_jobs
+from ..progress import progress_bar
+from ..workers import Crew, Note, Outcome
 
 FORMAT = "hear-tune audio store 1"
 _ENTRY = {"path": str, "samples": int, "crc32": int}
@@ -109,7 +111,7 @@ class AudioStore:
         """Tracks whose samples are not those that were written."""
         return [
             track
-            for track in tqdm(self.tracks, "verify", unit="track")
+            for track in progress_bar(self.tracks, desc="verify", unit="track")
             if zlib.crc32(self.crop(track, 0, track.samples).data) != track.crc32
         ]
 
@@ -146,7 +148,9 @@ def build_store(
     folder
         The store; made if it is not there.
     workers
-        Processes; by default one per core.
+        Processes; by default one per core. A file that crashes its decoder costs no more than
+        itself. Where processes are not forked (elsewhere than on Linux), a script must keep its own
+        work under ``if __name__ == "__main__":``, as multiprocessing asks.
 
     Returns
     -------
@@ -161,6 +165,10 @@ def build_store(
         If the store is damaged.
     InUseError
         If another process builds it.
+    OSError
+        If it cannot be written.
+    WorkerError
+        If a process died, and not of a file.
     """
     folder = Path(folder)
     found = find_audio(inputs)
@@ -172,28 +180,45 @@ def build_store(
         held = {entry["path"] for index in indices for entry in _read_index(index)}
         todo = [path for path in paths if path_text(path) not in held]
         first = 1 + max((int(index.stem) for index in indices), default=-1)
-        jobs = [(folder / f"{first + i:06d}", g) for i, g in enumerate(group_files(todo))]
+        groups = enumerate(group_files(todo), first)
+        jobs = (_Shard(folder / f"{number:06d}", tuple(group)) for number, group in groups)
         failed = dict(found.unreadable)
-        with tqdm(total=len(paths), initial=len(paths) - len(todo), unit="file") as bar:
-            for (_, group), failed_now in run_jobs(_write_shard, jobs, workers):
-                failed.update(failed_now)
-                bar.update(len(group))
+        with (
+            progress_bar(total=len(paths), initial=len(paths) - len(todo), unit="file") as bar,
+            Crew(pickle.dumps(_write_shard), workers or core_count()) as crew,
+        ):
+
+            def note(outcome: Outcome) -> None:
+                if outcome.error is not None:
+                    failed[os.fspath(outcome.path)] = outcome.error
+                bar.update()
+
+            crew.run(jobs, note)
     return failed
 
 
-def _write_shard(job: tuple[Path, list[Path | str]]) -> dict[str, str]:
-    """Decode a group of files into one shard; returns the reasons of those that failed."""
-    shard, group = job
-    with writing(shard):
-        return _decode(group, shard)
+@dataclass(frozen=True)
+class _Shard:
+    """A shard to be written, its name without suffix, and the files that it is made of."""
+
+    name: Path
+    paths: tuple[Path | str, ...]
+
+    def without(self, path: Path | str) -> _Shard:
+        return replace(self, paths=tuple(other for other in self.paths if other != path))
 
 
-def _decode(group: list[Path | str], shard: Path) -> dict[str, str]:
+def _write_shard(shard: _Shard, note: Note) -> None:
+    """Decode files into one shard, which appears whole or not at all; a bad file is left out."""
+    with writing(shard.name):
+        _decode(shard, note)
+
+
+def _decode(shard: _Shard, note: Note) -> None:
     entries: list[dict[str, Any]] = []
-    failed: dict[str, str] = {}
-    data = shard.with_suffix(".pcm.partial")
+    data = shard.name.with_suffix(".pcm.partial")
     with data.open("wb") as file:
-        for path in group:
+        for path in shard.paths:
             start = file.tell()
             checksum = 0
             try:
@@ -202,20 +227,20 @@ def _decode(group: list[Path | str], shard: Path) -> dict[str, str]:
                     checksum = zlib.crc32(pcm, checksum)
                     file.write(pcm)
             except AudioError as error:
-                failed[os.fspath(path)] = str(error)
                 file.seek(start)
                 file.truncate()
+                note(Outcome(path, error=str(error)))
                 continue
             samples = (file.tell() - start) // 2
             entries.append({"path": path_text(path), "samples": samples, "crc32": checksum})
+            note(Outcome(path, samples / SAMPLE_RATE_HZ))
     if not entries:
         data.unlink()
-        return failed
-    index = shard.with_suffix(".json.partial")
+        return
+    index = shard.name.with_suffix(".json.partial")
     index.write_text(json.dumps({"format": FORMAT, "tracks": entries}, indent=1), "utf-8")
-    data.replace(shard.with_suffix(".pcm"))
-    index.replace(shard.with_suffix(".json"))
-    return failed
+    data.replace(shard.name.with_suffix(".pcm"))
+    index.replace(shard.name.with_suffix(".json"))
 
 
 def to_pcm(samples: Samples) -> Pcm:

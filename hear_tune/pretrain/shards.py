@@ -11,10 +11,11 @@ import hashlib
 import io
 import json
 import os
+import pickle
 import tarfile
 import time
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -25,14 +26,15 @@ import soundfile
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, IterableDataset, get_worker_info
-from tqdm import tqdm
 
 from ..audio import SUFFIXES, AudioError, to_mono
 from ..config import SAMPLE_RATE_HZ
+from ..devices import core_count
 from ..files import sole_use, write_whole, writing
+from ..progress import progress_bar
+from ..workers import Crew, Note, Outcome
 from .audio_store import AudioStore, Pcm, Track, to_pcm
 from .pairs import Pairs, Share, draw_starts, to_pair
-from .workers import run_jobs
 
 INDEX = "shards.json"
 FORMAT = "hear-tune shards 1"
@@ -135,6 +137,10 @@ def write_shards(
         If another process is writing there.
     ValueError
         If a number is not positive.
+    ShardError
+        If a process died while it wrote a shard; the others are kept.
+    OSError
+        If a shard cannot be written.
     """
     if clip_seconds <= 0 or clips_per_shard < 1:
         raise ValueError("clip_seconds and clips_per_shard must be positive")
@@ -146,17 +152,40 @@ def write_shards(
     digest = hashlib.sha256(repr((names, groups)).encode()).hexdigest()[:8]
     paths = [folder / f"{digest}-{number:06d}.tar" for number in range(len(groups))]
     with sole_use(folder, "writing shards there"):
-        jobs = [job for job in zip(paths, groups, strict=True) if not job[0].exists()]
-        write = partial(_write_shard, folders=names)
-        with tqdm(total=len(paths), initial=len(paths) - len(jobs), unit="shard") as bar:
-            for _ in run_jobs(write, jobs, workers):
-                bar.update()
+        jobs = [
+            _ShardOfClips((path,), group)
+            for path, group in zip(paths, groups, strict=True)
+            if not path.exists()
+        ]
+        _write_all(jobs, partial(_write_shard, stores=names), workers, len(paths))
         shards = [
             Shard(path.name, [clip.samples for clip in group])
             for path, group in zip(paths, groups, strict=True)
         ]
         _write_index(shards, folder)
     return shards
+
+
+def _write_all(
+    jobs: Sequence[_ShardOfClips],
+    write: Callable[[_ShardOfClips, Note], None],
+    workers: int | None,
+    total: int,
+) -> None:
+    failed: list[str] = []
+    with (
+        progress_bar(total=total, initial=total - len(jobs), unit="shard") as bar,
+        Crew(pickle.dumps(write), workers or core_count(), task="wrote") as crew,
+    ):
+
+        def note(outcome: Outcome) -> None:
+            if outcome.error is not None:
+                failed.append(f"{outcome.path}: not written ({outcome.error})")
+            bar.update()
+
+        crew.run(jobs, note)
+    if failed:
+        raise ShardError("; ".join(failed))
 
 
 def index_shards(
@@ -184,7 +213,7 @@ def index_shards(
         If a shard cannot be read, or none holds a usable clip.
     """
     shards, failed = [], {}
-    for url in tqdm(urls, "index", unit="shard"):
+    for url in progress_bar(urls, desc="index", unit="shard"):
         url = url if "://" in url else os.path.abspath(url)
         lengths = []
         for name, data in _members(url):
@@ -396,19 +425,38 @@ def _plan(stores: Sequence[str], clip_samples: int, seed: int) -> list[_Clip]:
     return [clips[i] for i in np.random.default_rng(seed).permutation(len(clips))]
 
 
-def _write_shard(job: tuple[Path, list[_Clip]], folders: list[str]) -> None:
-    path, clips = job
-    stores = [AudioStore(folder) for folder in folders]
-    unfinished = path.with_suffix(".partial")
-    with writing(path), tarfile.open(unfinished, "w") as tar:
-        for number, clip in enumerate(clips):
-            flac = io.BytesIO()
-            pcm = stores[clip.store].crop(clip.track, clip.start, clip.samples)
-            soundfile.write(flac, pcm, SAMPLE_RATE_HZ, format="FLAC", subtype="PCM_16")
-            source = {"path": clip.track.path, "start_seconds": clip.start / SAMPLE_RATE_HZ}
-            _add(tar, f"{number:06d}.flac", flac.getvalue())
-            _add(tar, f"{number:06d}.json", json.dumps(source).encode())
-    unfinished.replace(path)
+@dataclass(frozen=True)
+class _ShardOfClips:
+    """A shard to be written: its path, and the clips of it."""
+
+    paths: tuple[Path | str, ...]
+    clips: list[_Clip]
+
+    def without(self, path: Path | str) -> _ShardOfClips:
+        return replace(self, paths=tuple(other for other in self.paths if other != path))
+
+
+def _write_shard(shard: _ShardOfClips, note: Note, stores: list[str]) -> None:
+    """Write a shard; it appears whole or not at all."""
+    opened = [AudioStore(store) for store in stores]
+    for path in map(Path, shard.paths):
+        unfinished = path.with_suffix(".partial")
+        with writing(path), tarfile.open(unfinished, "w") as tar:
+            _write_clips(tar, shard.clips, opened)
+        unfinished.replace(path)
+        note(Outcome(path))
+
+
+def _write_clips(
+    tar: tarfile.TarFile, clips: Sequence[_Clip], stores: Sequence[AudioStore]
+) -> None:
+    for number, clip in enumerate(clips):
+        flac = io.BytesIO()
+        pcm = stores[clip.store].crop(clip.track, clip.start, clip.samples)
+        soundfile.write(flac, pcm, SAMPLE_RATE_HZ, format="FLAC", subtype="PCM_16")
+        source = {"path": clip.track.path, "start_seconds": clip.start / SAMPLE_RATE_HZ}
+        _add(tar, f"{number:06d}.flac", flac.getvalue())
+        _add(tar, f"{number:06d}.json", json.dumps(source).encode())
 
 
 def _add(tar: tarfile.TarFile, name: str, data: bytes) -> None:
