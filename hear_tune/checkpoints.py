@@ -21,6 +21,7 @@ from torch import Tensor
 
 from .config import SAMPLE_RATE_HZ, ConfigError, EncoderConfig, config_from_dict, config_to_dict
 from .conversion import ForeignCheckpointError, infer_config, rename_tensors, tensor_shapes
+from .devices import one_thread
 from .files import write_whole
 from .layers import encoder_layers
 from .network import CROP_SAMPLES, EMBEDDING_LAYERS, HUB_FILE_NAME, Encoder, build_encoder
@@ -33,6 +34,7 @@ EXPECTED = (
     "(.ckpt) or CLMR's released weights (.pt)"
 )
 _LISTED_PROBLEMS = 3
+_LONGEST_HEADER_BYTES = 100_000_000  # the limit of safetensors
 _LONGEST_CROP_SAMPLES = 60 * SAMPLE_RATE_HZ  # more is no crop, and much memory per window
 
 
@@ -114,6 +116,12 @@ def load_checkpoint(path: str | os.PathLike[str], sha256: str | None = None) -> 
     path = Path(path)
     if path.is_dir():
         path = path / HUB_FILE_NAME
+    # weights can be trained wherever they were loaded, and a process can be forked afterwards
+    with torch.inference_mode(False), one_thread():
+        return _load(path, sha256)
+
+
+def _load(path: Path, sha256: str | None) -> Encoder:
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such checkpoint; {EXPECTED}")
     digest = sha256_of(path)
@@ -159,17 +167,18 @@ def _identify(path: Path) -> str:
     size = path.stat().st_size
     with path.open("rb") as file:
         head = file.read(64)
+    # first: the length of its header may begin like anything else
+    header_bytes = int.from_bytes(head[:8], "little")
+    if head[8:9] == b"{" and header_bytes <= _LONGEST_HEADER_BYTES:
+        if 8 + header_bytes <= size:
+            return "safetensors"
+        return f"a safetensors file cut off after {size:,} bytes"
     if not head:
         return "the file is empty"
     if head.startswith(b"version https://git-lfs"):
         return "this is a git-lfs pointer, not the weights: run `git lfs pull`"
     if head.lstrip().startswith(b"<"):
         return "this is a web page, not weights: the download failed"
-    if head[8:9] == b"{":  # before pickles: the length of its header may begin like one
-        header_bytes = int.from_bytes(head[:8], "little")
-        if 8 + header_bytes <= size:
-            return "safetensors"
-        return f"a safetensors file cut off after {size:,} bytes"
     if head.startswith((b"PK", b"\x80")):
         return "pickle"
     return f"not a checkpoint: it starts with {head[:8]!r}"

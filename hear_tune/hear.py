@@ -16,6 +16,7 @@ from torch import Tensor
 
 from .audio import UNUSABLE, Samples, are_usable
 from .clips import ClipEmbeddings, Per, embed_clips
+from .devices import one_thread
 from .inference import Backend, Precision
 from .model import EmbeddingModel, LayerChoice
 from .network import Encoder, build_encoder
@@ -93,7 +94,7 @@ def load_model(
         _warn_untrained(variant)
     else:
         raise ValueError("give a checkpoint or a variant: a checkpoint says what it is")
-    return EmbeddingModel(encoder, layers, timestamp_layers, hop_ms, backend, precision)
+    return EmbeddingModel(encoder.eval(), layers, timestamp_layers, hop_ms, backend, precision)
 
 
 def get_scene_embeddings(audio: Tensor | Sequence[Tensor], model: EmbeddingModel) -> Tensor:
@@ -194,7 +195,7 @@ def _samples(clip: Tensor) -> Samples:
 def untrained_encoder(variant: str) -> Encoder:
     """A published encoder with random weights from a fixed seed, in training mode."""
     encoder_config = get_variant(variant).config
-    with torch.random.fork_rng(devices=[]):
+    with torch.inference_mode(False), torch.random.fork_rng(devices=[]), one_thread():
         torch.manual_seed(UNTRAINED_SEED)
         return build_encoder(encoder_config)
 

@@ -11,6 +11,7 @@ from torch.nn import functional as F
 
 from .audio import Samples
 from .config import SAMPLE_RATE_HZ
+from .devices import heed_fork
 from .framing import (
     TIMESTAMP_STRIDE,
     Stretch,
@@ -19,7 +20,7 @@ from .framing import (
     WindowCutter,
     cut,
 )
-from .inference import Backend, InferenceNetwork, Precision, any_tensor
+from .inference import Backend, InferenceNetwork, Precision, any_tensor, evaluating
 from .network import LayeredEncoder
 
 LayerChoice = str | Sequence[str] | None
@@ -28,7 +29,7 @@ STRETCH_SAMPLES = 24 * 3**9  # 21.4 s of timestamps at a time
 
 
 class EmbeddingModel(nn.Module):
-    """An encoder in evaluation mode that embeds clips of any length.
+    """An encoder that embeds clips of any length, and computes as in evaluation mode.
 
     Parameters
     ----------
@@ -48,7 +49,8 @@ class EmbeddingModel(nn.Module):
     Attributes
     ----------
     encoder
-        The plain network, whatever the backend; it may be trained on.
+        The plain network, whatever the backend. It may be trained on: embeddings are always those
+        of its weights as they are, and its training mode stays as it is.
     sample_rate
         Of all audio that it takes, 22,050 Hz.
     scene_embedding_size, timestamp_embedding_size
@@ -78,7 +80,7 @@ class EmbeddingModel(nn.Module):
         self.timestamp_layers = _choose(encoder, timestamp_layers, _three_scales(encoder))
         self.window_samples = encoder.window_samples
         self.hop_samples = _hop_samples(hop_ms, self.window_samples)
-        self.eval()
+        self.training = encoder.training
 
     @property
     def scene_embedding_size(self) -> int:
@@ -127,10 +129,12 @@ class EmbeddingModel(nn.Module):
         return torch.cat([to_frames(feature, frames) for feature in features], dim=1).mT
 
     def _features(self, audio: Tensor, names: list[str]) -> list[Tensor]:
-        self.eval()  # batch statistics would make a clip depend on its batch, and change the model
+        heed_fork()
         network = self.inference.of(self.encoder)
         audio = audio[:, None].to(any_tensor(network).dtype)
-        return list(network.features(audio, names).values())
+        # batch statistics would make a clip depend on its batch, and change the model
+        with evaluating(network):
+            return list(network.features(audio, names).values())
 
     def windows(self, blocks: Iterable[Samples]) -> Iterator[Window]:
         """Cut a clip into the windows that this model embeds."""

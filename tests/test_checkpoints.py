@@ -501,3 +501,21 @@ def test_an_interrupted_write_leaves_the_old_file(encoder, tmp_path, monkeypatch
     with pytest.raises(OSError, match="No space"):
         save_checkpoint(encoder, path)
     assert load_checkpoint(path, digest)
+
+
+@pytest.mark.parametrize("beginning", [b" <", b"PK", b"\x80@", b"\x88<"])
+def test_a_header_as_long_as_the_beginning_of_another_file(tmp_path, small_model, beginning):
+    """A safetensors file begins with the length of its header, which may read like anything."""
+    encoder, path = copy.deepcopy(small_model.encoder), tmp_path / "x.safetensors"
+    wanted = int.from_bytes(beginning, "little")
+
+    def header_bytes(note):
+        encoder.training_record = {"note": "x" * note}
+        hear_tune.save_checkpoint(encoder, path)
+        return int.from_bytes(path.read_bytes()[:8], "little")
+
+    note = wanted - header_bytes(0)
+    while header_bytes(note) != wanted:
+        note -= 1
+    assert path.read_bytes().startswith(beginning)
+    assert hear_tune.load_checkpoint(path).identity == encoder.identity

@@ -516,6 +516,40 @@ class UnwritablePart:
         pass
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="needs fork")
+@pytest.mark.parametrize("before", ["", "hear_tune.embed_array(sound, 22_050, model)"])
+def test_a_process_that_is_forked_after_loading_or_embedding(tmp_path, before):
+    """OpenMP's threads are not forked, and would be waited for without end."""
+    lines = [
+        "from multiprocessing import get_context",
+        "import numpy, hear_tune",
+        "model = hear_tune.load_model()",
+        "sound = numpy.float32(numpy.sin(numpy.arange(60_000)))",
+        before,
+        "def embed(sound): return hear_tune.embed_array(sound, 22_050, model).vectors.shape",
+        "with get_context('fork').Pool(1) as pool: print(pool.map(embed, [sound]))",
+    ]
+    (tmp_path / "script.py").write_text("\n".join(lines))
+    command = [sys.executable, tmp_path / "script.py"]
+    threads = os.environ | {"OMP_NUM_THREADS": "2"}
+    result = subprocess.run(command, capture_output=True, text=True, timeout=60, env=threads)
+    assert result.stdout.strip() == "[(1, 880)]"
+
+
+def test_loading_starts_no_threads():
+    """Of torch's, so that what is forked can compute in any way."""
+    if not os.path.isdir("/proc/self/task"):
+        pytest.skip("needs /proc")
+    program = (
+        "import os, hear_tune; before = os.listdir('/proc/self/task'); "
+        "hear_tune.load_model(); print(set(os.listdir('/proc/self/task')) - set(before))"
+    )
+    threads = os.environ | {"OMP_NUM_THREADS": "2"}
+    command = [sys.executable, "-c", program]
+    result = subprocess.run(command, capture_output=True, text=True, check=True, env=threads)
+    assert result.stdout.strip() == "set()"
+
+
 def test_workers_are_counted(small_model, library, tmp_path):
     with pytest.raises(ValueError, match="workers must be at least 1, not 0"):
         hear_tune.embed_folder([library], tmp_path / "o.parquet", small_model, workers=0)

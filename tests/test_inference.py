@@ -80,6 +80,59 @@ def test_changed_weights_change_embeddings(encoder):
     assert torch.equal(model.embed_windows(audio), before)
 
 
+def halve_data(encoder):
+    for parameter in encoder.parameters():
+        parameter.data.mul_(0.5)
+
+
+def halve_by_a_vector(encoder):
+    vector = torch.nn.utils.parameters_to_vector(encoder.parameters())
+    torch.nn.utils.vector_to_parameters(0.5 * vector, encoder.parameters())
+
+
+def move_statistics(encoder):
+    encoder.tail["9"].norm.running_mean.data.add_(1)
+
+
+@pytest.mark.parametrize("edit", [halve_data, halve_by_a_vector, move_statistics])
+def test_edits_that_leave_no_version_are_noticed(encoder, edit):
+    """Averages of weights and hand-written optimizers edit a tensor's data."""
+    model = hear_tune.EmbeddingModel(copy.deepcopy(encoder), backend="folded")
+    audio = torch.from_numpy(noise(59_049))[None]
+    before = model.embed_windows(audio)
+    edit(model.encoder)
+    expected = hear_tune.EmbeddingModel(model.encoder, backend="folded").embed_windows(audio)
+    assert torch.equal(model.embed_windows(audio), expected)
+    assert not torch.allclose(expected, before)
+
+
+@pytest.mark.parametrize("backend", ["eager", "folded"])
+def test_an_encoder_in_training_embeds_as_in_evaluation_and_goes_on_training(encoder, backend):
+    audio = torch.from_numpy(noise(59_049))[None]
+    expected = hear_tune.EmbeddingModel(encoder, backend=backend).embed_windows(audio)
+    trained = copy.deepcopy(encoder).train()
+    trained.tail["9"].eval()  # as one part that is frozen
+    modes = [module.training for module in trained.modules()]
+    state = copy.deepcopy(trained.state_dict())
+    model = hear_tune.EmbeddingModel(trained, backend=backend)
+    assert torch.equal(model.embed_windows(audio), expected)
+    assert [module.training for module in trained.modules()] == modes
+    assert all(torch.equal(state[name], tensor) for name, tensor in trained.state_dict().items())
+
+
+@pytest.mark.parametrize("backend", ["eager", "folded"])
+def test_inference_mode(backend):
+    """A model that is loaded or first used in it is like any other."""
+    audio = torch.from_numpy(noise(59_049))[None]
+    expected = hear_tune.load_model(backend=backend).embed_windows(audio)
+    with torch.inference_mode():
+        model = hear_tune.load_model(backend=backend)
+        assert torch.equal(model.embed_windows(audio), expected)
+    assert torch.equal(model.embed_windows(audio), expected)
+    model.encoder(audio[:, None, :19_683]).sum().backward()
+    assert all(parameter.grad is not None for parameter in model.encoder.parameters())
+
+
 def test_the_encoder_stays_as_it_is(encoder):
     state = {name: tensor.clone() for name, tensor in encoder.state_dict().items()}
     model = hear_tune.EmbeddingModel(encoder, backend="folded", precision="bfloat16")
