@@ -97,8 +97,8 @@ def to_mono(audio: npt.ArrayLike, sample_rate: int) -> Samples:
     Parameters
     ----------
     audio
-        (samples,) or (samples, channels), as soundfile returns it: floating point in -1..1, or
-        int16 or int32, which are scaled to that range.
+        (samples,) or (samples, channels), no fewer samples than channels, as soundfile returns it:
+        floating point in -1..1, or int16 or int32, which are scaled to that range.
     sample_rate
         In Hz.
 
@@ -140,22 +140,34 @@ class MonoStream:
 
     def __init__(self, sample_rate: int) -> None:
         self._resample = _StreamResampler(sample_rate)
+        self._channels = 1  # of the newest chunk
         held = 0 if sample_rate == SAMPLE_RATE_HZ else _RESAMPLER_DELAY
         self.delay_seconds = held / min(sample_rate, SAMPLE_RATE_HZ)
 
     def push(self, audio: npt.ArrayLike) -> Samples:
-        """A chunk as mono float32 at 22,050 Hz; shapes, types and errors are those of `to_mono`."""
+        """A chunk as mono float32 at 22,050 Hz; types and errors are those of `to_mono`.
+
+        So are shapes, but that a chunk of fewer samples than channels is taken if the one before it
+        had as many channels.
+        """
         array = np.asarray(audio)
         if array.ndim not in (1, 2):
             raise AudioError(f"audio must be (samples,) or (samples, channels), not {array.shape}")
-        if array.ndim == 2 and array.shape[1] > _MAX_CHANNELS:
-            raise AudioError(f"audio of shape {array.shape} is (channels, samples): transpose it")
         if array.dtype.kind == "i" and array.dtype.itemsize in (2, 4):
             array = array / -float(np.iinfo(array.dtype).min)
         elif not np.issubdtype(array.dtype, np.floating):
             raise AudioError(f"audio must be floating point, int16 or int32, not {array.dtype}")
-        channels = -1 if array.size else 1
-        return self._resample(_mix(array.astype(np.float32).reshape(len(array), channels)))
+        if array.size == 0:
+            return self._resample(np.empty(0, np.float32))
+        samples, channels = array.shape if array.ndim == 2 else (len(array), 1)
+        if channels > max(samples, self._channels) or channels > _MAX_CHANNELS:
+            raise AudioError(
+                f"audio of shape {array.shape} has more channels than samples: transpose it to "
+                "(samples, channels)"
+            )
+        mono = _mix(array.astype(np.float32).reshape(samples, channels))
+        self._channels = channels
+        return self._resample(mono)
 
     def finish(self) -> Samples:
         """What the resampler still holds."""

@@ -38,7 +38,8 @@ def embed_array(
     Parameters
     ----------
     audio
-        (samples,) or (samples, channels): floating point in -1..1, int16 or int32.
+        (samples,) or (samples, channels), no fewer samples than channels: floating point in -1..1,
+        int16 or int32.
     sample_rate
         In Hz; the array is resampled to the model's rate.
     model

@@ -108,7 +108,8 @@ def get_scene_embeddings(audio: Tensor | Sequence[Tensor], model: EmbeddingModel
     Parameters
     ----------
     audio
-        (n_sounds, n_samples) in -1..1 at 22,050 Hz; or a list of (n_samples,) of any lengths.
+        (n_sounds, n_samples) in -1..1 at 22,050 Hz, no fewer samples than sounds; or a list of
+        (n_samples,) of any lengths.
     model
         From `load_model`.
 
@@ -140,7 +141,7 @@ def get_timestamp_embeddings(audio: Tensor, model: EmbeddingModel) -> tuple[Tens
     Parameters
     ----------
     audio
-        (n_sounds, n_samples) in -1..1 at 22,050 Hz.
+        (n_sounds, n_samples) in -1..1 at 22,050 Hz, no fewer samples than sounds.
     model
         From `load_model`.
 
@@ -176,6 +177,11 @@ def _embed(
     if (isinstance(audio, Tensor) and audio.ndim != 2) or not clips:
         shape = tuple(audio.shape) if isinstance(audio, Tensor) else "an empty list"
         raise ValueError(f"audio must be (n_sounds, n_samples), at least one of each, not {shape}")
+    if isinstance(audio, Tensor) and audio.shape[0] > audio.shape[1]:
+        raise ValueError(
+            f"audio of shape {tuple(audio.shape)} has more sounds than samples: transpose it to "
+            "(n_sounds, n_samples)"
+        )
     return embed_clips(model, ((i, [clip]) for i, clip in enumerate(clips)), per)
 
 

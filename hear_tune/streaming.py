@@ -96,7 +96,8 @@ class Embedder:
         ----------
         chunk
             (samples,) or (samples, channels): floating point in -1..1, int16 or int32; of any
-            length.
+            length. The first of several channels has no fewer samples than channels, so that it
+            cannot be taken for (channels, samples).
 
         Returns
         -------

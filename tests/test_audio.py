@@ -118,3 +118,14 @@ def test_files_that_are_no_audio(tmp_path):
     for name, message in bad_files(tmp_path).items():
         with pytest.raises(AudioError, match=message):
             read(tmp_path / name)
+
+
+def test_channels_before_samples_are_refused():
+    """Else they would be a few samples of many channels."""
+    for shape in ((1, 1_000), (2, 3), (1, 2)):
+        with pytest.raises(AudioError, match="more channels than samples: transpose it"):
+            to_mono(np.zeros(shape, np.float32), RATE)
+    assert len(to_mono(np.zeros((2, 2), np.float32), RATE)) == 2
+    for shape in ((0,), (0, 2), (2, 0)):
+        with pytest.raises(AudioError, match="no audio"):
+            to_mono(np.zeros(shape, np.float32), RATE)

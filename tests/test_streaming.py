@@ -116,3 +116,17 @@ def test_wrong_use(small_model):
 def test_a_clip_without_audio(small_model):
     rows = hear_tune.Embedder(small_model).finish()
     assert rows.vectors.shape == (0, small_model.timestamp_embedding_size)
+
+
+def test_short_chunks_of_several_channels(small_model):
+    """Once a chunk told how many channels there are."""
+    sound = np.stack([noise(9_000), noise(9_000, 1)], axis=1)
+    embedder = hear_tune.Embedder(small_model)
+    for chunk in (sound[:1], sound[None, :512, 0]):
+        with pytest.raises(hear_tune.AudioError, match="more channels than samples: transpose it"):
+            embedder.push(chunk)
+    chunks = [sound[:500], sound[500:501], sound[501:501], sound[501:]]
+    expected = hear_tune.embed_array(sound, 22_050, small_model, "timestamp")
+    assert_equal_rows(stream(embedder, chunks), expected)
+    with pytest.raises(hear_tune.AudioError, match="more channels than samples"):
+        hear_tune.Embedder(small_model).push(sound.T)

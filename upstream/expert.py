@@ -14,6 +14,7 @@ from hear_tune.audio import to_mono
 from hear_tune.clips import BATCH_SAMPLES
 from hear_tune.config import SAMPLE_RATE_HZ
 from hear_tune.framing import TIMESTAMP_STRIDE, mirror_to_multiple
+from hear_tune.inference import evaluating
 from hear_tune.model import to_frames
 from hear_tune.network import Encoder
 
@@ -76,7 +77,9 @@ class UpstreamExpert(nn.Module):
         Parameters
         ----------
         wavs
-            Waveforms in -1..1, each (samples,), of any lengths.
+            Waveforms, each (samples,), of any lengths: floating point in -1..1, or int16 or int32,
+            which are scaled to that range. As one tensor: (batch, samples), no fewer samples than
+            waveforms.
 
         Returns
         -------
@@ -88,9 +91,20 @@ class UpstreamExpert(nn.Module):
         Raises
         ------
         ValueError
-            If a waveform is empty, of another shape, or not finite.
+            If a waveform is empty, of another shape or type, or not finite.
         """
-        self.encoder.train(self._is_being_trained())
+        if isinstance(wavs, Tensor) and wavs.ndim == 2 and wavs.shape[0] > wavs.shape[1]:
+            raise ValueError(
+                f"a batch of shape {tuple(wavs.shape)} has more waveforms than samples: transpose "
+                "it to (batch, samples)"
+            )
+        if self._is_being_trained():
+            self.encoder.train()
+            return self._hidden_states(wavs)
+        with evaluating(self.encoder):
+            return self._hidden_states(wavs)
+
+    def _hidden_states(self, wavs: Sequence[Tensor]) -> dict[str, Tensor | list[Tensor]]:
         device = next(self.encoder.parameters()).device
         audio = [self._prepare(wav).to(device) for wav in wavs]
         frames = [-(-len(wav) // STRIDES[self.sample_rate]) for wav in wavs]
@@ -128,7 +142,10 @@ class UpstreamExpert(nn.Module):
         """One waveform at the encoder's rate, continued by its reflection to a length it takes."""
         if wav.ndim != 1 or len(wav) == 0:
             raise ValueError(f"a waveform must be (samples,), at least one, not {tuple(wav.shape)}")
-        samples = to_mono(wav.detach().float().cpu().numpy(), self.sample_rate)
+        wav = wav.detach().cpu()
+        samples = to_mono(
+            (wav.float() if wav.is_floating_point() else wav).numpy(), self.sample_rate
+        )
         unit = self.encoder.timestamp_unit(self.layers)
         return torch.from_numpy(np.ascontiguousarray(mirror_to_multiple(samples, unit)))
 
