@@ -1,14 +1,27 @@
-"""Types of command-line arguments that refuse values out of range when they are parsed."""
+"""Command-line arguments: parsers, and types that refuse values out of range when parsed."""
 
 from __future__ import annotations
 
 import math
-from argparse import ArgumentTypeError
+from argparse import ArgumentParser, ArgumentTypeError
+from typing import Any
+
+
+class Parser(ArgumentParser):
+    """Takes no options by their beginnings: a typo of one could be another."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(allow_abbrev=False, **options)
 
 
 def positive_int(text: str) -> int:
     """A whole number of at least 1."""
     return _int_from(1, text)
+
+
+def several(text: str) -> int:
+    """A whole number of at least 2."""
+    return _int_from(2, text)
 
 
 def non_negative_int(text: str) -> int:
@@ -24,6 +37,17 @@ def positive_float(text: str) -> float:
         number = math.nan
     if not 0 < number < math.inf:
         raise ArgumentTypeError(f"must be a number above 0, not {text}")
+    return number
+
+
+def non_negative_float(text: str) -> float:
+    """A finite number of at least 0."""
+    try:
+        number = float(text)
+    except ValueError:
+        number = math.nan
+    if not 0 <= number < math.inf:
+        raise ArgumentTypeError(f"must be a number of at least 0, not {text}")
     return number
 
 

@@ -6,12 +6,17 @@ import argparse
 import sys
 import warnings
 from collections.abc import Sequence
+from concurrent.futures import BrokenExecutor
 from importlib.metadata import version
 from importlib.util import find_spec
+from io import TextIOWrapper
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from .allocator import keep_freed_memory
+from .arguments import Parser, non_negative_int, positive_float, positive_int, several
 from .checkpoints import load_checkpoint, save_checkpoint
 from .clips import PER_CHOICES
 from .config import WINDOW_SAMPLES
@@ -23,6 +28,7 @@ from .inference import BACKEND_HELP, BACKENDS, PRECISION_HELP, PRECISIONS
 from .model import EmbeddingModel, choose_layers
 from .network import EMBEDDING_LAYERS
 from .pretrained import WEIGHTS_HELP
+from .progress import say
 from .summary import variant_summary, variants_table
 from .variants import DEFAULT_VARIANT, get_variant, variant_name
 
@@ -35,29 +41,46 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; returns its exit code."""
     arguments = sys.argv[1:] if arguments is None else list(arguments)
     warnings.showwarning = _show_warning
+    _escape_what_cannot_be_printed()
     try:
         if arguments and arguments[0] in _OWN_PARSERS:
             return _OWN_PARSERS[arguments[0]](arguments[1:])
         options = _parser().parse_args(arguments)
         code: int = options.run(options)
     except KeyboardInterrupt:
-        print("\ninterrupted; what was finished is kept for the same command", file=sys.stderr)
+        say("\ninterrupted; what was finished is kept for the same command")
         return EXIT_INTERRUPTED
     except (ValueError, OSError, ArithmeticError) as error:
-        print(f"hear-tune: error: {_one_line(str(error))}", file=sys.stderr)
-        return EXIT_ERROR
+        return _fail(str(error))
+    except (torch.cuda.OutOfMemoryError, MemoryError):
+        return _fail(f"out of memory; {_remedy(arguments)} needs less")
+    except BrokenExecutor:
+        return _fail(f"a process died, perhaps for want of memory; {_remedy(arguments)} needs less")
     return code
 
 
-class _Parser(argparse.ArgumentParser):
-    """Takes no options by their beginnings: a typo of one could be another."""
-
-    def __init__(self, **options: Any) -> None:
-        super().__init__(allow_abbrev=False, **options)
+def _fail(reason: str) -> int:
+    say(f"hear-tune: error: {_one_line(reason)}")
+    return EXIT_ERROR
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = _Parser(prog="hear-tune", description="Music embeddings with the Tailed U-Net (TUNE).")
+def _remedy(arguments: Sequence[str]) -> str:
+    """The options of a command by which it needs less memory."""
+    return next(
+        (text for words, text in _REMEDIES.items() if tuple(arguments[: len(words)]) == words),
+        "a machine with more memory",
+    )
+
+
+def _escape_what_cannot_be_printed() -> None:
+    """A terminal may be unable to print the name of a file; no line is lost over that."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, TextIOWrapper):  # a windowed program has none
+            stream.reconfigure(errors="backslashreplace")
+
+
+def _parser() -> Parser:
+    parser = Parser(prog="hear-tune", description="Music embeddings with the Tailed U-Net (TUNE).")
     parser.add_argument("--version", action="version", version=version("hear-tune"))
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     _add_embed(commands.add_parser("embed", help="embed folders and files of music"))
@@ -79,7 +102,7 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _add_embed(parser: argparse.ArgumentParser) -> None:
+def _add_embed(parser: Parser) -> None:
     parser.description = (
         "Embed all audio files of folders, or single files. An interrupted job goes on where it "
         "stopped when the command is given again; Parquet output is extended by new files."
@@ -109,7 +132,10 @@ def _add_embed(parser: argparse.ArgumentParser) -> None:
         "--layers", metavar="A,B", help='layers to concatenate, or "all" (default: the embedding)'
     )
     parser.add_argument(
-        "--hop-ms", type=float, metavar="MS", help="between windows (default: side by side)"
+        "--hop-ms",
+        type=positive_float,
+        metavar="MS",
+        help="between windows (default: side by side)",
     )
     parser.add_argument("--device", default="cpu", help="cpu, cuda, cuda:1, mps (default: cpu)")
     parser.add_argument(
@@ -117,7 +143,9 @@ def _add_embed(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--backend", choices=BACKENDS, default=BACKENDS[0], help=BACKEND_HELP)
     parser.add_argument(
-        "--workers", type=int, help="processes (default: one per core; one on other devices)"
+        "--workers",
+        type=positive_int,
+        help="processes (default: one per core; one on other devices)",
     )
     parser.add_argument(
         "--engine",
@@ -183,10 +211,10 @@ def _end_embedding(report: FolderReport, output: str) -> int:
     kept = f", {report.skipped} already there" if report.skipped else ""
     print(f"{output}: {report.embedded} files embedded{kept}, {len(report.failed)} failed")
     for path in report.silent:
-        print(f"  silent: {_one_line(path)}: every sample is zero", file=sys.stderr)
+        say(f"  silent: {_one_line(path)}: every sample is zero")
     if report.ignored:
         kinds = ", ".join(f"{suffix} ({n})" for suffix, n in report.ignored.most_common(5))
-        print(f"  ignored, no audio by their names: {kinds}", file=sys.stderr)
+        say(f"  ignored, no audio by their names: {kinds}")
     code = _end(report.failed)
     return code if report.embedded or report.skipped else EXIT_ERROR
 
@@ -194,11 +222,11 @@ def _end_embedding(report: FolderReport, output: str) -> int:
 def _end(failed: dict[str, str]) -> int:
     """Name what failed; returns the exit code."""
     for path, reason in sorted(failed.items()):
-        print(f"  failed: {_one_line(path)}: {_one_line(reason)}", file=sys.stderr)
+        say(f"  failed: {_one_line(path)}: {_one_line(reason)}")
     return EXIT_FAILED if failed else 0
 
 
-def _add_variants(parser: argparse.ArgumentParser) -> None:
+def _add_variants(parser: Parser) -> None:
     parser.add_argument("name", nargs="?", help="show the layers of this one")
     parser.add_argument("--figure", metavar="SVG", help="draw it into this file")
     parser.set_defaults(run=_variants)
@@ -217,7 +245,7 @@ def _variants(options: argparse.Namespace) -> int:
     return 0
 
 
-def _add_convert(parser: argparse.ArgumentParser) -> None:
+def _add_convert(parser: Parser) -> None:
     parser.description = (
         "Read a checkpoint of hear-tune, of the TUNE authors (.ckpt) or of CLMR (.pt), without "
         "running any code from it, and write it as safetensors."
@@ -247,7 +275,7 @@ def _convert(options: argparse.Namespace) -> int:
     return 0
 
 
-def _add_export(parser: argparse.ArgumentParser) -> None:
+def _add_export(parser: Parser) -> None:
     parser.description = (
         "Write a model as .onnx, or as torch.export's .pt2, framing included: audio at 22,050 Hz "
         "goes in, (clips, samples) of any number and length, and embeddings come out. The file is "
@@ -258,7 +286,7 @@ def _add_export(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--sha256", help="known hash of the checkpoint, to be checked")
     parser.add_argument("--per", choices=["track", "window"], default="track")
     parser.add_argument("--layers", metavar="A,B", help="as of embed")
-    parser.add_argument("--hop-ms", type=float, metavar="MS", help="between windows")
+    parser.add_argument("--hop-ms", type=positive_float, metavar="MS", help="between windows")
     parser.set_defaults(run=_export)
 
 
@@ -273,14 +301,14 @@ def _export(options: argparse.Namespace) -> int:
     return 0
 
 
-def _add_store(parser: argparse.ArgumentParser) -> None:
+def _add_store(parser: Parser) -> None:
     parser.description = (
         "Decode folders and files of music, once, into 16-bit PCM at 22,050 Hz that training reads "
         "without cost. An interrupted job goes on where it stopped; new files are added."
     )
     parser.add_argument("inputs", nargs="*", metavar="FOLDER|FILE")
     parser.add_argument("-o", "--output", required=True, metavar="STORE", help="a folder")
-    parser.add_argument("--workers", type=int, help="processes (default: one per core)")
+    parser.add_argument("--workers", type=positive_int, help="processes (default: one per core)")
     parser.add_argument("--verify", action="store_true", help="check all samples afterwards")
     parser.set_defaults(run=_store)
 
@@ -296,7 +324,7 @@ def _store(options: argparse.Namespace) -> int:
     return _end(failed)
 
 
-def _add_shards(parser: argparse.ArgumentParser) -> None:
+def _add_shards(parser: Parser) -> None:
     parser.description = (
         "Cut the tracks of stores into clips and write them as FLAC into tar shards, with an index "
         "that training streams from: --data.audio '[SHARDS/shards.json]', local or a URL. Tars of "
@@ -304,10 +332,14 @@ def _add_shards(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("inputs", nargs="+", metavar="STORE|TAR", help="stores, or tars to index")
     parser.add_argument("-o", "--output", required=True, metavar="SHARDS", help="a folder")
-    parser.add_argument("--clip-seconds", type=float, default=30.0, help="about (default: 30)")
-    parser.add_argument("--clips-per-shard", type=int, default=256, help="(default: 256)")
-    parser.add_argument("--seed", type=int, default=0, help="of the order (default: 0)")
-    parser.add_argument("--workers", type=int, help="processes (default: one per core)")
+    parser.add_argument(
+        "--clip-seconds", type=positive_float, default=30.0, help="about (default: 30)"
+    )
+    parser.add_argument("--clips-per-shard", type=positive_int, default=256, help="(default: 256)")
+    parser.add_argument(
+        "--seed", type=non_negative_int, default=0, help="of the order (default: 0)"
+    )
+    parser.add_argument("--workers", type=positive_int, help="processes (default: one per core)")
     parser.set_defaults(run=_shards)
 
 
@@ -334,16 +366,18 @@ def _shards(options: argparse.Namespace) -> int:
     return _end(failed)
 
 
-def _add_augment(parser: argparse.ArgumentParser) -> None:
+def _add_augment(parser: Parser) -> None:
     parser.description = (
         "Write views of an audio file as contrastive training makes them: whole chains of CLMR's "
         "transforms, then each transform alone, and a picture of their spectrograms."
     )
     parser.add_argument("file", metavar="FILE")
     parser.add_argument("-o", "--output", required=True, metavar="DIR")
-    parser.add_argument("--views", type=int, default=4, help="whole chains (default: 4)")
-    parser.add_argument("--seconds", type=float, default=5.0, help="of the file (default: 5)")
-    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--views", type=positive_int, default=4, help="whole chains (default: 4)")
+    parser.add_argument(
+        "--seconds", type=positive_float, default=5.0, help="of the file (default: 5)"
+    )
+    parser.add_argument("--seed", type=non_negative_int, default=0)
     parser.set_defaults(run=_augment)
 
 
@@ -358,7 +392,7 @@ def _augment(options: argparse.Namespace) -> int:
     return 0
 
 
-def _add_benchmark(parser: argparse.ArgumentParser) -> None:
+def _add_benchmark(parser: Parser) -> None:
     parser.description = (
         "Time this package on this machine, and print ratios to a plain program of the same run."
     )
@@ -367,13 +401,15 @@ def _add_benchmark(parser: argparse.ArgumentParser) -> None:
     _add_benchmark_pretrain(kinds.add_parser("pretrain", help="the stages of a training step"))
 
 
-def _add_benchmark_common(parser: argparse.ArgumentParser) -> None:
+def _add_benchmark_common(parser: Parser) -> None:
     parser.add_argument("--variant", default=DEFAULT_VARIANT, metavar="NAME")
-    parser.add_argument("--repeats", type=int, default=5, help="the median counts (default: 5)")
+    parser.add_argument(
+        "--repeats", type=positive_int, default=5, help="the median counts (default: 5)"
+    )
     parser.add_argument("--json", metavar="FILE", help="save the result")
 
 
-def _add_benchmark_embed(parser: argparse.ArgumentParser) -> None:
+def _add_benchmark_embed(parser: Parser) -> None:
     parser.description = (
         "Time networks on noise, peers among them if they are installed, and folders of MP3s from "
         "file to Parquet, in turns."
@@ -381,7 +417,10 @@ def _add_benchmark_embed(parser: argparse.ArgumentParser) -> None:
     _add_benchmark_common(parser)
     parser.add_argument("--music", metavar="FOLDER", help="to embed (default: some are made)")
     parser.add_argument(
-        "--tracks", type=int, default=128, help="that are made; 0: no folder (default: 128)"
+        "--tracks",
+        type=non_negative_int,
+        default=128,
+        help="that are made; 0: no folder (default: 128)",
     )
     parser.set_defaults(run=_benchmark_embed)
 
@@ -393,11 +432,11 @@ def _benchmark_embed(options: argparse.Namespace) -> int:
     return _print_benchmark(result, embed.table(result), options.json)
 
 
-def _add_benchmark_pretrain(parser: argparse.ArgumentParser) -> None:
+def _add_benchmark_pretrain(parser: Parser) -> None:
     parser.description = "Time reading, augmenting and training steps on noise, in turns."
     _add_benchmark_common(parser)
-    parser.add_argument("--batch-size", type=int, default=16, help="pairs (default: 16)")
-    parser.add_argument("--crop-samples", type=int, default=WINDOW_SAMPLES)
+    parser.add_argument("--batch-size", type=several, default=16, help="pairs (default: 16)")
+    parser.add_argument("--crop-samples", type=positive_int, default=WINDOW_SAMPLES)
     parser.add_argument("--device", default="cpu")
     parser.set_defaults(run=_benchmark_pretrain)
 
@@ -501,13 +540,24 @@ _OWN_PARSERS = {
 }
 
 
+_REMEDIES = {
+    ("embed",): "fewer --workers, or --device cpu,",
+    ("store",): "fewer --workers",
+    ("shards",): "fewer --workers",
+    ("benchmark", "embed"): "fewer --tracks",
+    ("benchmark", "pretrain"): "a smaller --batch-size, or --device cpu,",
+    ("probe",): "--device cpu",
+    ("pretrain",): "a smaller --data.batch_size, or --trainer.accelerator cpu,",
+}
+
+
 def _one_line(text: str) -> str:
     """Text for a terminal: no newline, control or undecodable character passes as it is."""
     return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
 
 
 def _show_warning(message: Warning | str, *_: object, **__: object) -> None:
-    print(f"hear-tune: warning: {message}", file=sys.stderr)
+    say(f"hear-tune: warning: {message}")
 
 
 if __name__ == "__main__":

@@ -37,7 +37,7 @@ _OPSET = 18
 _TOLERANCE = 1e-4  # of the largest value
 
 
-class ExportError(RuntimeError):
+class ExportError(ArithmeticError):
     """An exported file does not compute what its model does."""
 
 
@@ -126,7 +126,10 @@ def export_model(
     content = make(FramedEncoder(model, per), identity_of(model, per))
     difference = _difference(read(content), model, per)
     if not difference < _TOLERANCE:
-        raise ExportError(f"{path}: differs from its model by {difference:.1e}; not written")
+        others = " or ".join(suffix for suffix in _FORMATS if suffix != path.suffix)
+        raise ExportError(
+            f"{path}: differs from its model by {difference:.1e}; not written: try {others}"
+        )
     write_whole(path, content)
     return difference
 

@@ -1,15 +1,20 @@
 import copy
 import subprocess
 import sys
+from concurrent.futures.process import BrokenProcessPool
+from io import BytesIO, TextIOWrapper
 from xml.etree import ElementTree
 
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
+import soundfile
 import torch
+from conftest import noise
 from test_checkpoints import lightning_checkpoint
 
 import hear_tune
+from hear_tune import cli
 from hear_tune.cli import main
 
 
@@ -46,12 +51,10 @@ def test_failures_are_listed_and_the_exit_code_says_so(music, tmp_path, capsys):
     assert "gone.wav: no such file" in captured.err
 
 
-def test_nothing_done_is_an_error(music, tmp_path, capsys):
+def test_nothing_done_is_an_error(tmp_path, capsys):
     model = ["--model", str(tmp_path / "small.safetensors"), "-o", str(tmp_path / "o.parquet")]
     assert main(["embed", str(tmp_path / "gone"), *model]) == 2
     assert "0 files embedded, 1 failed" in capsys.readouterr().out
-    assert main(["embed", str(music), *model, "--workers", "0"]) == 2
-    assert "workers must be at least 1, not 0" in capsys.readouterr().err
 
 
 def test_untrained_weights_are_announced(music, tmp_path):
@@ -72,7 +75,7 @@ def test_untrained_weights_are_announced(music, tmp_path):
         ),
         (["embed", "x", "-o", "x.parquet", "--model", "no.ckpt"], "no.ckpt: no such checkpoint"),
         (["embed", "x", "-o", "x.parquet", "--layers", "tail.77"], "unknown layer 'tail.77'"),
-        (["embed", "x", "-o", "x.parquet", "--hop-ms", "-1"], "hop_ms must be from 0.045"),
+        (["embed", "x", "-o", "x.parquet", "--hop-ms", "9999"], "hop_ms must be from 0.045"),
         (["embed", "x", "-o", "x.parquet", "--device", "gpu"], "device"),
         (["embed", "x", "-o", "x.parquet", "--device", "meta"], "device 'meta' cannot be used"),
         (["embed", "x", "-o", "x.parquet", "--sha256", "00"], "no checkpoint was given"),
@@ -166,3 +169,126 @@ def test_a_checkpoint_can_name_the_layers_that_embed(tmp_path, small_model, caps
 def test_the_installed_command():
     result = subprocess.run(["hear-tune", "--version"], capture_output=True, text=True, check=True)
     assert result.stdout.strip() == hear_tune.__version__
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        *(["embed", "x", "-o", "y.parquet", "--workers", count] for count in ("0", "-1", "1.5")),
+        ["embed", "x", "-o", "y.parquet", "--hop-ms", "0"],
+        ["embed", "x", "-o", "y.parquet", "--hop-ms", "nan"],
+        ["store", "x", "-o", "y", "--workers", "0"],
+        ["shards", "x", "-o", "y", "--workers", "0"],
+        ["shards", "x", "-o", "y", "--clip-seconds", "0"],
+        ["shards", "x", "-o", "y", "--clips-per-shard", "-3"],
+        ["shards", "x", "-o", "y", "--seed", "-1"],
+        ["augment", "x", "-o", "y", "--views", "0"],
+        ["augment", "x", "-o", "y", "--seconds", "-1"],
+        ["benchmark", "embed", "--repeats", "0"],
+        ["benchmark", "embed", "--tracks", "-1"],
+        ["benchmark", "pretrain", "--batch-size", "0"],
+        ["benchmark", "pretrain", "--batch-size", "1"],
+        ["benchmark", "pretrain", "--crop-samples", "0"],
+        ["similar", "x", "y.parquet", "--count", "0"],
+        ["similar", "x", "y.parquet", "--at", "-1"],
+        ["map", "y.parquet", "-o", "y.html", "--points", "0"],
+        ["map", "y.parquet", "-o", "y.html", "--clusters", "0"],
+    ],
+    ids=" ".join,
+)
+def test_numbers_out_of_range_are_refused_when_they_are_parsed(arguments, capsys):
+    with pytest.raises(SystemExit) as stopped:
+        main(arguments)
+    assert stopped.value.code == 2
+    assert f"argument {arguments[-2]}" in capsys.readouterr().err.replace("-n/", "")
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["embed", "x", "-o", "y.parquet", "--over"],
+        ["similar", "x", "y.parquet", "--per"],
+        ["map", "y.parquet", "-o", "y.html", "--point", "3"],
+    ],
+    ids=" ".join,
+)
+def test_options_are_not_known_by_their_beginnings(arguments, capsys):
+    with pytest.raises(SystemExit) as stopped:
+        main(arguments)
+    assert stopped.value.code == 2
+    assert "unrecognized arguments" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("error", "message"),
+    [
+        (
+            torch.cuda.OutOfMemoryError("CUDA out of memory.\nTried to"),
+            "out of memory; fewer --wor",
+        ),
+        (MemoryError(), "out of memory; fewer --workers, or --device cpu, needs less"),
+        (BrokenProcessPool("a process"), "a process died, perhaps for want of memory; fewer --w"),
+    ],
+)
+def test_want_of_memory_ends_in_a_line_with_what_helps(error, message, monkeypatch, capsys):
+    def fail(*_, **__):
+        raise error
+
+    monkeypatch.setattr(cli, "load_model", fail)
+    assert main(["embed", "x", "-o", "y.parquet"]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith(f"hear-tune: error: {message}")
+
+
+@pytest.fixture
+def accented(tmp_path, monkeypatch, small_model):
+    """A library of a track whose name ASCII lacks, and the options of its model."""
+    (tmp_path / "M").mkdir()
+    for name in ("é.wav", "o.wav"):
+        soundfile.write(tmp_path / "M" / name, noise(9_000, len(name)), 22_050)
+    (tmp_path / "M" / "ñ.wav").write_text("no sound")
+    monkeypatch.chdir(tmp_path)
+    hear_tune.embed_folder("M", "é.parquet", small_model)
+    return ["--model", str(tmp_path / "small.safetensors")]
+
+
+def test_names_that_the_terminal_cannot_print(accented, monkeypatch):
+    """They are escaped, and every row is printed."""
+    streams = {name: TextIOWrapper(BytesIO(), "ascii") for name in ("stdout", "stderr")}
+    for name, stream in streams.items():
+        monkeypatch.setattr(sys, name, stream)
+    codes = [
+        main(["embed", "M", "-o", "ü.parquet", *accented]),
+        main(["similar", "M/o.wav", "é.parquet"]),
+        main(["map", "é.parquet", "-o", "é.html", "--projection", "pca"]),
+        main(["similar", "M/ß.wav", "é.parquet"]),
+    ]
+    assert codes == [1, 0, 0, 2]
+    for stream in streams.values():
+        stream.flush()
+    said, complaints = (stream.buffer.getvalue().decode("ascii") for stream in streams.values())
+    assert r"\xfc.parquet: 2 files embedded, 1 failed" in said
+    assert r"M/\xe9.wav" in said
+    assert r"\xe9.html: 2 tracks" in said
+    assert r"failed: M/\xf1.wav: " in complaints
+    assert r"M/\xdf.wav: neither a file nor a path" in complaints
+
+
+def test_a_program_without_a_terminal(accented, tmp_path, monkeypatch, capsys):
+    """Windowed programs have no standard error: no bar, and no complaint in the output."""
+    monkeypatch.setattr(sys, "stderr", None)
+    codes = [
+        main(["embed", "M", "-o", "o.parquet", *accented]),
+        main(["embed", "M", "-o", "o.parquet", *accented]),
+        main(["similar", "M/o.wav", "o.parquet"]),
+        main(["map", "o.parquet", "-o", "o.html", "--projection", "pca"]),
+        main(["store", "M", "-o", "store", "--workers", "1", "--verify"]),
+        main(["shards", "store", "-o", "shards", "--workers", "1"]),
+        main(["shards", *map(str, (tmp_path / "shards").glob("*.tar")), "-o", "again"]),
+        main(["similar", "M/gone.wav", "o.parquet"]),
+    ]
+    assert codes == [1, 1, 0, 0, 1, 0, 0, 2]
+    said = capsys.readouterr().out
+    assert "M/é.wav" in said
+    assert "failed:" not in said
+    assert "error" not in said

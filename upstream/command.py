@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import argparse
 import sys
 import traceback
 from collections.abc import Callable, Sequence
 from importlib import import_module
 
 from hear_tune.allocator import keep_freed_memory
+from hear_tune.arguments import Parser
 
 from .configuration import config_names, config_path
 from .registration import register, register_problems
@@ -24,7 +24,7 @@ def main(arguments: Sequence[str]) -> int:
     ValueError
         If the tool, a problem or a configuration is unknown, or s3prl cannot be imported.
     """
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="hear-tune s3prl",
         description="Run s3prl 0.4.18 with the upstreams tune, tune_concat, tune_layers and clmr.",
     )
@@ -105,7 +105,7 @@ def _run_downstream(arguments: Sequence[str]) -> int:
 
 
 def _config(arguments: Sequence[str]) -> int:
-    parser = argparse.ArgumentParser(prog="hear-tune s3prl config")
+    parser = Parser(prog="hear-tune s3prl config")
     parser.add_argument("name", nargs="?", help="print the path of this one")
     name = parser.parse_args(arguments).name
     print(config_path(name) if name else "\n".join(config_names()))
@@ -115,7 +115,7 @@ def _config(arguments: Sequence[str]) -> int:
 def _smoke(arguments: Sequence[str]) -> int:
     from .smoke import TASKS, smoke
 
-    parser = argparse.ArgumentParser(prog="hear-tune s3prl smoke")
+    parser = Parser(prog="hear-tune s3prl smoke")
     parser.add_argument("tasks", nargs="*", metavar="TASK", help=f"of {', '.join(TASKS)}")
     parser.add_argument("--upstream", default="tune", help="any upstream of s3prl's hub")
     options = parser.parse_args(arguments)

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
+from ..arguments import Parser, non_negative_float, positive_int
 from ..stores import read_library
 from .index import IndexSearch
 from .map import MAX_POINTS, write_map
@@ -16,6 +16,7 @@ from .similar import (
     covering,
     embed_query,
     find_similar,
+    own_paths,
     query_of_library,
     table,
 )
@@ -23,7 +24,7 @@ from .similar import (
 
 def similar(arguments: Sequence[str]) -> int:
     """Print the rows of a library that sound most like a query."""
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="hear-tune similar",
         description="Find the tracks or moments of a library that are nearest to an audio file by "
         "cosine. Every row is compared. A query that is in the library is not found itself.",
@@ -36,14 +37,18 @@ def similar(arguments: Sequence[str]) -> int:
         metavar="NAME|FILE",
         help="the checkpoint that the library was embedded with (not needed for the package's)",
     )
-    parser.add_argument("-n", "--count", type=int, default=10, metavar="N", help="(%(default)s)")
-    parser.add_argument("--at", type=float, metavar="SECONDS", help="only this moment of the query")
+    parser.add_argument(
+        "-n", "--count", type=positive_int, default=10, metavar="N", help="(%(default)s)"
+    )
+    parser.add_argument(
+        "--at", type=non_negative_float, metavar="SECONDS", help="only this moment of the query"
+    )
     parser.add_argument("--per-track", action="store_true", help="the best moment of each track")
     parser.add_argument(
         "--index",
         action="store_true",
         help="beyond a million rows: look rows up in LIBRARY.parquet.usearch, made at first and "
-        "whenever the library has grown, instead of comparing all; a few may be missed",
+        "whenever the library has changed, instead of comparing all; a few may be missed",
     )
     options = parser.parse_args(arguments)
     search: Search
@@ -51,11 +56,11 @@ def similar(arguments: Sequence[str]) -> int:
         search = IndexSearch(options.library)
     else:
         search = ExactSearch(read_library(options.library))
-    own = options.query if options.query in search.library.paths else None
-    if own is None:
-        query = embed_query(options.query, search.library, options.model)
+    own = own_paths(search.library, options.query)
+    if own:
+        query = query_of_library(search, own[0])
     else:
-        query = query_of_library(search, own)
+        query = embed_query(options.query, search.library, options.model)
     if options.at is not None:
         query = covering(query, options.at)
     matches = find_similar(search, query, options.count, leave_out=own, per_track=options.per_track)
@@ -65,7 +70,7 @@ def similar(arguments: Sequence[str]) -> int:
 
 def draw_map(arguments: Sequence[str]) -> int:
     """Write a map of a library."""
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="hear-tune map",
         description="Draw a library as a map to explore in a browser: one page of HTML, without "
         "network, that plays the music from where it is.",
@@ -79,7 +84,9 @@ def draw_map(arguments: Sequence[str]) -> int:
         help="where the library's relative paths start (default: the current folder)",
     )
     parser.add_argument("--labels", metavar="CSV", help="columns path and label, to colour by")
-    parser.add_argument("--clusters", type=int, metavar="N", help="by k-means, to colour by")
+    parser.add_argument(
+        "--clusters", type=positive_int, metavar="N", help="by k-means, to colour by"
+    )
     parser.add_argument(
         "--projection",
         choices=(UMAP, PCA),
@@ -87,7 +94,7 @@ def draw_map(arguments: Sequence[str]) -> int:
     )
     parser.add_argument(
         "--points",
-        type=int,
+        type=positive_int,
         default=MAX_POINTS,
         metavar="N",
         help="of a larger library, so many at random (%(default)s)",
@@ -111,7 +118,7 @@ def report(arguments: Sequence[str]) -> int:
     """Write a report of runs and results."""
     from .report import write_report
 
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="hear-tune report",
         description="Write one page of HTML on training runs and results of probes, side by side: "
         "curves, scores by layer and by class, confusions.",
@@ -129,5 +136,5 @@ def report(arguments: Sequence[str]) -> int:
     return 0
 
 
-def _add_library(parser: argparse.ArgumentParser) -> None:
+def _add_library(parser: Parser) -> None:
     parser.add_argument("library", metavar="LIBRARY.parquet", help="written by hear-tune embed")

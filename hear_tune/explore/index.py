@@ -1,38 +1,45 @@
 """An index of a library that is too large to compare every row with: approximate, by HNSW.
 
 It lies beside the library, as ``LIBRARY.parquet.usearch``, and is mapped into memory, not read.
-Vectors are kept in half precision.
+Vectors are kept in half precision. Behind usearch's own content, the file's end says of which
+library it is.
 """
 
 from __future__ import annotations
 
 import os
+import warnings
 from collections.abc import Iterator
+from contextlib import suppress
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from tqdm import tqdm
 
 from ..clips import Vectors
-from ..stores import count_rows, read_rows, read_vectors
+from ..progress import progress_bar
+from ..stores import fingerprint, read_rows, read_vectors
 from .similar import QueryError, Ranked, unit
 
 _SUFFIX = ".usearch"
 _ROWS_PER_SAVE = 1 << 18
 _FIRST_CANDIDATES = 64  # of each query
+_MARK = b"hear-tune library "
+_MARK_BYTES = len(_MARK) + 32  # with a SHA-256
+_UNWRITABLE = (OSError, RuntimeError)  # usearch raises the latter
 
 
 class IndexSearch:
-    """Looks rows up in an index, which is made first if it is missing or older than the library.
+    """Looks rows up in an index, which is made first if it is missing or not of this library.
 
     Parameters
     ----------
     library
         A Parquet file that `hear_tune.embed_folder` wrote. Its vectors are read only to make the
-        index, with a progress bar; an interrupted making goes on at the next time.
+        index, with a progress bar; an interrupted making goes on at the next time. Where it cannot
+        be written, the index is kept in memory, and a warning says so.
 
     Raises
     ------
@@ -46,7 +53,7 @@ class IndexSearch:
         self.library = read_rows(library)
         if find_spec("usearch") is None:
             raise QueryError('an index needs usearch: pip install "hear-tune[index]"')
-        self._index = _open(Path(library))
+        self._index = _open(Path(library), len(self.library.paths))
 
     def vectors(self, rows: npt.NDArray[np.intp]) -> Vectors:
         """Vectors of some rows, (rows, size), of length 1."""
@@ -70,28 +77,40 @@ class IndexSearch:
             count = min(4 * count, len(self._index))
 
 
-def _open(library: Path) -> Any:
+def _open(library: Path, rows: int) -> Any:
     from usearch.index import Index
 
     path = library.with_name(library.name + _SUFFIX)
-    if not _is_of(path, library):
-        _build(library, path)
-    return Index.restore(path, view=True)
+    mark = _MARK + bytes.fromhex(fingerprint(library))
+    if _mark_of(path) == mark:
+        index: Any = Index.restore(path, view=True)
+        if len(index) == rows:
+            return index
+    index = _build(library, rows, path.with_name(path.name + ".partial"), mark)
+    try:
+        _save(index, path, mark)
+        path.with_name(path.name + ".partial").unlink(missing_ok=True)
+    except _UNWRITABLE as error:
+        _warn(path, error)
+    return index
 
 
-def _is_of(path: Path, library: Path) -> bool:
-    """Whether an index was made after its library."""
-    return path.exists() and path.stat().st_mtime_ns > library.stat().st_mtime_ns
+def _mark_of(path: Path) -> bytes:
+    """The end of an index, which says of which library it is; of an old one, anything else."""
+    if not path.exists():
+        return b""
+    with path.open("rb") as file:
+        file.seek(-min(_MARK_BYTES, path.stat().st_size), os.SEEK_END)
+        return file.read()
 
 
-def _build(library: Path, path: Path) -> None:
+def _build(library: Path, count: int, partial: Path, mark: bytes) -> Any:
     from usearch.index import Index
 
-    partial = path.with_name(path.name + ".partial")
-    index: Any = Index.restore(partial) if _is_of(partial, library) else None
+    index: Any = Index.restore(partial) if _mark_of(partial) == mark else None
     held = saved = 0 if index is None else len(index)
     first = 0
-    with tqdm(total=count_rows(library), initial=held, desc="index", unit="row") as bar:
+    with progress_bar(total=count, initial=held, desc="index", unit="row") as bar:
         for vectors in read_vectors(library):
             if index is None:
                 index = Index(ndim=vectors.shape[1], metric="cos", dtype="f16")
@@ -101,14 +120,28 @@ def _build(library: Path, path: Path) -> None:
             index.add(rows[new], unit(vectors[new]))
             bar.update(int(new.sum()))
             if len(index) - saved >= _ROWS_PER_SAVE:
-                _save(index, partial)
                 saved = len(index)
-    _save(index, partial)
-    partial.replace(path)
+                with suppress(*_UNWRITABLE):  # as is said at the end
+                    _save(index, partial, mark)
+    return index
 
 
-def _save(index: Any, path: Path) -> None:
+def _save(index: Any, path: Path, mark: bytes) -> None:
     """Whole or not at all."""
     scratch = path.with_name(path.name + ".scratch")
-    index.save(scratch)
-    scratch.replace(path)
+    try:
+        index.save(scratch)
+        with scratch.open("ab") as file:
+            file.write(mark)
+        scratch.replace(path)
+    except BaseException:
+        scratch.unlink(missing_ok=True)
+        raise
+
+
+def _warn(path: Path, error: Exception) -> None:
+    warnings.warn(
+        f"{path}: cannot be written ({error}): the index is in memory, and made anew each time; "
+        "copy the library to where you can write",
+        stacklevel=4,
+    )

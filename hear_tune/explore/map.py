@@ -14,10 +14,10 @@ from urllib.parse import quote
 
 import numpy as np
 import numpy.typing as npt
-from tqdm import tqdm
 
 from ..datasets.tables import read_table
 from ..files import write_whole
+from ..progress import progress_bar
 from ..stores import Library
 from .pages import fill, read_part
 from .projection import cluster, project
@@ -205,7 +205,7 @@ def _data(
 def _neighbours(library: Library, count: int) -> npt.NDArray[np.intp]:
     if count == 0:
         return np.empty((1, 0), np.intp)
-    with tqdm(total=len(library.vectors), unit="point", desc="neighbours") as bar:
+    with progress_bar(total=len(library.vectors), unit="point", desc="neighbours") as bar:
         chunks = []
         for chunk in neighbours(library.vectors, count):
             chunks.append(chunk)

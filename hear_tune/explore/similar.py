@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
+import fsspec
 import numpy as np
 import numpy.typing as npt
 
+from ..audio import is_url
 from ..clips import ClipEmbeddings, Vectors
 from ..config import SAMPLE_RATE_HZ
 from ..embed import embed_file
+from ..files import path_text
 from ..hear import untrained_encoder
 from ..inference import precision_of
 from ..model import EmbeddingModel
@@ -21,6 +24,7 @@ from ..pretrained import PRETRAINED, load_encoder
 from ..stores import Library, LibraryRows
 from ..variants import VARIANTS
 
+_FILE_URL = "file://"
 _CHUNK_VALUES = 1 << 24  # cosines held at a time, 64 MiB of float32
 
 
@@ -102,7 +106,7 @@ def find_similar(
     query: ClipEmbeddings,
     count: int = 10,
     *,
-    leave_out: str | None = None,
+    leave_out: str | Collection[str] | None = None,
     per_track: bool = False,
 ) -> list[Match]:
     """Rows of a library that are nearest to any row of a query, the nearest first.
@@ -116,7 +120,7 @@ def find_similar(
     count
         At most so many.
     leave_out
-        Path of a file whose rows are not looked for, the query's own.
+        Path of a file whose rows are not looked for, the query's own; or several (`own_paths`).
     per_track
         Only the nearest row of each file.
 
@@ -133,11 +137,12 @@ def find_similar(
     if count < 1:
         raise QueryError(f"at least one row must be asked for, not {count}")
     matches: list[Match] = []
-    seen = {leave_out}
+    hidden = {leave_out} if isinstance(leave_out, str) else set(leave_out or ())
+    seen = set(hidden)
     rows = search.library
     for row, cosine, moment in search.ranked(query.vectors):
         path = rows.paths[row]
-        if path == leave_out or (per_track and path in seen):
+        if path in hidden or (per_track and path in seen):
             continue
         seen.add(path)
         matches.append(
@@ -206,6 +211,44 @@ def query_of_library(search: Search, path: str) -> ClipEmbeddings:
     return ClipEmbeddings(search.vectors(rows), library.start[rows], library.end[rows])
 
 
+def own_paths(library: LibraryRows, query: str | os.PathLike[str]) -> list[str]:
+    """The paths in a library of the file that a query names, however each is spelt.
+
+    Relative and absolute paths, links and URLs of one file are the same. Each file of the library
+    is looked up on its disk for this.
+    """
+    name = path_text(os.fspath(query))
+    place, file = _place(name), _file(os.fspath(query))
+    return [
+        path
+        for path in dict.fromkeys(library.paths)
+        if path == name or _place(path) == place or (file is not None and _file(path) == file)
+    ]
+
+
+def _place(path: str) -> str:
+    """One spelling of a path or URL, whether there is such a file or not."""
+    local = path.removeprefix(_FILE_URL)
+    if not is_url(local):
+        return os.path.abspath(local)
+    try:
+        store, place = fsspec.core.url_to_fs(path)
+    except (ImportError, ValueError):  # of a kind that is not installed here
+        return path
+    url: str = store.unstrip_protocol(place)
+    return url
+
+
+def _file(path: str) -> tuple[int, int] | None:
+    """What is the same for all names of a file of this machine; None if there is none."""
+    local = path.removeprefix(_FILE_URL)
+    try:
+        status = os.stat(local)
+    except (OSError, ValueError):
+        return None
+    return status.st_dev, status.st_ino
+
+
 def embed_query(
     path: str | os.PathLike[str], library: LibraryRows, checkpoint: str | os.PathLike[str] = ""
 ) -> ClipEmbeddings:
@@ -214,7 +257,7 @@ def embed_query(
     Parameters
     ----------
     path
-        Any file that libsndfile reads.
+        As of `hear_tune.embed_file`.
     library
         It says which model, layers, hop and kind of rows.
     checkpoint
@@ -229,7 +272,7 @@ def embed_query(
     AudioError
         If the file holds no usable audio.
     """
-    if not os.path.exists(path):
+    if not is_url(path) and not os.path.exists(path):
         raise FileNotFoundError(f"{os.fspath(path)}: neither a file nor a path in the library")
     model = model_of_library(library, checkpoint)
     return embed_file(path, model, library.identity["per"])

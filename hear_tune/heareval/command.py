@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import hashlib
 import json
 import os
@@ -17,6 +16,7 @@ import click
 
 from hear_tune.allocator import keep_freed_memory
 
+from ..arguments import Parser, positive_float, positive_int
 from ..config import SAMPLE_RATE_HZ
 from ..datasets.catalog import get_data_set
 from ..pretrained import PRETRAINED
@@ -38,7 +38,7 @@ def main(arguments: Sequence[str]) -> dict[str, str]:
     ValueError, OSError
         If an option is wrong, or heareval cannot be imported.
     """
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="hear-tune hear",
         description="The HEAR benchmark by its own evaluation kit, heareval 2021.1.3.",
     )
@@ -238,7 +238,7 @@ def _each(folders: Iterable[Path], work: Callable[[Path], None]) -> dict[str, st
 
 
 def _table(arguments: Sequence[str]) -> dict[str, str]:
-    parser = argparse.ArgumentParser(prog="hear-tune hear table")
+    parser = Parser(prog="hear-tune hear table")
     parser.add_argument("embeddings_dir", type=Path, nargs="?", default=Path("embeddings"))
     parser.add_argument("--json", type=Path, metavar="FILE", help="save the scores")
     options = parser.parse_args(arguments)
@@ -252,7 +252,7 @@ def _table(arguments: Sequence[str]) -> dict[str, str]:
 
 
 def _make_task(arguments: Sequence[str]) -> dict[str, str]:
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="hear-tune hear make-task",
         description="Turn a labelled data set into a task folder that heareval accepts.",
     )
@@ -262,11 +262,13 @@ def _make_task(arguments: Sequence[str]) -> dict[str, str]:
     parser.add_argument("-o", "--output", type=Path, default=Path("tasks"), metavar="DIR")
     parser.add_argument(
         "--seconds",
-        type=float,
+        type=positive_float,
         help="cut clips to this length, or fill them up with silence (default: the data set's, or "
         "clips as they are where lengths vary)",
     )
-    parser.add_argument("--rate", type=int, default=SAMPLE_RATE_HZ, help="in Hz (%(default)s)")
+    parser.add_argument(
+        "--rate", type=positive_int, default=SAMPLE_RATE_HZ, help="in Hz (%(default)s)"
+    )
     options = parser.parse_args(arguments)
     data_set = get_data_set(options.name)
     task = data_set.load(options.root or data_set.default_root, options.split)
