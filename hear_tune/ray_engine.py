@@ -12,7 +12,7 @@ import os
 import pickle
 import tempfile
 from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -27,6 +27,7 @@ from .embed import FolderReport, Progress, check_per, groups_to_do, identity_of
 from .files import find_audio, sole_use
 from .groups import Group, GroupEmbedder
 from .model import EmbeddingModel
+from .object_lock import sole_use_of_store
 from .progress import progress_bar
 from .stores import (
     PartWriter,
@@ -41,6 +42,7 @@ from .workers import Crew, Note, Outcome
 OBJECT_STORE_BYTES = 256 << 20  # only names and the model pass between processes
 _MAX_BLOCKS = 10_000
 _CUDA = "cuda"
+_DOING = "writing it"
 
 
 def embed_on_ray(
@@ -85,7 +87,7 @@ def embed_on_ray(
     StoreError
         If the output belongs to another model or other options.
     InUseError
-        If another process of this machine writes it.
+        If another program writes it, on this machine or, if it is in an object store, on any.
     """
     check_per(per)
     if device not in ("cpu", _CUDA):
@@ -94,12 +96,12 @@ def embed_on_ray(
     report = FolderReport(failed=dict(found.unreadable), ignored=found.ignored)
     parts = _Parts(output, identity_of(model, per))
     with parts.locked(), progress_bar(total=len(found.paths), unit="file", smoothing=0.1) as bar:
+        parts.take_stock()
         progress = Progress(report, bar)
         groups = [
             (part_name(number, parts.numbers), todo)
             for number, todo in groups_to_do(found.paths, parts.done, progress)
         ]
-        parts.remove_leftovers()
         if groups:
             with _cluster(address):
                 work = pickle.dumps(GroupEmbedder(model, device))
@@ -113,20 +115,22 @@ class _Parts:
 
     def __init__(self, output: str, identity: dict[str, object]) -> None:
         self.identity = identity
+        self._output = output
         self._store, self._root = fsspec.core.url_to_fs(os.path.expanduser(output))
         self._store.makedirs(self._root, exist_ok=True)
         self.numbers: set[int] = set()
         self.done: set[str] = set()
-        for path in self._store.glob(f"{self._root}/*.parquet"):
-            self.numbers.add(_number(output, path))
-            with self._local_copy(path) as copy:
-                check_identity(copy, output, identity)
-                self.done |= read_names(copy)
 
-    def remove_leftovers(self) -> None:
-        """Of programs that were killed."""
+    def take_stock(self) -> None:
+        """List what is there, and remove what killed programs left; to be done while locked."""
+        self._store.invalidate_cache()
         for leftover in self._store.glob(f"{self._root}/*.partial"):
             self._store.rm_file(leftover)
+        for path in self._store.glob(f"{self._root}/*.parquet"):
+            self.numbers.add(_number(self._output, path))
+            with self._local_copy(path) as copy:
+                check_identity(copy, self._output, self.identity)
+                self.done |= read_names(copy)
 
     @contextmanager
     def _local_copy(self, path: str) -> Iterator[Path]:
@@ -148,10 +152,10 @@ class _Parts:
                 self._store.mv(partial, f"{self._root}/{name}")
 
     def locked(self) -> AbstractContextManager[None]:
-        """Keep other programs of this machine from a local output."""
-        if not isinstance(self._store, LocalFileSystem):
-            return nullcontext()
-        return sole_use(self._root, "writing it")
+        """Keep other programs from the output."""
+        if isinstance(self._store, LocalFileSystem):
+            return sole_use(self._root, _DOING)
+        return sole_use_of_store(self._store, self._root, _DOING)
 
 
 def _number(output: str, path: str) -> int:

@@ -140,8 +140,9 @@ def _save(index: Any, path: Path, mark: bytes) -> None:
 
 
 def _warn(path: Path, error: Exception) -> None:
+    reason = getattr(error, "strerror", None) or error
     warnings.warn(
-        f"{path}: cannot be written ({error}): the index is in memory, and made anew each time; "
+        f"{path}: cannot be written ({reason}): the index is in memory, and made anew each time; "
         "copy the library to where you can write",
         stacklevel=4,
     )

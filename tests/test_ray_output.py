@@ -1,0 +1,160 @@
+"""The output of the Ray engine and who may write it, without a cluster."""
+
+import importlib
+import sys
+import types
+from contextlib import nullcontext
+from importlib.util import find_spec
+
+import fsspec
+import pyarrow.parquet as pq
+import pytest
+import soundfile
+from conftest import noise
+
+from hear_tune import object_lock
+from hear_tune.files import InUseError
+from hear_tune.groups import Group, embed_group
+from hear_tune.object_lock import sole_use_of_store
+
+MODULE = "hear_tune.ray_engine"
+HAS_RAY = find_spec("ray") is not None
+
+
+@pytest.fixture
+def engine(monkeypatch, small_model):
+    """The engine, in this process; without Ray if it is not installed."""
+    if not HAS_RAY:
+        ray = types.ModuleType("ray")
+        ray.data = types.ModuleType("ray.data")
+        monkeypatch.setitem(sys.modules, "ray", ray)
+        monkeypatch.setitem(sys.modules, "ray.data", ray.data)
+    module = importlib.import_module(MODULE)
+
+    def embed(groups, task, _, note):
+        for name, paths in groups:
+            with task.parts.new(name) as part:
+                embed_group(Group(tuple(paths), part, task.per), small_model, note)
+
+    monkeypatch.setattr(module, "_embed", embed)
+    monkeypatch.setattr(module, "_cluster", lambda _: nullcontext())
+    yield module
+    if not HAS_RAY:
+        del sys.modules[MODULE]
+
+
+@pytest.fixture(params=["disk", "memory"])
+def output(request, tmp_path):
+    if request.param == "disk":
+        yield str(tmp_path / "out")
+        return
+    yield f"memory://{tmp_path.name}/out"
+    fsspec.filesystem("memory").store.clear()
+
+
+@pytest.fixture
+def music(tmp_path):
+    for folder in "ab":
+        (tmp_path / folder).mkdir()
+        for number in range(3):
+            soundfile.write(tmp_path / folder / f"{number}.wav", noise(9_000), 22_050)
+    return tmp_path
+
+
+def names_in(output):
+    store, root = fsspec.core.url_to_fs(output)
+    names = []
+    for path in store.glob(f"{root}/*.parquet"):
+        with store.open(path, "rb") as file:
+            names += [name[-7:] for name in pq.read_table(file)["path"].to_pylist()]
+    return sorted(names)
+
+
+def test_a_program_that_ends_while_another_begins_loses_no_rows(
+    engine, small_model, music, output, monkeypatch
+):
+    locked = engine._Parts.locked
+    others = [music / "a"]
+
+    def locked_after_the_other(parts):
+        if others:
+            engine.embed_on_ray([others.pop()], output, small_model)
+        return locked(parts)
+
+    monkeypatch.setattr(engine._Parts, "locked", locked_after_the_other)
+    report = engine.embed_on_ray([music / "b"], output, small_model)
+    assert report.embedded == 3
+    assert names_in(output) == [f"{folder}/{n}.wav" for folder in "ab" for n in range(3)]
+
+
+def test_two_programs_cannot_write_one_output(engine, small_model, music, output):
+    parts = engine._Parts(output, {})
+    with parts.locked(), pytest.raises(InUseError, match=r"another \w+ is writing it"):
+        engine.embed_on_ray([music / "a"], output, small_model)
+    assert engine.embed_on_ray([music / "a"], output, small_model).embedded == 3
+
+
+# --- In an object store ---
+
+
+@pytest.fixture
+def store(tmp_path, monkeypatch):
+    """A store, and a machine of its own that uses it."""
+    change_machine(tmp_path / "here", monkeypatch)
+    store = fsspec.filesystem("memory")
+    yield store
+    store.store.clear()
+
+
+def change_machine(folder, monkeypatch):
+    monkeypatch.setattr(object_lock, "_folder_here", lambda _: folder)
+
+
+def lock(store):
+    return sole_use_of_store(store, "/bucket/out", "writing it")
+
+
+def test_another_machine_is_kept_out(store, tmp_path, monkeypatch):
+    with lock(store):
+        change_machine(tmp_path / "there", monkeypatch)
+        with pytest.raises(InUseError, match=r"if none is, remove memory:///?bucket/out/lock"):
+            lock(store).__enter__()
+        change_machine(tmp_path / "here", monkeypatch)
+    change_machine(tmp_path / "there", monkeypatch)
+    with lock(store):
+        pass
+    assert not store.exists("/bucket/out/lock")
+
+
+def test_a_killed_program_is_followed_by_another_of_its_machine(store, tmp_path, monkeypatch):
+    with lock(store):
+        left = store.cat_file("/bucket/out/lock")
+    store.pipe_file("/bucket/out/lock", left)  # as if it had not come to remove it
+    change_machine(tmp_path / "there", monkeypatch)
+    with pytest.raises(InUseError):
+        lock(store).__enter__()
+    change_machine(tmp_path / "here", monkeypatch)
+    with lock(store):
+        pass
+    assert not store.exists("/bucket/out/lock")
+
+
+def test_a_store_without_conditional_writes(store, tmp_path, monkeypatch):
+    plain_open = type(store).open
+
+    def no_exclusive(self, path, mode="rb", **options):
+        if "x" in mode:
+            raise NotImplementedError("File mode not supported")
+        return plain_open(self, path, mode, **options)
+
+    monkeypatch.setattr(type(store), "open", no_exclusive)
+    monkeypatch.setattr(type(store), "pipe_file", plain_pipe)
+    with lock(store):
+        change_machine(tmp_path / "there", monkeypatch)
+        with pytest.raises(InUseError):
+            lock(store).__enter__()
+
+
+def plain_pipe(self, path, value, **_):
+    with self.open(path, "wb") as file:
+        file.write(value)
