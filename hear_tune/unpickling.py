@@ -23,6 +23,7 @@ from torch import Tensor
 MAX_SHARING = 4  # tensors may share data: Lightning names each of an encoder's twice
 MAX_PICKLE_BYTES = 32 << 20  # real ones, optimizer state included, stay below 1 MiB
 
+_ZIP = b"PK\3\4"
 _DTYPES = {
     "FloatStorage": torch.float32,
     "HalfStorage": torch.float16,
@@ -132,7 +133,7 @@ def read_state_dict(path: Path) -> dict[str, Tensor]:
         If the file is damaged, asks for what no checkpoint needs, or holds no state dict.
     """
     try:
-        if zipfile.is_zipfile(path):
+        if _is_zip(path):
             content, read_storage = _open_zip(path)
         else:
             content, read_storage = _open_legacy(path)
@@ -157,6 +158,12 @@ def read_state_dict(path: Path) -> dict[str, Tensor]:
 
 
 StorageReader = Callable[[_Storage], memoryview]
+
+
+def _is_zip(path: Path) -> bool:
+    """By its beginning: `zipfile.is_zipfile` goes by its end, where tensors may read as anything."""
+    with path.open("rb") as file:
+        return file.read(len(_ZIP)) == _ZIP
 
 
 def _open_zip(path: Path) -> tuple[Any, StorageReader]:

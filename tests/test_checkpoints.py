@@ -519,3 +519,13 @@ def test_a_header_as_long_as_the_beginning_of_another_file(tmp_path, small_model
         note -= 1
     assert path.read_bytes().startswith(beginning)
     assert hear_tune.load_checkpoint(path).identity == encoder.identity
+
+
+def test_weights_that_read_like_the_end_of_a_zip_file(tmp_path, small_model):
+    """In torch.save's old format, which ends in the weights."""
+    encoder = copy.deepcopy(small_model.encoder)
+    weight = encoder.contractive["0"].conv.weight.data.view(torch.int32)
+    weight.flatten()[0] = int.from_bytes(b"PK\5\6", "little")
+    path = tmp_path / "x.pt"
+    torch.save(encoder.state_dict(), path, _use_new_zipfile_serialization=False)
+    assert hear_tune.load_checkpoint(path).identity == encoder.identity

@@ -15,11 +15,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
-from tqdm import tqdm
 
 from ..config import SAMPLE_RATE_HZ
 from ..datasets.task import FOLD, TEST, TRAIN, VALID, Clip, Kind, Task, TaskError
 from ..framing import pad_end
+from ..progress import progress_bar
 from .rates import read_audio, write_audio
 
 VERSION, MODE = "1.0", "full"
@@ -79,7 +79,7 @@ def make_task(
     _write_vocabulary(partial / "labelvocabulary.csv", task.classes)
     failed: dict[str, str] = {}
     for split in metadata["splits"]:
-        clips = tqdm(task.of(split), desc=f"{task.name} {split}", unit="clip")
+        clips = progress_bar(task.of(split), desc=f"{task.name} {split}", unit="clip")
         labels, left_out = _write_clips(clips, partial / str(rate) / split, seconds, rate)
         if not labels:
             raise TaskError(f"{task.name}: no clip of {split} can be read: {dict(left_out)}")

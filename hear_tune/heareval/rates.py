@@ -11,7 +11,8 @@ import numpy as np
 import numpy.typing as npt
 import soundfile
 import soxr
-from tqdm import tqdm
+
+from ..progress import progress_bar
 
 _SUBTYPE = "PCM_16"  # of the public tasks
 
@@ -43,7 +44,7 @@ def resample_task(task: Path, rate: int) -> None:
     if not rates:
         raise FileNotFoundError(f"{task}: no folder of audio named by its sample rate, as 48000")
     source, partial = task / str(max(rates)), task / f".{rate}.partial"
-    for name in tqdm(list(_names(task)), desc=f"{task.name} at {rate} Hz", unit="file"):
+    for name in progress_bar(list(_names(task)), desc=f"{task.name} at {rate} Hz", unit="file"):
         if not (partial / name).exists():
             write_audio(partial / name, read_audio(source / name, rate), rate)
     partial.rename(target)
