@@ -60,6 +60,7 @@ class FoldedEncoder(LayeredEncoder):
                 if isinstance(child, ExpansiveBlock):
                     setattr(module, name, _rearranged(child))
         self.network.to(dtype=dtype, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.eval()
 
     @property
     def identity(self) -> str:

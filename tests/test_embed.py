@@ -418,7 +418,7 @@ def test_workers_write_what_one_process_writes(
     small_model, library, tmp_path, monkeypatch, start_method
 ):
     monkeypatch.setattr(workers, "_start_method", lambda _: start_method)
-    monkeypatch.setattr(files, "GROUP_FILES", 8)
+    monkeypatch.setattr(files, "GROUP_FILES", 12)  # two groups
     (library / "05.wav").write_text("no sound")
     soundfile.write(library / "06.wav", np.zeros(30_000), RATE)
     alone = hear_tune.embed_folder([library], tmp_path / "alone.parquet", small_model)

@@ -59,4 +59,4 @@ def load_model(
         raise ValueError(f"baselines take no checkpoint: {os.fspath(model_file_path)}")
     if name not in BASELINES:
         raise ValueError(f"no baseline {name!r}: one of {', '.join(sorted(BASELINES))}")
-    return EmbeddingModel(BASELINES[name](), layers, timestamp_layers, hop_ms)
+    return EmbeddingModel(BASELINES[name]().eval(), layers, timestamp_layers, hop_ms)
