@@ -124,13 +124,13 @@ class _Parts:
     def take_stock(self) -> None:
         """List what is there, and remove what killed programs left; to be done while locked."""
         self._store.invalidate_cache()
-        for leftover in self._store.glob(f"{self._root}/*.partial"):
-            self._store.rm_file(leftover)
         for path in self._store.glob(f"{self._root}/*.parquet"):
             self.numbers.add(_number(self._output, path))
             with self._local_copy(path) as copy:
                 check_identity(copy, self._output, self.identity)
                 self.done |= read_names(copy)
+        for leftover in self._store.glob(f"{self._root}/*.partial"):
+            self._store.rm_file(leftover)
 
     @contextmanager
     def _local_copy(self, path: str) -> Iterator[Path]:

@@ -161,7 +161,7 @@ StorageReader = Callable[[_Storage], memoryview]
 
 
 def _is_zip(path: Path) -> bool:
-    """By its beginning: `zipfile.is_zipfile` goes by its end, where tensors may read as anything."""
+    """By its beginning: `zipfile.is_zipfile` goes by the end, and tensors may read as anything."""
     with path.open("rb") as file:
         return file.read(len(_ZIP)) == _ZIP
 

@@ -14,7 +14,7 @@ from conftest import noise
 from test_checkpoints import lightning_checkpoint
 
 import hear_tune
-from hear_tune import cli
+from hear_tune import cli, export
 from hear_tune.cli import main
 
 
@@ -238,6 +238,15 @@ def test_want_of_memory_ends_in_a_line_with_what_helps(error, message, monkeypat
     assert main(["embed", "x", "-o", "y.parquet"]) == 2
     (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith(f"hear-tune: error: {message}")
+
+
+def test_an_export_that_differs_ends_in_a_line(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(export.FramedEncoder, "forward", lambda _, audio: audio[:, :8] * 1.0)
+    model = ["--model", str(tmp_path / "small.safetensors")]
+    assert main(["export", str(tmp_path / "x.pt2"), *model]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("hear-tune: error: ")
+    assert line.endswith("not written: try .onnx")
 
 
 @pytest.fixture
