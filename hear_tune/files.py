@@ -19,6 +19,8 @@ from .audio import SUFFIXES, is_url
 
 GROUP_FILES = 16
 GROUP_BYTES = 64 << 20
+_LEAST_GROUP_BYTES = 2 << 20
+_GROUP_BYTES_PER_FILE = 64 << 10  # of the whole list: an album is cut finer, to keep all cores busy
 
 
 @dataclass(frozen=True)
@@ -198,14 +200,15 @@ def _size(path: Path | str) -> int:
         return 0
 
 
-def group_files(paths: Iterable[Path | str]) -> Iterator[list[Path | str]]:
-    """Cut a list into groups of bounded number and size, in order."""
+def group_files(paths: Sequence[Path | str]) -> Iterator[list[Path | str]]:
+    """Cut a list into groups of bounded number and size, in order; a short list into finer ones."""
+    most_bytes = min(GROUP_BYTES, max(_LEAST_GROUP_BYTES, len(paths) * _GROUP_BYTES_PER_FILE))
     group: list[Path | str] = []
     size = 0
     for path in paths:
         group.append(path)
         size += _size(path)
-        if len(group) >= GROUP_FILES or size >= GROUP_BYTES:
+        if len(group) >= GROUP_FILES or size >= most_bytes:
             yield group
             group, size = [], 0
     if group:

@@ -4,7 +4,7 @@ import threading
 
 import pytest
 
-from hear_tune.files import InUseError, sole_use, write_whole
+from hear_tune.files import GROUP_BYTES, GROUP_FILES, InUseError, group_files, sole_use, write_whole
 
 
 def test_writers_of_one_file_do_not_meet(tmp_path):
@@ -48,3 +48,24 @@ def test_a_folder_is_used_by_one_at_a_time(tmp_path):
     (tmp_path / "file").touch()
     with pytest.raises(OSError, match="file: cannot be written"):
         sole_use(tmp_path / "file", "writing it").__enter__()
+
+
+def files_of(folder, count, size):
+    """Files of a size, which take no room on the disk."""
+    paths = [folder / f"{number}.mp3" for number in range(count)]
+    for path in paths:
+        with path.open("wb") as file:
+            file.truncate(size)
+    return paths
+
+
+def test_an_album_keeps_more_than_one_process_busy(tmp_path):
+    tracks = files_of(tmp_path, 12, 5_000_000)
+    assert list(group_files(tracks)) == [[track] for track in tracks]
+
+
+def test_many_files_are_grouped_up_to_both_bounds(tmp_path):
+    (tmp_path / "small").mkdir()
+    small, large = files_of(tmp_path / "small", 40, 1_000), files_of(tmp_path, 2_000, 5_000_000)
+    assert [len(group) for group in group_files(small)] == [GROUP_FILES, GROUP_FILES, 8]
+    assert {len(group) for group in group_files(large)} == {-(-GROUP_BYTES // 5_000_000), 12}
