@@ -14,10 +14,19 @@ import hear_tune
 ROOT = Path(__file__).parents[1]
 SHARED = ROOT.parent / "shared" / "data"
 
-# Test runners beside each other share the cores: torch would give all of them to each.
-THREADS = max(1, (os.cpu_count() or 1) // int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", 1)))
-os.environ.setdefault("OMP_NUM_THREADS", str(THREADS))  # of the programs that tests start
-torch.set_num_threads(THREADS)
+RUNNERS = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", 1))
+THREADS = int(os.environ.get("OMP_NUM_THREADS") or max(1, (os.cpu_count() or 1) // RUNNERS))
+
+
+@pytest.fixture(scope="session", autouse=True)
+def threads():
+    """As many threads in the programs that tests start as here: sums in others differ a little.
+
+    Test runners beside each other share the cores: torch would give all of them to each. It is a
+    fixture because the process above the runners, whose environment they inherit, runs none.
+    """
+    os.environ["OMP_NUM_THREADS"] = str(THREADS)
+    torch.set_num_threads(THREADS)
 
 
 @pytest.fixture
