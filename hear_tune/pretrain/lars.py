@@ -11,9 +11,12 @@ from torch import Tensor
 class LARS(torch.optim.Optimizer):
     """Stochastic gradient descent with momentum and a learning rate per tensor.
 
-    A tensor's step is scaled by ``trust * ||w|| / (||g|| + weight_decay * ||w||)``. Biases and the
-    parameters of normalisation layers, which have one axis, take plain steps without decay, as in
-    SimCLR.
+    The step of a tensor along ``g + weight_decay * w`` is scaled by
+    ``trust * ||w|| / ||g + weight_decay * w||``. That is the rule of SimCLR's program, which CLMR
+    took over; the paper divides by ``||g|| + weight_decay * ||w||``, which is never less. Where a
+    norm is zero nothing is scaled. Biases and the parameters of normalisation layers, which have
+    one axis, take plain steps without decay, as in SimCLR. The learning rate is applied after the
+    momentum, as in torch's SGD.
 
     Parameters
     ----------
