@@ -10,7 +10,9 @@ from typing import Any
 
 import lightning
 import numpy as np
+import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.callbacks import Checkpoint
 from lightning.pytorch.utilities import rank_zero_only
 from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
@@ -18,13 +20,16 @@ from sklearn.preprocessing import StandardScaler
 from tqdm import tqdm
 
 from ..audio import AudioError, Samples, read_blocks
-from ..checkpoints import save_checkpoint
+from ..checkpoints import load_checkpoint, save_checkpoint
 from ..clips import embed_clips
 from ..files import find_audio
 from ..model import EmbeddingModel
 from ..network import CROP_SAMPLES, Encoder
+from ..progress import progress_bar, say
 from .clmr import CLMR
 from .pairs import Pairs
+from .ranges import at_least
+from .settings import MACHINE, SETTINGS, machine_differences
 
 CHECKPOINT = "last.ckpt"
 LAST_WEIGHTS, BEST_WEIGHTS = "last.safetensors", "best.safetensors"
@@ -39,7 +44,7 @@ class TrainingProgress(Callback):
     @rank_zero_only
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         total = trainer.estimated_stepping_batches
-        self._bar = tqdm(
+        self._bar = progress_bar(
             total=None if total == float("inf") else int(total),
             initial=trainer.global_step,
             unit="step",
@@ -56,7 +61,7 @@ class TrainingProgress(Callback):
         batch_idx: int,
     ) -> None:
         bar = self._bar
-        if bar is None:
+        if bar is None or bar.disable:
             return
         bar.update(trainer.global_step - bar.n)
         steps_per_second = bar.format_dict["rate"] or 0.0
@@ -80,10 +85,13 @@ class TrainingProgress(Callback):
             self._bar.close()
 
 
-class RunCheckpoint(Callback):
+class RunCheckpoint(Checkpoint):
     """Saves the whole run every so many steps, at its end, and when it is interrupted.
 
-    The first Ctrl-C lets the step under way end, saves and stops; the second stops at once.
+    The first Ctrl-C, or SIGTERM, lets the step under way end, saves and stops; the second stops at
+    once. A step may be of several batches: between them nothing is saved, and no stop is let
+    through, whoever asked for it, because the gradients of a broken-off step would be lost.
+    Lightning runs a `Checkpoint` after all other callbacks, so that none can stop behind it.
 
     Parameters
     ----------
@@ -91,23 +99,50 @@ class RunCheckpoint(Callback):
         Where to; one file is kept.
     every_n_steps
         How often.
+
+    Attributes
+    ----------
+    settings
+        What the checkpoint says that the run depends on.
+
+    Raises
+    ------
+    ValueError
+        If the number of steps is not positive.
     """
 
     def __init__(self, folder: Path, every_n_steps: int) -> None:
+        at_least(1, checkpoint_every=every_n_steps)
         self.path = folder / CHECKPOINT
         self.interrupted = False
+        self.settings: dict[str, Any] = {}
         self._every_n_steps = every_n_steps
-        self._saved_step = -1
+        self._stopping = False
+        self._step = self._saved_step = -1
+
+    @rank_zero_only
+    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        source = trainer.ckpt_path
+        if source is None or Path(source).resolve().parent != self.path.resolve().parent:
+            for name in (CHECKPOINT, BEST_WEIGHTS):  # what another run left is not of this one
+                self.path.with_name(name).unlink(missing_ok=True)
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self._saved_step = trainer.global_step
+        self._step = self._saved_step = trainer.global_step
         signal.signal(signal.SIGINT, self._interrupt)
+        signal.signal(signal.SIGTERM, self._interrupt)
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         # of any process: else one would wait for the others' gradients without end
-        trainer.should_stop |= trainer.strategy.reduce_boolean_decision(self.interrupted, all=False)
+        interrupted = trainer.strategy.reduce_boolean_decision(self.interrupted, all=False)
+        self._stopping |= trainer.should_stop or interrupted
+        stepped = trainer.global_step != self._step
+        trainer.should_stop = self._stopping and stepped
+        if not stepped:
+            return
+        self._step = trainer.global_step
         due = trainer.global_step % self._every_n_steps == 0
         if due or trainer.should_stop or trainer.global_step == trainer.max_steps:
             self._save(trainer)
@@ -117,11 +152,30 @@ class RunCheckpoint(Callback):
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         signal.signal(signal.SIGINT, signal.default_int_handler)
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+
+    def on_save_checkpoint(
+        self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
+        checkpoint[SETTINGS] = self.settings
+        checkpoint[MACHINE] = _machine(trainer)
+
+    @rank_zero_only
+    def on_load_checkpoint(
+        self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
+        differences = machine_differences(checkpoint.get(MACHINE, {}), _machine(trainer))
+        if differences:
+            say(
+                f"{trainer.ckpt_path}: was written with {differences}; the last bits will differ "
+                "from those of a run that was never interrupted"
+            )
 
     def _interrupt(self, *_: object) -> None:
         self.interrupted = True
         signal.signal(signal.SIGINT, signal.default_int_handler)
-        tqdm.write("interrupted: saving after this step")
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        say("interrupted: saving after this step")
 
     def _save(self, trainer: Trainer) -> None:
         if trainer.global_step != self._saved_step:
@@ -134,42 +188,33 @@ class RunCheckpoint(Callback):
                 partial.replace(self.path)
 
 
+def _machine(trainer: Trainer) -> dict[str, Any]:
+    """What the last bits of the results depend on, beside the run's settings."""
+    device = trainer.strategy.root_device
+    release = str(torch.__version__)  # else of a class that no checkpoint may hold
+    if device.type == "cuda":
+        return {"torch": release, "device": torch.cuda.get_device_name(device)}
+    return {"torch": release, "device": device.type, "threads": torch.get_num_threads()}
+
+
 class ExportWeights(Callback):
     """Writes the encoder, or its average, as safetensors whenever a checkpoint is saved.
-
-    ``last.safetensors`` is the newest; ``best.safetensors`` the one with the highest value of the
-    monitored metric, if there is one.
 
     Parameters
     ----------
     folder
         Where to.
-    monitor
-        A logged metric, the higher the better.
     """
 
-    def __init__(self, folder: Path, monitor: str | None) -> None:
+    def __init__(self, folder: Path) -> None:
         self._folder = folder
-        self._monitor = monitor
-        self._best = -np.inf
-
-    def state_dict(self) -> dict[str, Any]:
-        return {"best": self._best}
-
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        self._best = state_dict["best"]
 
     @rank_zero_only
     def on_save_checkpoint(
         self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]
     ) -> None:
         assert isinstance(pl_module, CLMR)
-        encoder = recorded_result(trainer, pl_module)
-        save_checkpoint(encoder, self._folder / LAST_WEIGHTS)
-        value = trainer.callback_metrics.get(self._monitor) if self._monitor else None
-        if value is not None and value > self._best:
-            self._best = float(value)
-            save_checkpoint(encoder, self._folder / BEST_WEIGHTS)
+        save_checkpoint(recorded_result(trainer, pl_module), self._folder / LAST_WEIGHTS)
 
 
 def recorded_result(trainer: Trainer, module: CLMR) -> Encoder:
@@ -205,6 +250,9 @@ class OnlineProbe(Callback):
     A logistic regression on standardised embeddings, trained on two thirds of the clips and scored
     on the rest. It shows whether training helps; it is no benchmark.
 
+    The weights of the highest score are written at once, with the score in their training record.
+    That file alone tells a run that goes on what there is to beat.
+
     Parameters
     ----------
     folder
@@ -214,10 +262,15 @@ class OnlineProbe(Callback):
     max_clips
         At most so many clips, evenly from all.
 
+    Attributes
+    ----------
+    best
+        The file for the weights of the highest score; none by default.
+
     Raises
     ------
     FileNotFoundError, ValueError
-        If there are no clips, or fewer than two classes of three.
+        If there are no clips, or fewer than two classes of three, or a number is not positive.
     """
 
     METRIC = "probe/accuracy"
@@ -225,7 +278,9 @@ class OnlineProbe(Callback):
     def __init__(
         self, folder: str | None = None, every_n_steps: int = 1000, max_clips: int = 4000
     ) -> None:
+        at_least(1, every_n_steps=every_n_steps, max_clips=max_clips)
         self.enabled = folder is not None
+        self.best: Path | None = None
         if folder is None:
             return
         if not Path(folder).is_dir():
@@ -241,13 +296,16 @@ class OnlineProbe(Callback):
                 f"{folder}: a probe needs one folder per class, at least two of three clips; "
                 f"found {counts}"
             )
+        self._folder = folder
         self._paths = [paths[i] for i in kept]
         self._labels = np.array([labels[i] for i in kept])
         self._every_n_steps = every_n_steps
         self._clips: list[Samples] | None = None
+        self._step = -1
 
     @rank_zero_only
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._step = trainer.global_step
         if trainer.global_step == 0:
             self._probe(trainer, pl_module)
 
@@ -255,7 +313,8 @@ class OnlineProbe(Callback):
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        stepped = (batch_idx + 1) % trainer.accumulate_grad_batches == 0
+        stepped = trainer.global_step != self._step  # after the last of a step's batches
+        self._step = trainer.global_step
         if stepped and trainer.global_step % self._every_n_steps == 0:
             self._probe(trainer, pl_module)
 
@@ -263,11 +322,28 @@ class OnlineProbe(Callback):
         assert isinstance(module, CLMR)
         if self._clips is None:
             self._clips = self._read()
-        model = EmbeddingModel(copy.deepcopy(recorded_result(trainer, module)))
+        encoder = recorded_result(trainer, module)
+        model = EmbeddingModel(copy.deepcopy(encoder))
         clips = ((i, [clip]) for i, clip in enumerate(self._clips))
         vectors = np.concatenate([part.vectors for _, part in embed_clips(model, clips, "track")])
-        metrics = {self.METRIC: probe_accuracy(vectors, self._labels)}
-        _log(trainer, metrics)
+        accuracy = probe_accuracy(vectors, self._labels)
+        _log(trainer, {self.METRIC: accuracy})
+        if self.best is not None and accuracy > self._highest():
+            score = {"accuracy": accuracy, **self._labelled()}
+            encoder.training_record["probe"] = score
+            save_checkpoint(encoder, self.best)
+
+    def _highest(self) -> float:
+        """The score of the best weights so far, if it is of the same clips."""
+        if self.best is None or not self.best.exists():
+            return -np.inf
+        score = load_checkpoint(self.best).training_record.get("probe", {})
+        accuracy = score.pop("accuracy", -np.inf)
+        return float(accuracy) if score == self._labelled() else -np.inf
+
+    def _labelled(self) -> dict[str, Any]:
+        """Which clips scores are of."""
+        return {"folder": self._folder, "clips": len(self._labels)}
 
     def _read(self) -> list[Samples]:
         clips, kept = [], []
@@ -276,7 +352,7 @@ class OnlineProbe(Callback):
                 clips.append(np.concatenate(list(read_blocks(path))))
                 kept.append(i)
             except AudioError as error:
-                tqdm.write(f"probe: {path} left out: {error}")
+                say(f"probe: {path} left out: {error}")
         self._labels = self._labels[kept]
         return clips
 
@@ -295,6 +371,4 @@ def _log(trainer: Trainer, metrics: Mapping[str, float]) -> None:
     trainer.callback_metrics.update({k: np.float64(v) for k, v in metrics.items()})  # type: ignore[misc]
     for logger in trainer.loggers:
         logger.log_metrics(dict(metrics), step=trainer.global_step)
-    tqdm.write(
-        f"step {trainer.global_step}: " + ", ".join(f"{k} {v:.4f}" for k, v in metrics.items())
-    )
+    say(f"step {trainer.global_step}: " + ", ".join(f"{k} {v:.4f}" for k, v in metrics.items()))

@@ -20,6 +20,7 @@ from .collapse import effective_rank, embedding_spread
 from .loss import NTXent
 from .pairs import Pairs, to_float
 from .projector import PROJECTION_SIZE, projection_head
+from .ranges import at_least
 
 
 class CheckpointMismatchError(ValueError):
@@ -72,6 +73,8 @@ class CLMR(LightningModule):
         If there is no such variant, or the weights are of another one.
     FileNotFoundError, CheckpointError
         If the weights cannot be loaded.
+    ValueError
+        If a number is out of range.
     """
 
     def __init__(
@@ -87,6 +90,7 @@ class CLMR(LightningModule):
         seed: int = 0,
     ) -> None:
         super().__init__()
+        at_least(1, projection_size=projection_size)
         config = get_variant(variant).config
         torch.manual_seed(seed)
         self.encoder = build_encoder(config) if weights is None else _trained(weights, config)
@@ -119,7 +123,8 @@ class CLMR(LightningModule):
             )
         self.log("train/loss", contrast.loss.detach(), prog_bar=True)
         self.log("train/contrastive_accuracy", contrast.accuracy, prog_bar=True)
-        if self.global_step % self.trainer.log_every_n_steps == 0:  # type: ignore[attr-defined]
+        every = self.trainer.log_every_n_steps  # type: ignore[attr-defined]
+        if every and self.global_step % every == 0:
             self.log("train/embedding_spread", embedding_spread(first.detach()))
             self.log("train/effective_rank", effective_rank(first.detach()))
         loss: Tensor = contrast.loss

@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+import hashlib
+from collections.abc import Sequence
+from typing import Any
+
 from lightning.pytorch import LightningDataModule
 
 from ..config import SAMPLE_RATE_HZ, WINDOW_SAMPLES
 from .audio_store import AudioStore
-from .pairs import PairDataset, PairLoader, PairSource, Share
-from .shards import StreamedPairs, read_index
+from .pairs import PairDataset, PairLoader, PairSource, Share, number_folders
+from .ranges import at_least
+from .shards import Shard, StreamedPairs, read_index
+
+_DIGEST_DIGITS = 12  # enough to tell by, and short enough for an error
 
 
 class PretrainData(LightningDataModule):
@@ -19,7 +26,7 @@ class PretrainData(LightningDataModule):
         Folders of stores, made by ``hear-tune store``; or indices of shards (paths or URLs that end
         in ``.json``), made by ``hear-tune shards``.
     batch_size
-        Pairs per step and device.
+        Pairs per step and device, at least 2: a pair's negatives are the others.
     crop_samples
         Length of a crop at 22,050 Hz.
     max_distance_seconds
@@ -43,10 +50,17 @@ class PretrainData(LightningDataModule):
     seed
         Of everything that is random in the run.
 
+    Attributes
+    ----------
+    content
+        What lies in the places that options name, so far as batches depend on it: "audio", and of
+        shards the number of "workers", which read in another order.
+
     Raises
     ------
     AudioStoreError, ShardError, ValueError
-        If a store or index is unusable, or they are mixed, or the batch is larger than the data.
+        If a store or index is unusable, or they are mixed, or a number is out of range, or the
+        batch is larger than the data.
     """
 
     def __init__(
@@ -64,6 +78,11 @@ class PretrainData(LightningDataModule):
         seed: int = 0,
     ) -> None:
         super().__init__()
+        at_least(2, batch_size=batch_size)
+        at_least(1, crop_samples=crop_samples, neighbours=neighbours)
+        at_least(1, pairs_per_epoch=pairs_per_epoch)
+        at_least(0, workers=workers, seed=seed, max_distance_seconds=max_distance_seconds)
+        at_least(0, shortest_seconds=shortest_seconds, segment_seconds=segment_seconds)
         common = (
             crop_samples,
             seed,
@@ -71,6 +90,7 @@ class PretrainData(LightningDataModule):
             _to_samples(shortest_seconds),
         )
         self.source: PairSource
+        self.content: dict[str, Any]
         if _are_indices(audio):
             if segment_seconds is not None or neighbours > 1 or audio_by_folder:
                 raise ValueError(
@@ -78,12 +98,14 @@ class PretrainData(LightningDataModule):
                 )
             shards = [shard for index in audio for shard in read_index(index)]
             self.source = StreamedPairs(shards, *common)
+            self.content = {"audio": _of_shards(shards), "workers": max(1, workers)}
         else:
             stores = [AudioStore(folder) for folder in audio]
             by_folder = [AudioStore(folder) for folder in audio_by_folder or ()]
             self.source = PairDataset(
                 stores, *common, _to_samples(segment_seconds), neighbours, by_folder
             )
+            self.content = {"audio": _of_stores(stores, by_folder)}
         self.batch_size = batch_size
         self.pairs_per_epoch = pairs_per_epoch or len(self.source)
         self.workers = workers
@@ -103,6 +125,29 @@ def _are_indices(audio: list[str]) -> bool:
     if 0 < len(indices) < len(audio):
         raise ValueError(f"either stores or indices of shards, not both: {', '.join(audio)}")
     return bool(indices)
+
+
+def _of_stores(stores: Sequence[AudioStore], by_folder: Sequence[AudioStore]) -> str:
+    """Describe the tracks, wherever the stores lie."""
+    tracks = [(store, track) for store in (*stores, *by_folder) for track in store.tracks]
+    folders = number_folders(tracks).tolist()
+    entries = [
+        (store in by_folder, folder, track.samples, track.crc32)
+        for folder, (store, track) in zip(folders, tracks, strict=True)
+    ]
+    return _summary("tracks", [track.samples for _, track in tracks], entries)
+
+
+def _of_shards(shards: Sequence[Shard]) -> str:
+    """Describe the clips, wherever the shards lie."""
+    entries = [(shard.url.rpartition("/")[2], shard.lengths) for shard in shards]
+    lengths = [samples for shard in shards for samples in shard.lengths]
+    return _summary("clips", lengths, entries)
+
+
+def _summary(unit: str, lengths: Sequence[int], entries: object) -> str:
+    digest = hashlib.sha256(repr(entries).encode()).hexdigest()[:_DIGEST_DIGITS]
+    return f"{len(lengths)} {unit}, {sum(lengths) / SAMPLE_RATE_HZ:.1f} s, sha256 {digest}"
 
 
 def _to_samples(seconds: float | None) -> int | None:

@@ -148,7 +148,7 @@ class PairDataset(Dataset[Pairs]):
         self.seed = seed
         self.max_distance_samples = max_distance_samples
         self.neighbours = neighbours
-        self._folders = _number_folders(self.tracks)
+        self._folders = number_folders(self.tracks)
         apart = np.array([store in by_folder for store, _ in self.tracks])
         self._groups = np.where(apart, self._folders, 0)
         together = apart[1:] & (np.diff(self._groups) == 0)
@@ -217,7 +217,7 @@ class PairDataset(Dataset[Pairs]):
     _cached_order: np.ndarray[Any, np.dtype[np.int64]]
 
 
-def _number_folders(tracks: Sequence[tuple[AudioStore, Track]]) -> Any:
+def number_folders(tracks: Sequence[tuple[AudioStore, Track]]) -> Any:
     """Number of each track's folder, from 1 on."""
     folders = [(store.folder, os.path.dirname(track.path)) for store, track in tracks]
     numbers = {folder: number for number, folder in enumerate(dict.fromkeys(folders), 1)}

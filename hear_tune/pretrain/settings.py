@@ -1,0 +1,101 @@
+"""What decides the outcome of a training run: a run never goes on with anything else."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
+
+SETTINGS, MACHINE = "hear_tune_settings", "hear_tune_machine"  # keys of a run's checkpoint
+
+# Options of the sections "model" and "data" all count, but for those that are told by what lies
+# there. Of Lightning's trainer these count; where and how long it trains, and what it logs do not.
+_BY_CONTENT = ("audio", "audio_by_folder", "workers")
+_TRAINER = (
+    "accumulate_grad_batches",
+    "gradient_clip_algorithm",
+    "gradient_clip_val",
+    "limit_train_batches",
+    "overfit_batches",
+    "precision",
+    "sync_batchnorm",
+)
+
+
+class SettingsError(ValueError):
+    """A run would go on with other settings than it was begun with."""
+
+
+def run_settings(
+    options: Mapping[str, Any], content: Mapping[str, Any], trainer: Mapping[str, Any]
+) -> dict[str, Any]:
+    """The settings that a run depends on, JSON-ready, in the command's sections.
+
+    Parameters
+    ----------
+    options
+        All options of the command as plain values, by section.
+    content
+        Of the data: what lies in the places that the options name.
+    trainer
+        Settings of the trainer that are known once it is built.
+    """
+    data = {name: value for name, value in options["data"].items() if name not in _BY_CONTENT}
+    return {
+        "data": {**data, **content},
+        "model": dict(options["model"]),
+        "trainer": {**{name: options["trainer"].get(name) for name in _TRAINER}, **trainer},
+    }
+
+
+def check_settings(begun: Mapping[str, Any], wanted: Mapping[str, Any], checkpoint: str) -> None:
+    """Raise a `SettingsError` that lists in what a run differs from what it was begun with.
+
+    Options that only one of the two knows, from versions before or after, are not compared; nor are
+    weights to start from that are no longer named, for a checkpoint has its own.
+    """
+    model = dict(wanted["model"])
+    if model.get("weights") is None:
+        model.pop("weights", None)
+    differences = list(_differences(begun, {**wanted, "model": model}))
+    if differences:
+        raise SettingsError(
+            f"{checkpoint}: was begun with {'; '.join(differences)}; choose another --output, or "
+            "begin anew with --resume never"
+        )
+
+
+def machine_differences(written: Mapping[str, Any], now: Mapping[str, Any]) -> str:
+    """In what the machine of a checkpoint differs from this one, as far as both are known."""
+    return "; ".join(_differences(written, now))
+
+
+def _differences(begun: Any, wanted: Any, name: str = "") -> Iterator[str]:
+    """A phrase for each value that is another, down to the arguments of one class."""
+    if _kind(begun) == _kind(wanted):
+        for key, one, other in _both(begun, wanted):
+            yield from _differences(one, other, f"{name}.{key}" if name else str(key))
+    elif begun != wanted:
+        yield f"{name} {_short(begun)}, not {_short(wanted)}"
+
+
+def _kind(value: Any) -> Any:
+    """Equal for values whose parts can be compared one by one, and different for all others."""
+    if isinstance(value, Mapping):
+        return value.get("class_path")
+    return len(value) if isinstance(value, list) else object()
+
+
+def _both(begun: Any, wanted: Any) -> Iterable[tuple[Any, Any, Any]]:
+    if isinstance(begun, list):
+        pairs = zip(begun, wanted, strict=True)
+        return [(number, one, other) for number, (one, other) in enumerate(pairs)]
+    return [(key, value, wanted[key]) for key, value in begun.items() if key in wanted]
+
+
+def _short(value: Any) -> str:
+    """A value for people: of a class with its arguments, the name."""
+    if isinstance(value, Mapping) and "class_path" in value:
+        return str(value["class_path"]).rpartition(".")[2]
+    if isinstance(value, list):
+        return f"[{', '.join(map(_short, value))}]"
+    return repr(value)
