@@ -430,7 +430,15 @@ def test_workers_write_what_one_process_writes(
     assert table(tmp_path / "shared.parquet") == table(tmp_path / "alone.parquet")
 
 
-@pytest.mark.skipif(torch.get_num_threads() == 1, reason="needs two cores")
+@pytest.fixture
+def two_threads():
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.mark.usefixtures("two_threads")
 def test_rows_are_the_same_to_the_last_bit_however_they_are_computed(model, tmp_path, monkeypatch):
     """By any number of processes and of torch's threads, at once or after an interruption."""
     monkeypatch.setattr(files, "GROUP_FILES", 2)
@@ -455,7 +463,7 @@ def test_rows_are_the_same_to_the_last_bit_however_they_are_computed(model, tmp_
     assert report.skipped == 2
     for name in ("alone", "resumed"):
         assert pq.read_table(tmp_path / f"{name}.parquet").equals(pq.read_table(whole))
-    assert torch.get_num_threads() > 1
+    assert torch.get_num_threads() == 2
 
 
 def test_workers_use_the_device_of_the_model(small_model, library, tmp_path):
