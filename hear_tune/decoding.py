@@ -346,7 +346,7 @@ def _frames(container: Any, stream: av.AudioStream, reading: _Reading) -> Iterat
         except Exception as error:
             if frame is None:
                 raise _UndecodableError(f"FFmpeg: {_words(error)}") from error
-            reading.damaged += failed + 1
+            reading.ends_early = f"FFmpeg goes no further ({_words(error)})"
             break
         if packet.size:
             last_packet = packet
@@ -389,17 +389,15 @@ def _announced(container: Any, stream: av.AudioStream, reading: _Reading) -> flo
 
 def _joined(frames: Iterator[av.AudioFrame]) -> Iterator[tuple[Block, int]]:
     """Blocks of many frames, each of one kind."""
-    waiting, channels = av.AudioFifo(), 0
+    kind, waiting = None, av.AudioFifo()
     for frame in frames:
-        frame.pts = None  # else those after a gap would be refused
-        try:
-            waiting.write(frame)
-        except ValueError:  # it is of another kind
+        channels = frame.layout.nb_channels
+        # the FIFO does not look at the channels, and would read beyond them
+        if kind != (new := (channels, frame.sample_rate, frame.format.name)):
             yield from _take(waiting)
-            waiting = av.AudioFifo()
-            waiting.write(frame)
-            channels = 0
-        channels = channels or frame.layout.nb_channels
+            kind, waiting = new, av.AudioFifo()
+        frame.pts = None  # else those after a gap would be refused
+        waiting.write(frame)
         if waiting.samples * channels >= _BLOCK_VALUES:
             yield from _take(waiting)
     yield from _take(waiting)

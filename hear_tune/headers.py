@@ -21,8 +21,8 @@ _EBML, _SEGMENT = b"\x1a\x45\xdf\xa3", b"\x18\x53\x80\x67"
 def announced_bytes(file: BinaryIO) -> int | None:
     """How long a file is at least if its container's header is right; None if that says nothing.
 
-    Headers of WAV, AIFF, AU, Windows Media, MPEG-4 and Matroska say so, unless they were written
-    into a pipe.
+    Headers of WAV, AIFF, AU, CAF, Windows Media, MPEG-4 and Matroska say so, unless they were
+    written into a pipe.
     """
     file.seek(0)
     head = file.read(HEAD_BYTES)
@@ -51,6 +51,34 @@ def _aiff_bytes(file: BinaryIO, _head: bytes) -> int | None:
 
 def _au_bytes(_file: BinaryIO, head: bytes) -> int | None:
     return _placed(*struct.unpack(">II", head[4:12])) if len(head) >= 12 else None
+
+
+def _caf_bytes(file: BinaryIO, _head: bytes) -> int | None:
+    start = 8
+    for _ in range(_MAX_BOXES):
+        file.seek(start)
+        header = file.read(12)
+        size = int.from_bytes(header[4:], "big", signed=True)
+        if len(header) < 12 or size < 0:  # a recorder that did not finish leaves -1
+            return None
+        start += 12 + size
+        if header[:4] == b"data":
+            return start
+    return None
+
+
+def _wave64_bytes(file: BinaryIO, _head: bytes) -> int | None:
+    start = 40
+    for _ in range(_MAX_BOXES):
+        file.seek(start)
+        header = file.read(24)
+        size = int.from_bytes(header[16:], "little")  # with this header
+        if len(header) < 24 or size < 24:
+            return None
+        if header[:4] == b"data":
+            return start + size if size < 1 << 62 else None
+        start += -(-size // 8) * 8
+    return None
 
 
 def _placed(start: int, size: int) -> int | None:
@@ -109,6 +137,8 @@ _MEASURES: list[tuple[Callable[[bytes], bool], Callable[[BinaryIO, bytes], int |
     (lambda head: head[:4] in (b"RIFF", b"RIFX", b"RF64", b"BW64"), _riff_bytes),
     (lambda head: head[:4] == b"FORM", _aiff_bytes),
     (lambda head: head[:4] == b".snd", _au_bytes),
+    (lambda head: head[:4] == b"caff", _caf_bytes),
+    (lambda head: head[:4] == b"riff", _wave64_bytes),
     (lambda head: head.startswith(_ASF_HEADER), _asf_bytes),
     (lambda head: is_mpeg4(head), _mpeg4_bytes),
     (lambda head: head.startswith(_EBML), _matroska_bytes),
