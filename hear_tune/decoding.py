@@ -151,7 +151,7 @@ class _Reading:
         self.lost = 0.0  # seconds, by the gaps between the time stamps of what was decoded
         self.announced = 0.0  # by its header, if that can be trusted
         self.tolerance = _MISSING_SECONDS  # of what is announced
-        self.damaged = 0  # packets
+        self.damaged = 0  # packets, or pages of Ogg
         self.ends_early = ""  # what its end shows
 
     def check(self) -> None:
@@ -173,8 +173,8 @@ class _Reading:
         if ends_early or (is_short and not is_damaged):
             yield Remark(f"cut off: {how_much or ends_early}", True)
         if is_damaged:
-            packets = "1 packet" if self.damaged == 1 else f"{self.damaged} packets"
-            yield Remark(f"damaged: {how_much or f'{packets} could not be decoded'}", True)
+            parts = "1 part" if self.damaged == 1 else f"{self.damaged} parts"
+            yield Remark(f"damaged: {how_much or f'{parts} could not be decoded'}", True)
 
     def missing_bytes(self) -> str:
         """How far the file ends before its header says."""
@@ -270,6 +270,7 @@ def _by_ffmpeg(reading: _Reading) -> Iterator[tuple[Block, int]]:
             if decoded == 0:
                 raise
             reading.damaged += 1
+        reading.damaged += link.damaged
     if link is not None and not link.is_finished:
         reading.ends_early = "its last Ogg page is missing"
 

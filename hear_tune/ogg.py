@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import chain
@@ -12,6 +13,7 @@ _HEADER_BYTES = 27
 _VORBIS = b"\x01vorbis"
 _BEGINS, _ENDS = 0x02, 0x04  # flags of a page of a stream
 _READ_BYTES = 1 << 18
+_REVERSED_BITS = bytes(int(f"{byte:08b}"[::-1], 2) for byte in range(256))
 
 
 def is_ogg(head: bytes) -> bool:
@@ -34,6 +36,8 @@ class Link:
 
     Attributes
     ----------
+    damaged
+        How many pages have another checksum than they say; decoders pass them over.
     is_finished
         Whether the page that ends a stream was read.
     lead_in
@@ -48,6 +52,7 @@ class Link:
         self._rest = b""
         self._is_new, self._has_begun = True, False
         self._next_link: _Page | None = None
+        self.damaged = 0
         self.is_finished = False
         self.lead_in = 0
         self.position = 0
@@ -81,6 +86,7 @@ class Link:
         position = int.from_bytes(page.content[6:14], "little", signed=True)
         if page.content.startswith(_CAPTURE) and position >= 0:
             self.position = position
+        self.damaged += not page.is_intact
         self._has_begun = self._has_begun or not page.flags & _BEGINS
         self.is_finished = self.is_finished or bool(page.flags & _ENDS)
         return page
@@ -98,6 +104,16 @@ class _Page:
 
     flags: int
     content: bytes
+
+    @property
+    def is_intact(self) -> bool:
+        """Whether its checksum is right: a CRC-32 of bits in the other order than zlib's."""
+        page = self.content
+        if not page.startswith(_CAPTURE) or len(page) < _page_bytes(page, 0):
+            return True
+        reversed_bits = (page[:22] + bytes(4) + page[26:]).translate(_REVERSED_BITS)
+        checksum = zlib.crc32(reversed_bits, 0xFFFFFFFF) ^ 0xFFFFFFFF
+        return checksum == int.from_bytes(page[22:26].translate(_REVERSED_BITS), "big")
 
 
 def _pages(file: BinaryIO) -> Iterator[_Page]:
@@ -121,7 +137,7 @@ def _pages(file: BinaryIO) -> Iterator[_Page]:
         data = data[place:]
         if not more:
             if data:
-                yield _Page(0, data)
+                yield _Page(0, data)  # a page that was cut off
             return
         new = file.read(_READ_BYTES)
         more = bool(new)
