@@ -1,10 +1,14 @@
 """Files are written whole, whatever else goes on, and folders by one process."""
 
 import threading
+import zipfile
 
 import pytest
+import soundfile
+from conftest import tone
 
-from hear_tune.files import InUseError, sole_use, write_whole
+from hear_tune.audio import read_blocks
+from hear_tune.files import InUseError, find_audio, sole_use, write_whole
 
 
 def test_writers_of_one_file_do_not_meet(tmp_path):
@@ -48,3 +52,29 @@ def test_a_folder_is_used_by_one_at_a_time(tmp_path):
     (tmp_path / "file").touch()
     with pytest.raises(OSError, match="file: cannot be written"):
         sole_use(tmp_path / "file", "writing it").__enter__()
+
+
+def test_what_lies_in_an_archive_is_found_and_read(tmp_path):
+    for name in ("music/a.wav", "b.ogg"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        soundfile.write(tmp_path / name, tone(440, 22_050), 22_050)
+    with zipfile.ZipFile(tmp_path / "x.zip", "w") as archive:
+        archive.write(tmp_path / "music/a.wav", "music/a.wav")
+        archive.write(tmp_path / "b.ogg", "b.ogg")
+        archive.writestr("notes.txt", "")
+    for url in (
+        f"zip://**::{tmp_path / 'x.zip'}",
+        f"simplecache::zip://**::file://{tmp_path}/x.zip",
+    ):
+        found = find_audio(url)
+        head, tail = url.split("**")
+        assert found.paths == [f"{head}b.ogg{tail}", f"{head}music/a.wav{tail}"]
+        assert found.ignored[".txt"] == 1
+        assert [sum(map(len, read_blocks(path))) for path in found.paths] == [22_050, 22_050]
+
+
+def test_folders_of_what_ffmpeg_alone_reads_are_found(tmp_path):
+    names = ["a.m4a", "b.wma", "c.webm", "d.mka", "e.ape", "f.dsf", "g.WV"]
+    for name in names:
+        (tmp_path / name).touch()
+    assert find_audio(tmp_path).paths == [tmp_path / name for name in names]

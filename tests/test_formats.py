@@ -2,6 +2,7 @@
 
 import shutil
 import subprocess
+from itertools import product
 
 import numpy as np
 import pytest
@@ -62,13 +63,17 @@ FORMATS = {
     "WavPack": ("x.wv", "-c:a wavpack", RATES, LAYOUTS),
     "TTA": ("x.tta", "-c:a tta", RATES, LAYOUTS),
 }
-CASES = [
-    pytest.param(name, rate, layout, marks=[] if is_quick else [pytest.mark.slow])
-    for name, (_, _, rates, layouts) in FORMATS.items()
-    for rate in rates
-    for layout in layouts
-    if (is_quick := (rate == max(r for r in rates if r <= 48_000) and layout == layouts[1])) or True
+DELAYED = [  # by their encoders, whose files do not tell
+    *("WAV, MP3", "MP3, no Xing", "AAC, ADTS", "Matroska, AAC", "WMA 1", "WMA 2"),
 ]
+
+
+def cases():
+    """Each format at each rate and layout; in stereo at the highest common rate by default."""
+    for name, (_, _, rates, layouts) in FORMATS.items():
+        usual = max(rate for rate in rates if rate <= 48_000), "stereo"
+        for case in product(rates, layouts):
+            yield pytest.param(name, *case, marks=() if case == usual else pytest.mark.slow)
 
 
 def run(*command):
@@ -110,17 +115,18 @@ def seconds_by_ffmpeg(path):
     return len(run("ffmpeg", "-v", "quiet", "-i", str(path), *output)) / 16_000
 
 
-@pytest.mark.parametrize(("name", "rate", "layout"), CASES)
+@pytest.mark.parametrize(("name", "rate", "layout"), cases())
 def test_a_file_is_decoded_whole(tmp_path, name, rate, layout):
     path = make(tmp_path, name, rate, layout)
     samples, remarks = read(path)
     assert remarks == []
     assert len(samples) / RATE == pytest.approx(seconds_by_ffmpeg(path), abs=0.05)
-    assert len(samples) / RATE == pytest.approx(SECONDS, abs=0.2)  # WMA and AAC are padded
+    assert len(samples) / RATE == pytest.approx(SECONDS, abs=0.3)  # some are padded
     expected = chirp(RATE)
     overlap = np.correlate(samples[3_000:40_000], expected[6_000:36_000])
     shift = abs(overlap).argmax() - 3_000
-    assert abs(shift) <= 0.05 * RATE
+    delay = 0.05 if name not in DELAYED else max(0.05, 2_400 / rate)
+    assert abs(shift) <= delay * RATE
     if max(rate, 11_025) == rate:
         heard, known = samples[6_000 + shift :][:30_000], expected[6_000:36_000]
         assert abs(np.corrcoef(heard, known)[0, 1]) > 0.95
