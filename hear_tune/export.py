@@ -80,7 +80,8 @@ class FramedEncoder(nn.Module):
 
 def _max(a: int, b: int) -> int:
     """Of sizes that may be symbols of a graph."""
-    larger: int = torch.sym_max(a, b)  # type: ignore[no-untyped-call]
+    sym_max: Any = torch.sym_max  # typed differently from one release of torch to the next
+    larger: int = sym_max(a, b)
     return larger
 
 

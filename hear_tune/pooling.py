@@ -25,7 +25,8 @@ def max_pool(x: Tensor) -> Tensor:
         maxima = torch.maximum(numbers[..., 0::FACTOR], numbers[..., 1::FACTOR])
         return torch.maximum(maxima, numbers[..., 2::FACTOR], out=maxima).view(x.dtype)
     if x.requires_grad and x.device.type == "cpu":
-        pooled: Tensor = _MaxPool.apply(x)  # type: ignore[no-untyped-call]
+        pool: Any = _MaxPool  # torch types `apply` differently from one release to the next
+        pooled: Tensor = pool.apply(x)
         return pooled
     return F.max_pool1d(x, FACTOR)
 

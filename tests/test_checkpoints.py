@@ -421,7 +421,7 @@ def replaced(name, tensor):
         (replaced("tail.9.conv.bias", torch.zeros(9)), r"unknown tensor tail\.9"),
         (replaced("tail.3.conv.bias", torch.full((8,), torch.nan)), "NaN or infinite weights"),
         (replaced("tail.3.conv.bias", torch.zeros(8, dtype=torch.int32)), r"is torch\.int32"),
-        (replaced("tail.3.conv.bias", torch.zeros(8, dtype=torch.cfloat)), r"is torch\.complex64"),
+        (replaced("tail.3.conv.bias", torch.zeros(8, dtype=torch.bool)), r"is torch\.bool"),
     ],
 )
 def test_tensors_that_do_not_fit(encoder, tmp_path, change, message):

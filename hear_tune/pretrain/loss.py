@@ -102,7 +102,8 @@ def _gather(rows: Tensor, rank: int, ranks: int) -> Tensor:
     """Join the rows of all ranks, in the order of the ranks."""
     if ranks == 1:
         return rows
-    joined: Tensor = _AllGather.apply(rows, rank, ranks)  # type: ignore[no-untyped-call]
+    gather: Any = _AllGather  # torch types `apply` differently from one release to the next
+    joined: Tensor = gather.apply(rows, rank, ranks)
     return joined
 
 
