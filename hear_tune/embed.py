@@ -67,7 +67,7 @@ def embed_file(
     Parameters
     ----------
     path
-        Any file that libsndfile reads.
+        Any file that FFmpeg or libsndfile reads; of one that is cut off, what is there.
     model, per
         As of `embed_array`.
 
@@ -104,6 +104,10 @@ class FolderReport:
         Reason by path of each file, or folder, that could not be read.
     silent
         Paths of the embedded files whose every sample is zero.
+    remarks
+        By path, what else there is to say of embedded files, as "channels cancel: ...".
+    incomplete
+        Paths of the embedded files of which audio is missing; remarks say how much.
     ignored
         How many files were no audio by their names, by suffix.
     seconds
@@ -114,6 +118,8 @@ class FolderReport:
     skipped: int = 0
     failed: dict[str, str] = field(default_factory=dict)
     silent: list[str] = field(default_factory=list)
+    remarks: dict[str, list[str]] = field(default_factory=dict)
+    incomplete: list[str] = field(default_factory=list)
     ignored: Counter[str] = field(default_factory=Counter)
     seconds: float = 0.0
 
@@ -244,6 +250,10 @@ class Progress:
             report.seconds += outcome.seconds
             if outcome.silent:
                 report.silent.append(name)
+            if outcome.remarks:
+                report.remarks[name] = [remark.text for remark in outcome.remarks]
+            if any(remark.incomplete for remark in outcome.remarks):
+                report.incomplete.append(name)
             rate = report.seconds / max(time.monotonic() - self._begin, 1e-9)
             self._bar.set_postfix_str(f"{rate:.0f} s of audio/s", refresh=False)
         self._bar.update()

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from .audio import AudioError, Samples, read_blocks
+from .audio import AudioError, Remark, Samples, read_blocks
 from .clips import Per, embed_clips
 from .config import SAMPLE_RATE_HZ
 from .files import path_text
@@ -28,12 +28,15 @@ class Outcome:
         Whether every sample is zero.
     error
         Why it could not be read, if it could not.
+    remarks
+        What else there is to say of it.
     """
 
     path: Path | str
     seconds: float = 0.0
     silent: bool = False
     error: str | None = None
+    remarks: tuple[Remark, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -70,8 +73,9 @@ def embed_group(group: Group, model: EmbeddingModel, note: Callable[[Outcome], N
 
     def read(path: Path | str) -> Iterator[Samples]:
         length, silent = 0, True
+        remarks: list[Remark] = []
         try:
-            for block in read_blocks(path):
+            for block in read_blocks(path, remarks):
                 length += len(block)
                 silent = silent and not block.any()
                 yield block
@@ -79,7 +83,8 @@ def embed_group(group: Group, model: EmbeddingModel, note: Callable[[Outcome], N
             failed.append(path_text(path))
             note(Outcome(path, error=str(error)))
         else:
-            note(Outcome(path, length / SAMPLE_RATE_HZ, silent))
+            seconds = length / SAMPLE_RATE_HZ
+            note(Outcome(path, seconds, silent, remarks=tuple(remarks)))
 
     with group.part as part:
         clips = ((path, read(path)) for path in group.paths)

@@ -53,7 +53,7 @@ FORMATS = {
     "AC-3": ("x.ac3", "-c:a ac3", [32_000, 44_100, 48_000], LAYOUTS),
     "E-AC-3": ("x.eac3", "-c:a eac3", [32_000, 44_100, 48_000], LAYOUTS),
     "DTS": ("x.dts", "-c:a dca -strict -2", [32_000, 44_100, 48_000], LAYOUTS),
-    "TrueHD": ("x.thd", "-c:a truehd -strict -2", [44_100, 48_000, 96_000], LAYOUTS),
+    "TrueHD": ("x.thd", "-c:a truehd -strict -2", [44_100, 48_000, 96_000], LAYOUTS[:2]),
     "WMA 1": ("x.wma", "-c:a wmav1", RATES[:7], LAYOUTS[:2]),
     "WMA 2": ("x.wma", "-c:a wmav2", RATES[:7], LAYOUTS[:2]),
     "WebM, Opus": ("x.webm", "-c:a libopus", [48_000], LAYOUTS),

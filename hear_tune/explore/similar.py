@@ -214,7 +214,7 @@ def embed_query(
     Parameters
     ----------
     path
-        Any file that libsndfile reads.
+        Any file that FFmpeg or libsndfile reads.
     library
         It says which model, layers, hop and kind of rows.
     checkpoint

@@ -20,7 +20,7 @@ import numpy as np
 import numpy.typing as npt
 from tqdm import tqdm
 
-from ..audio import AudioError, Samples, read_blocks
+from ..audio import AudioError, Remark, Samples, read_blocks
 from ..config import SAMPLE_RATE_HZ
 from ..files import find_audio, group_files, path_text, sole_use, writing
 from .workers import run_jobs
@@ -151,7 +151,7 @@ def build_store(
     Returns
     -------
     dict
-        Reason by path of each file that could not be decoded.
+        Reason by path of each file that could not be decoded, or not to its end.
 
     Raises
     ------
@@ -196,8 +196,9 @@ def _decode(group: list[Path | str], shard: Path) -> dict[str, str]:
         for path in group:
             start = file.tell()
             checksum = 0
+            remarks: list[Remark] = []
             try:
-                for block in read_blocks(path):
+                for block in read_blocks(path, remarks):
                     pcm = to_pcm(block).tobytes()
                     checksum = zlib.crc32(pcm, checksum)
                     file.write(pcm)
@@ -206,6 +207,8 @@ def _decode(group: list[Path | str], shard: Path) -> dict[str, str]:
                 file.seek(start)
                 file.truncate()
                 continue
+            if missing := [remark.text for remark in remarks if remark.incomplete]:
+                failed[os.fspath(path)] = "; ".join(missing)
             samples = (file.tell() - start) // 2
             entries.append({"path": path_text(path), "samples": samples, "crc32": checksum})
     if not entries:
