@@ -31,7 +31,9 @@ from .headers import (
     describe,
     frame_bytes,
     id3_bytes,
+    is_mpeg4,
     is_protected,
+    lacks_index,
     may_be_pcm,
 )
 from .ogg import Link, is_ogg, links
@@ -198,16 +200,17 @@ def _first_that_works(
         if reading.seconds:
             return
         reading.check()
+        if known := describe(reading.head, _size(reading.file)):
+            raise AudioError(f"it is {known}")
     raise AudioError(_why_not(reading, reasons))
 
 
 def _why_not(reading: _Reading, reasons: list[str]) -> str:
     """Why no decoder takes a file."""
-    known = describe(reading.head, _size(reading.file))
-    if known is not None:
-        return f"it is {known}"
     if is_protected(reading.head):
         return _PROTECTED
+    if is_mpeg4(reading.head) and lacks_index(reading.file):
+        return "it is an MPEG-4 file without its index: cut off, or not finished by its recorder"
     if missing := reading.missing_bytes():
         return f"cut off before any audio could be decoded: {missing}"
     if reading.announced:

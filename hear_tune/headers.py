@@ -37,8 +37,7 @@ def _riff_bytes(file: BinaryIO, head: bytes) -> int | None:
     long_bytes = None
     for name, start, size in _chunks(file, order == "big"):
         if name == b"ds64":
-            file.seek(start)
-            long_bytes = int.from_bytes(file.read(16)[8:], "little")
+            long_bytes = int.from_bytes(_read_at(file, start, 16)[8:], "little")
         elif name == b"data":
             return start + long_bytes if long_bytes else _placed(start, size)
     return None
@@ -56,8 +55,7 @@ def _au_bytes(_file: BinaryIO, head: bytes) -> int | None:
 def _caf_bytes(file: BinaryIO, _head: bytes) -> int | None:
     start = 8
     for _ in range(_MAX_BOXES):
-        file.seek(start)
-        header = file.read(12)
+        header = _read_at(file, start, 12)
         size = int.from_bytes(header[4:], "big", signed=True)
         if len(header) < 12 or size < 0:  # a recorder that did not finish leaves -1
             return None
@@ -70,8 +68,7 @@ def _caf_bytes(file: BinaryIO, _head: bytes) -> int | None:
 def _wave64_bytes(file: BinaryIO, _head: bytes) -> int | None:
     start = 40
     for _ in range(_MAX_BOXES):
-        file.seek(start)
-        header = file.read(24)
+        header = _read_at(file, start, 24)
         size = int.from_bytes(header[16:], "little")  # with this header
         if len(header) < 24 or size < 24:
             return None
@@ -89,8 +86,7 @@ def _chunks(file: BinaryIO, big_endian: bool) -> Iterator[tuple[bytes, int, int]
     """Name, first byte and size of each chunk of a RIFF or an IFF file."""
     start = 12
     for _ in range(_MAX_BOXES):
-        file.seek(start)
-        header = file.read(8)
+        header = _read_at(file, start, 8)
         if len(header) < 8:
             return
         name, size = struct.unpack(">4sI" if big_endian else "<4sI", header)
@@ -107,19 +103,34 @@ def _asf_bytes(_file: BinaryIO, head: bytes) -> int | None:
 
 
 def _mpeg4_bytes(file: BinaryIO, _head: bytes) -> int | None:
+    return max((end for _, end in _boxes(file)), default=None)
+
+
+def lacks_index(file: BinaryIO) -> bool:
+    """Whether an MPEG-4 file has no moov, which recorders write last."""
+    return all(name != b"moov" for name, _ in _boxes(file))
+
+
+def _boxes(file: BinaryIO) -> Iterator[tuple[bytes, int]]:
+    """Name and end of each box of an MPEG-4 file."""
     start = 0
     for _ in range(_MAX_BOXES):
-        file.seek(start)
-        header = file.read(16)
-        if len(header) < 8:
-            break
+        header = _read_at(file, start, 16)
         size, length = int.from_bytes(header[:4], "big"), 8
         if size == 1:
             size, length = int.from_bytes(header[8:], "big"), 16
-        if size < length or not header[4:8].isascii():  # to the end of the file, or no box
-            break
+        if len(header) < length or size < length:  # to the end of the file, or no box
+            return
         start += size
-    return start
+        yield header[4:8], start
+
+
+def _read_at(file: BinaryIO, start: int, size: int) -> bytes:
+    """Nothing beyond the longest file that there can be."""
+    if start >= 1 << 62:
+        return b""
+    file.seek(start)
+    return file.read(size)
 
 
 def _matroska_bytes(_file: BinaryIO, head: bytes) -> int | None:
@@ -265,8 +276,6 @@ def describe(head: bytes, size: int | None) -> str | None:
         return "an ID3 tag without audio"
     if not head.strip(b"\0"):
         return "nothing but zero bytes"
-    if is_mpeg4(head):
-        return "an MPEG-4 file without its index: cut off, or not finished by its recorder"
     if text[:1] in (b"{", b"[") and _is_json(text):
         return "a JSON file"
     return "a text file" if _is_text(head) else None
