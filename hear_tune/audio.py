@@ -28,6 +28,7 @@ __all__ = [
     "Remark",
     "Samples",
     "are_usable",
+    "average",
     "is_url",
     "naming",
     "read_blocks",
@@ -92,7 +93,7 @@ def _resampled(blocks: Iterator[tuple[Block, int]], levels: _Levels) -> Iterator
     for rate, part in groupby(blocks, itemgetter(1)):
         resample = _StreamResampler(rate)
         for block, _ in part:
-            mono = _average(block)
+            mono = average(block)
             levels.note(block, mono)
             yield resample(mono)
         yield resample.finish()
@@ -211,13 +212,14 @@ def _peak(samples: Samples) -> float:
 
 
 def _mix(block: Block) -> Samples:
-    mono = _average(block)
+    mono = average(block)
     if not are_usable(mono):
         raise AudioError(f"it has {UNUSABLE}")
     return mono
 
 
-def _average(block: Block) -> Samples:
+def average(block: Block) -> Samples:
+    """The mean of a block's channels, at the scale of floating-point audio."""
     # column by column: numpy's mean over so few values takes nearly as long as decoding
     first, *others = block.T
     mono: Samples = first.astype(np.float32)
