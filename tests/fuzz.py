@@ -251,7 +251,7 @@ def _make_audio(folder: Path) -> None:
                 for number in range(4 if name in _COMMON_FORMATS else 0):
                     shutil.copytree(place, f"{place}-{number}")
 
-    for name, coding in (("m4a", "aac"), ("mka", "flac"), ("wma", "wmav2"), ("mov", "alac")):
+    for name, coding in (("m4a", "aac"), ("mka", "aac"), ("mov", "alac")):
         for number in range(4):
             place = folder / f"{name}-{coding}-{number}"
             place.mkdir()

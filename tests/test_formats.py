@@ -115,7 +115,7 @@ def seconds_by_ffmpeg(path):
     return len(run("ffmpeg", "-v", "quiet", "-i", str(path), *output)) / 16_000
 
 
-@pytest.mark.parametrize(("name", "rate", "layout"), cases())
+@pytest.mark.parametrize(("name", "rate", "layout"), list(cases()))
 def test_a_file_is_decoded_whole(tmp_path, name, rate, layout):
     path = make(tmp_path, name, rate, layout)
     samples, remarks = read(path)
