@@ -1,45 +1,60 @@
 """Audio files and arrays as mono float32 at the encoders' sample rate.
 
-Files are decoded by libsndfile (WAV, FLAC, Ogg, MP3, AIFF and more) block by block, channels are
-averaged, and other rates are resampled with soxr's high-quality setting, so that a file of any
-length needs little memory.
+Files are decoded block by block, channels are averaged, and other rates are resampled with soxr's
+high-quality setting, so that a file of any length needs little memory.
 """
 
 from __future__ import annotations
 
 import os
-import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
-from io import BytesIO
+from itertools import groupby
+from operator import itemgetter
 from typing import Any
 
-import fsspec
 import numpy as np
 import numpy.typing as npt
-import soundfile
 import soxr
 
 from .config import SAMPLE_RATE_HZ
+from .decoding import (
+    SUFFIXES,
+    AudioError,
+    Block,
+    Remark,
+    Source,
+    decode,
+    is_url,
+    missing_audio,
+)
+
+__all__ = [
+    "SUFFIXES",
+    "UNUSABLE",
+    "AudioError",
+    "MonoStream",
+    "Remark",
+    "Samples",
+    "are_usable",
+    "average",
+    "is_url",
+    "missing_audio",
+    "naming",
+    "read_blocks",
+    "to_mono",
+]
 
 Samples = npt.NDArray[np.float32]
 
-_BLOCK_VALUES = 1 << 19  # samples x channels decoded at a time, 2 MiB of float32
 _MAX_CHANNELS = 1024  # libsndfile's limit
 _LOWEST_RATE_HZ, _HIGHEST_RATE_HZ = 1_000, 768_000  # beyond them a header is wrong
+_LOUD = 32.0  # +30 dB over full scale: floating-point samples at the scale of integers
+_CANCELLED = 1e-4  # -40 dB: energy of the mix over that of a channel
+_LEVEL_STRIDE = 31  # samples; those between need not be looked at to tell
 _LOUDEST = 2.0**31  # full scale of 32-bit integers that someone forgot to divide by
 _RESAMPLER_QUALITY = "HQ"  # lower settings change the embeddings measurably
 _RESAMPLER_DELAY = 2048  # samples of the lower rate; 1,782 were seen
-
-# libsndfile's major formats by file name; RAW has no header to read.
-SUFFIXES = frozenset(
-    {f".{name.lower()}" for name in soundfile.available_formats() if name != "RAW"}
-    | {".aif", ".aifc", ".mp2", ".oga", ".opus", ".snd", ".wave"}
-)
-
-
-class AudioError(ValueError):
-    """A file or array holds no usable audio; the message says why."""
 
 
 @contextmanager
@@ -51,44 +66,47 @@ def naming(path: str | os.PathLike[str]) -> Iterator[None]:
         raise AudioError(f"{os.fspath(path)}: {error}") from error
 
 
-def read_blocks(path: str | os.PathLike[str]) -> Iterator[Samples]:
+def read_blocks(source: Source, remarks: list[Remark] | None = None) -> Iterator[Samples]:
     """Decode a file piece by piece.
 
     Parameters
     ----------
-    path
-        Any file that libsndfile reads, or the URL of one (fsspec's, as ``s3://bucket/track.flac``),
-        which is fetched whole.
+    source
+        Any file that FFmpeg or libsndfile reads: its path, a URL that fsspec knows
+        (``s3://bucket/track.flac``), or a file opened for reading bytes.
+    remarks
+        To which is added what there is to say of the file when its last block was taken: that
+        audio is missing, that its channels cancel, or that its level is none of audio.
 
     Yields
     ------
     ndarray
-        (samples,) mono float32 at 22,050 Hz; together the whole file.
+        (samples,) mono float32 at 22,050 Hz; together the whole file, or all that is left of it.
 
     Raises
     ------
     AudioError
         If the file cannot be read or decoded, is empty, or has NaN or infinite samples.
     """
-    try:
-        with soundfile.SoundFile(_source(path)) as file:
-            resample = _StreamResampler(file.samplerate)
-            size = max(1, _BLOCK_VALUES // file.channels)
-            length = 0
-            # not file.blocks: it refuses codings without random access
-            while len(block := file.read(size, dtype="float32", always_2d=True)):
-                mono = resample(_mix(block))
-                length += len(mono)
-                yield mono
-            rest = resample.finish()
-            yield rest
-            if length + len(rest) == 0:
-                raise AudioError(_NO_AUDIO)
-    except (soundfile.SoundFileError, OSError) as error:
-        reason = getattr(error, "error_string", str(error)).strip().rstrip(".")
-        raise AudioError(
-            f"libsndfile cannot decode it ({reason}); if it plays, convert it to WAV or FLAC"
-        ) from error
+    found: list[Remark] = []
+    levels, length = _Levels(), 0
+    for samples in _resampled(decode(source, found), levels):
+        length += len(samples)
+        yield samples
+    if length == 0:
+        raise AudioError(_NO_AUDIO)
+    if remarks is not None:
+        remarks += [*found, *levels.remarks()]
+
+
+def _resampled(blocks: Iterator[tuple[Block, int]], levels: _Levels) -> Iterator[Samples]:
+    for rate, part in groupby(blocks, itemgetter(1)):
+        resample = _StreamResampler(rate)
+        for block, _ in part:
+            mono = average(block)
+            levels.note(block, mono)
+            yield resample(mono)
+        yield resample.finish()
 
 
 def to_mono(audio: npt.ArrayLike, sample_rate: int) -> Samples:
@@ -207,53 +225,60 @@ UNUSABLE = "NaN or infinite samples, or some far beyond any full scale"
 
 def are_usable(samples: Samples) -> bool:
     """Whether an encoder can take all samples: louder than any full scale are damaged ones."""
-    return bool((np.abs(samples) <= _LOUDEST).all())
+    return _peak(samples) <= _LOUDEST
 
 
-def _mix(block: Samples) -> Samples:
-    # column by column: numpy's mean over so few values takes nearly as long as decoding
-    mono = sum(block.T) / block.shape[1]
+def _peak(samples: Samples) -> float:
+    """The largest magnitude; NaN if there is one."""
+    return max(float(samples.max(initial=0)), -float(samples.min(initial=0)))
+
+
+def _mix(block: Block) -> Samples:
+    mono = average(block)
     if not are_usable(mono):
         raise AudioError(f"it has {UNUSABLE}")
-    return np.ascontiguousarray(mono, dtype=np.float32)
+    return mono
 
 
-def is_url(path: str | os.PathLike[str]) -> bool:
-    """Whether a path is a URL, for fsspec to read."""
-    return "://" in os.fspath(path)
+def average(block: Block) -> Samples:
+    """The mean of a block's channels, at the scale of floating-point audio."""
+    # column by column: numpy's mean over so few values takes nearly as long as decoding
+    first, *others = block.T
+    mono: Samples = first.astype(np.float32)
+    for column in others:
+        np.add(mono, column, out=mono, dtype=np.float32, casting="same_kind")
+    mono /= np.float32(block.shape[1] * _full_scale(block))
+    return mono
 
 
-def _source(path: str | os.PathLike[str]) -> bytes | str | BytesIO:
-    """What soundfile opens."""
-    if is_url(path):
-        return _fetch(os.fspath(path))
-    _check_regular(path)
-    # libsndfile takes bytes on POSIX, where a name may be undecodable; elsewhere, text
-    return os.fsencode(path) if os.name == "posix" else os.fspath(path)
+def _full_scale(block: Block) -> float:
+    return -float(np.iinfo(block.dtype).min) if block.dtype.kind == "i" else 1.0
 
 
-def _fetch(url: str) -> BytesIO:
-    try:
-        with fsspec.open(url, "rb") as file:
-            content = file.read()
-    except Exception as error:  # each kind of store has errors of its own
-        raise AudioError(f"cannot be fetched ({type(error).__name__}: {error})") from error
-    if not content:
-        raise AudioError("the file is empty (0 bytes)")
-    return BytesIO(content)
+class _Levels:
+    """Whether a file's channels cancel in the mix, and whether its full scale is that of audio."""
 
+    def __init__(self) -> None:
+        self._channels_energy = 0.0  # of the mean channel
+        self._mix_energy = 0.0
+        self._peak = 0.0
 
-def _check_regular(path: str | os.PathLike[str]) -> None:
-    """Name what the decoder could not, or would wait for without end."""
-    try:
-        status = os.stat(path)
-    except FileNotFoundError as error:
-        raise AudioError("no such file") from error
-    except OSError as error:
-        raise AudioError(f"cannot be read ({error.strerror})") from error
-    if not stat.S_ISREG(status.st_mode):
-        raise AudioError("not a regular file")
-    if not os.access(path, os.R_OK):
-        raise AudioError("no permission to read it")
-    if status.st_size == 0:
-        raise AudioError("the file is empty (0 bytes)")
+    def note(self, block: Block, mono: Samples) -> None:
+        """Take in a block and its mix; raises an `AudioError` if no encoder can take that."""
+        peak = _peak(mono)
+        if not peak <= _LOUDEST:
+            raise AudioError(f"it has {UNUSABLE}")
+        self._peak = max(self._peak, peak)
+        channels = block.shape[1]
+        if channels > 1:
+            some = block[::_LEVEL_STRIDE].astype(np.float64) / _full_scale(block)
+            self._channels_energy += float(np.vdot(some, some)) / channels
+            mix = mono[::_LEVEL_STRIDE].astype(np.float64)
+            self._mix_energy += float(np.vdot(mix, mix))
+
+    def remarks(self) -> Iterator[Remark]:
+        """What is odd about the whole file."""
+        if self._mix_energy < _CANCELLED * self._channels_energy:
+            yield Remark("channels cancel: in the mix to mono nothing or little is left of them")
+        if self._peak > _LOUD:
+            yield Remark(f"not at the scale of audio: its peak is {self._peak:.4g}, not about 1")

@@ -212,10 +212,13 @@ def _end_embedding(report: FolderReport, output: str) -> int:
     print(f"{output}: {report.embedded} files embedded{kept}, {len(report.failed)} failed")
     for path in report.silent:
         say(f"  silent: {_one_line(path)}: every sample is zero")
+    for path, remarks in sorted(report.remarks.items()):
+        for kind, _, detail in (remark.partition(": ") for remark in remarks):
+            say(f"  {kind}: {_one_line(path)}: {_one_line(detail)}")
     if report.ignored:
         kinds = ", ".join(f"{suffix} ({n})" for suffix, n in report.ignored.most_common(5))
         say(f"  ignored, no audio by their names: {kinds}")
-    code = _end(report.failed)
+    code = _end(report.failed) or (EXIT_FAILED if report.incomplete else 0)
     return code if report.embedded or report.skipped else EXIT_ERROR
 
 

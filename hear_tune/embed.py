@@ -18,7 +18,7 @@ from typing import Any
 import numpy.typing as npt
 from tqdm import tqdm
 
-from .audio import Samples, naming, read_blocks, to_mono
+from .audio import Samples, missing_audio, naming, read_blocks, to_mono
 from .clips import PER_CHOICES, ClipEmbeddings, Per, concatenate, embed_clips
 from .config import SAMPLE_RATE_HZ
 from .devices import one_thread
@@ -69,7 +69,7 @@ def embed_file(
     Parameters
     ----------
     path
-        Any file that libsndfile reads.
+        Any file that FFmpeg or libsndfile reads; of one that is cut off, what is there.
     model, per
         As of `embed_array`.
 
@@ -106,6 +106,10 @@ class FolderReport:
         Reason by path of each file, or folder, that could not be read.
     silent
         Paths of the embedded files whose every sample is zero.
+    remarks
+        By path, what else there is to say of embedded files, as "channels cancel: ...".
+    incomplete
+        Paths of the embedded files of which audio is missing; remarks say how much.
     ignored
         How many files were no audio by their names, by suffix.
     seconds
@@ -116,6 +120,8 @@ class FolderReport:
     skipped: int = 0
     failed: dict[str, str] = field(default_factory=dict)
     silent: list[str] = field(default_factory=list)
+    remarks: dict[str, list[str]] = field(default_factory=dict)
+    incomplete: list[str] = field(default_factory=list)
     ignored: Counter[str] = field(default_factory=Counter)
     seconds: float = 0.0
 
@@ -247,6 +253,10 @@ class Progress:
             report.seconds += outcome.seconds
             if outcome.silent:
                 report.silent.append(name)
+            if outcome.remarks:
+                report.remarks[name] = [remark.text for remark in outcome.remarks]
+            if missing_audio(outcome.remarks):
+                report.incomplete.append(name)
             rate = report.seconds / max(time.monotonic() - self._begin, 1e-9)
             self._bar.set_postfix_str(f"{rate:.0f} s of audio/s", refresh=False)
         self._bar.update()

@@ -105,13 +105,22 @@ def _search_url(url: str, found: FoundAudio) -> None:
         raise ValueError(f"{url}: cannot be searched ({type(error).__name__}: {error})") from error
     hidden = re.compile(r"/\.")
     visible = (name for name in sorted(names) if not hidden.search(name.removeprefix(root)))
-    _take((store.unstrip_protocol(name) for name in visible), found)
+    before, _, after = _chain(url)
+    _take(("::".join([*before, store.unstrip_protocol(name), *after]) for name in visible), found)
+
+
+def _chain(url: str) -> tuple[list[str], str, list[str]]:
+    """Parts of a chained URL before and after the place in a store, as zip://a.wav::music.zip."""
+    parts = url.split("::")
+    place = next(number for number, part in enumerate(parts) if "://" in part)
+    return parts[:place], parts[place], parts[place + 1 :]
 
 
 def _take(paths: Iterable[Path | str], found: FoundAudio) -> None:
     """Sort names into audio and others."""
     for path in paths:
-        suffix = os.path.splitext(path)[1].lower()
+        own = _chain(path)[1] if isinstance(path, str) and is_url(path) else path
+        suffix = os.path.splitext(own)[1].lower()
         if suffix in SUFFIXES:
             found.paths.append(path)
         else:

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from .audio import AudioError, Samples, read_blocks
+from .audio import AudioError, Remark, Samples, read_blocks
 from .clips import Per, embed_clips
 from .config import SAMPLE_RATE_HZ
 from .files import path_text
@@ -50,8 +50,9 @@ def embed_group(group: Group, model: EmbeddingModel, note: Note) -> None:
 
     def read(path: Path | str) -> Iterator[Samples]:
         length, silent = 0, True
+        remarks: list[Remark] = []
         try:
-            for block in read_blocks(path):
+            for block in read_blocks(path, remarks):
                 length += len(block)
                 silent = silent and not block.any()
                 yield block
@@ -59,7 +60,8 @@ def embed_group(group: Group, model: EmbeddingModel, note: Note) -> None:
             failed.append(path_text(path))
             note(Outcome(path, error=str(error)))
         else:
-            note(Outcome(path, length / SAMPLE_RATE_HZ, silent))
+            seconds = length / SAMPLE_RATE_HZ
+            note(Outcome(path, seconds, silent, remarks=tuple(remarks)))
 
     with group.part as part:
         clips = ((path, read(path)) for path in group.paths)

@@ -23,6 +23,7 @@ from typing import Any, Protocol
 import torch
 
 from .allocator import keep_freed_memory
+from .audio import Remark
 
 _READY = "ready"
 
@@ -45,12 +46,15 @@ class Outcome:
         Whether every sample is zero.
     error
         Why it could not be read or written, if it could not.
+    remarks
+        What else there is to say of it.
     """
 
     path: Path | str
     seconds: float = 0.0
     silent: bool = False
     error: str | None = None
+    remarks: tuple[Remark, ...] = ()
 
 
 Note = Callable[[Outcome], None]

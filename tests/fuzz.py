@@ -34,6 +34,7 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
+import av
 import numpy as np
 import soundfile
 import torch
@@ -249,6 +250,24 @@ def _make_audio(folder: Path) -> None:
                     continue
                 for number in range(4 if name in _COMMON_FORMATS else 0):
                     shutil.copytree(place, f"{place}-{number}")
+
+    for name, coding in (("m4a", "aac"), ("mka", "aac"), ("mov", "alac")):
+        for number in range(4):
+            place = folder / f"{name}-{coding}-{number}"
+            place.mkdir()
+            _encode(place / f"x.{name}", coding)
+
+
+def _encode(path: Path, coding: str) -> None:
+    """What libsndfile cannot write."""
+    with av.open(path, "w") as container:
+        stream = container.add_stream(coding, rate=RATE)
+        stream.layout = "stereo"
+        frame = av.AudioFrame.from_ndarray(np.stack([_noise(30_000)] * 2), "fltp", "stereo")
+        frame.sample_rate = RATE
+        for converted in [*av.AudioResampler(stream.format, "stereo", RATE, 1024).resample(frame)]:
+            container.mux(stream.encode(converted))
+        container.mux(stream.encode())
 
 
 def _use_audio(folder: Path) -> None:

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import soundfile
 from conftest import noise, tone
+from fsspec.implementations.local import LocalFileOpener
 
 from hear_tune import AudioError
 from hear_tune.audio import read_blocks, to_mono
@@ -87,8 +88,6 @@ def bad_files(folder):
     soundfile.write(folder / "inf.wav", np.array([0, np.inf, 0]), RATE, subtype="FLOAT")
     soundfile.write(folder / "no samples.wav", np.zeros(0), RATE)
     soundfile.write(folder / "whole.flac", noise(200_000), RATE)
-    data = (folder / "whole.flac").read_bytes()
-    (folder / "cut.flac").write_bytes(data[: len(data) // 2])
     (folder / "empty.mp3").write_bytes(b"")
     (folder / "text.wav").write_text("I am not a sound")
     (folder / "headless.ogg").write_bytes(b"OggS" + bytes(100))
@@ -103,15 +102,78 @@ def bad_files(folder):
         "huge.wav": "far beyond any full scale",
         "once.aiff": "cannot decode",  # a coding without random access
         "no samples.wav": "no audio",
-        "cut.flac": "cannot decode",
         "empty.mp3": "empty",
-        "text.wav": "cannot decode",
+        "text.wav": "it is a text file",
         "headless.ogg": "cannot decode",
         "folder.wav": "not a regular file",
         "pipe.wav": "not a regular file",
         "slow.wav": "its sample rate is 1 Hz",
         "missing.wav": "no such file",
     }
+
+
+def odd_files(folder):
+    """Files that are used all the same, and what is remarked of them."""
+    sound = noise(60_000)
+    soundfile.write(folder / "opposite.wav", np.stack([sound, -sound], 1), RATE)
+    soundfile.write(folder / "residue.flac", np.stack([sound, -0.995 * sound], 1), 44_100)
+    soundfile.write(folder / "integers.wav", 20_000 * sound, RATE, subtype="FLOAT")
+    for name in ("cut.wav", "cut.flac", "cut.ogg", "cut.mp3"):
+        soundfile.write(folder / name, sound, RATE)
+        data = (folder / name).read_bytes()
+        (folder / name).write_bytes(data[: int(len(data) * 0.6)])
+    return {
+        "opposite.wav": "channels cancel: ",
+        "residue.flac": "channels cancel: ",
+        "integers.wav": "not at the scale of audio: its peak is 1e+04",
+        **dict.fromkeys(("cut.wav", "cut.flac", "cut.ogg", "cut.mp3"), "cut off: "),
+    }
+
+
+def test_what_is_odd_about_a_file_is_remarked(tmp_path):
+    for name, expected in odd_files(tmp_path).items():
+        remarks = []
+        assert sum(map(len, read_blocks(tmp_path / name, remarks))) > 10_000
+        assert len(remarks) == 1
+        assert remarks[0].text.startswith(expected)
+        assert remarks[0].incomplete == name.startswith("cut")
+
+
+@pytest.mark.parametrize("other", [0.5, 0.0, -0.9])
+def test_channels_that_do_not_cancel_are_not_remarked(tmp_path, other):
+    sound = noise(60_000)
+    soundfile.write(tmp_path / "x.wav", np.stack([sound, other * sound], 1), RATE)
+    soundfile.write(tmp_path / "silent.wav", np.zeros((9_000, 2)), RATE)
+    soundfile.write(tmp_path / "loud.wav", 3 * sound, RATE, subtype="FLOAT")
+    for name in ("x.wav", "silent.wav", "loud.wav"):
+        remarks = []
+        list(read_blocks(tmp_path / name, remarks))
+        assert remarks == []
+
+
+@pytest.mark.parametrize("name", ["x.wav", "x.flac", "x.ogg", "x.mp3", "x.pvf"])
+def test_streams_and_urls_are_read_as_files_are(tmp_path, name):
+    soundfile.write(tmp_path / name, np.stack([noise(90_000), noise(90_000, 1)], 1), 44_100)
+    expected = read(tmp_path / name)
+    with (tmp_path / name).open("rb") as file:
+        np.testing.assert_allclose(read(file), expected, atol=1e-6)
+    np.testing.assert_allclose(read(f"file://{tmp_path / name}"), expected, atol=1e-6)
+
+
+@pytest.mark.parametrize("name", ["x.wav", "x.ogg", "x.mp3"])
+def test_a_store_that_breaks_off_is_not_taken_for_the_end(tmp_path, name, monkeypatch):
+    soundfile.write(tmp_path / name, noise(900_000), 44_100)
+    read_file = LocalFileOpener.read
+
+    def flaky(self, size=-1):
+        if self.f.tell() > 40_000:
+            raise ConnectionError("reset")
+        return read_file(self, min(size, 20_000) if size > 0 else size)
+
+    monkeypatch.setattr(LocalFileOpener, "read", flaky)
+    monkeypatch.setattr(LocalFileOpener, "__getattr__", lambda self, name: getattr(self.f, name))
+    with pytest.raises(AudioError, match=r"cannot be fetched \(ConnectionError: reset\)"):
+        read(f"file://{tmp_path / name}")
 
 
 def test_files_that_are_no_audio(tmp_path):

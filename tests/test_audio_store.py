@@ -64,9 +64,12 @@ def test_an_interrupted_build_goes_on(music, tmp_path, monkeypatch):
 
 def test_bad_files_are_named(music, tmp_path):
     (music / "bad.wav").write_text("no sound")
+    flac = (music / "b.flac").read_bytes()
+    (music / "cut.flac").write_bytes(flac[: len(flac) // 2])
     failed = build_store([music], tmp_path / "store", workers=1)
-    assert list(failed) == [str(music / "bad.wav")]
-    assert len(AudioStore(tmp_path / "store").tracks) == 4
+    assert list(failed) == [str(music / "bad.wav"), str(music / "cut.flac")]
+    assert failed[str(music / "cut.flac")].startswith("cut off: ")
+    assert len(AudioStore(tmp_path / "store").tracks) == 5
 
 
 def test_damage_is_found(music, tmp_path):
@@ -113,7 +116,7 @@ def test_the_command(music, tmp_path, capsys):
     assert "4 tracks, 0.00 h" in capsys.readouterr().out
     (music / "bad.wav").write_text("no sound")
     assert main(["store", str(music), "-o", str(tmp_path / "s")]) == 1
-    assert "bad.wav: libsndfile cannot decode it" in capsys.readouterr().err
+    assert "bad.wav: it is a text file" in capsys.readouterr().err
     assert main(["store", "-o", str(tmp_path / "nothing")]) == 2
 
 

@@ -47,7 +47,7 @@ def test_failures_are_listed_and_the_exit_code_says_so(music, tmp_path, capsys):
     assert main([*arguments, "--model", str(tmp_path / "small.safetensors")]) == 1
     captured = capsys.readouterr()
     assert "4 files embedded, 2 failed" in captured.out
-    assert "bad\\nname.wav: libsndfile cannot decode it" in captured.err
+    assert "bad\\nname.wav: it is a text file" in captured.err
     assert "gone.wav: no such file" in captured.err
 
 

@@ -736,13 +736,16 @@ def test_validate_names_what_cannot_be_used(tmp_path):
     good = write_audio(tmp_path / "good.wav", samples=22_050)
     short = write_audio(tmp_path / "short.wav", samples=11_025)
     (tmp_path / "text.mp3").write_text("no sound")
-    names = [good, short, tmp_path / "text.mp3", tmp_path / "gone.wav"]
+    cut = write_audio(tmp_path / "cut.wav", samples=22_050)
+    cut.write_bytes(cut.read_bytes()[:-900])
+    names = [good, short, cut, tmp_path / "text.mp3", tmp_path / "gone.wav"]
     task = Task("t", "multilabel", (), tuple(Clip(path, "train") for path in names))
     found = validate(task, (0.9, 1.1))
     assert found.good == 1
     assert found.missing == [tmp_path / "gone.wav"]
-    assert "libsndfile" in found.undecodable[tmp_path / "text.mp3"]
+    assert found.undecodable[tmp_path / "text.mp3"] == "it is a text file"
     assert found.wrong_length == {short: 0.5}
+    assert found.incomplete[cut].startswith("cut off: ")
     assert not found.complete
     assert validate(task).good == 2
 
@@ -812,7 +815,7 @@ def test_validate_command(tmp_path, capsys):
     assert main(arguments) == 1
     captured = capsys.readouterr()
     assert "1 cannot be decoded" in captured.out
-    assert f"cannot be decoded: {tmp_path / 'dog' / 'bad.wav'}: libsndfile" in captured.err
+    assert f"cannot be decoded: {tmp_path / 'dog' / 'bad.wav'}: it is a text file" in captured.err
 
 
 def test_validate_names_faults_of_the_task(tmp_path, capsys):

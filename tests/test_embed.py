@@ -14,7 +14,7 @@ import soundfile
 import torch
 from conftest import noise
 from models import CrashingModel, ModelElsewhere
-from test_audio import bad_files
+from test_audio import bad_files, odd_files
 
 import hear_tune
 from hear_tune import embed, files, groups, workers
@@ -65,7 +65,7 @@ def test_windows_say_what_they_cover(small_model):
 
 def test_a_bad_file_is_named(small_model, tmp_path):
     (tmp_path / "x.wav").write_text("no sound")
-    with pytest.raises(hear_tune.AudioError, match=r"x\.wav: libsndfile cannot decode it"):
+    with pytest.raises(hear_tune.AudioError, match=r"x\.wav: it is a text file"):
         hear_tune.embed_file(tmp_path / "x.wav", small_model)
 
 
@@ -199,6 +199,7 @@ def test_bad_files_do_not_end_the_job(small_model, tmp_path, per):
     folder.mkdir()
     expected = bad_files(folder)
     expected.pop("folder.wav")  # a folder is searched, not read
+    odd = odd_files(folder)
     soundfile.write(folder / "silent.wav", np.zeros(50_000), RATE)
     soundfile.write(folder / "one.wav", np.array([0.5]), RATE)
     soundfile.write(folder / "one 192k.wav", np.array([0.5]), 192_000)
@@ -217,7 +218,13 @@ def test_bad_files_do_not_end_the_job(small_model, tmp_path, per):
     paths = table(tmp_path / "out.parquet")["path"]
     names = {path.removeprefix(f"{folder}/") for path in paths}
     good = {"silent.wav", "one.wav", "eight.wav", "whole.flac", "späce ümlaut\nnewline.wav"}
-    assert names == good | {"latin\\xe9.wav"}
+    assert names == good | {"latin\\xe9.wav"} | odd.keys()
+    remarks = {os.path.basename(path): remark for path, (remark,) in report.remarks.items()}
+    assert remarks.keys() == odd.keys()
+    assert all(remarks[name].startswith(start) for name, start in odd.items())
+    assert {os.path.basename(path) for path in report.incomplete} == {
+        name for name in odd if name.startswith("cut")
+    }
     assert np.isfinite(vectors(tmp_path / "out.parquet")).all()
 
 

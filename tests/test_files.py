@@ -1,10 +1,22 @@
 """Files are written whole, whatever else goes on, and folders by one process."""
 
 import threading
+import zipfile
 
 import pytest
+import soundfile
+from conftest import tone
 
-from hear_tune.files import GROUP_BYTES, GROUP_FILES, InUseError, group_files, sole_use, write_whole
+from hear_tune.audio import read_blocks
+from hear_tune.files import (
+    GROUP_BYTES,
+    GROUP_FILES,
+    InUseError,
+    find_audio,
+    group_files,
+    sole_use,
+    write_whole,
+)
 
 
 def test_writers_of_one_file_do_not_meet(tmp_path):
@@ -69,3 +81,29 @@ def test_many_files_are_grouped_up_to_both_bounds(tmp_path):
     small, large = files_of(tmp_path / "small", 40, 1_000), files_of(tmp_path, 2_000, 5_000_000)
     assert [len(group) for group in group_files(small)] == [GROUP_FILES, GROUP_FILES, 8]
     assert {len(group) for group in group_files(large)} == {-(-GROUP_BYTES // 5_000_000), 12}
+
+
+def test_what_lies_in_an_archive_is_found_and_read(tmp_path):
+    for name in ("music/a.wav", "b.ogg"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        soundfile.write(tmp_path / name, tone(440, 22_050), 22_050)
+    with zipfile.ZipFile(tmp_path / "x.zip", "w") as archive:
+        archive.write(tmp_path / "music/a.wav", "music/a.wav")
+        archive.write(tmp_path / "b.ogg", "b.ogg")
+        archive.writestr("notes.txt", "")
+    for url in (
+        f"zip://**::{tmp_path / 'x.zip'}",
+        f"simplecache::zip://**::file://{tmp_path}/x.zip",
+    ):
+        found = find_audio(url)
+        head, tail = url.split("**")
+        assert found.paths == [f"{head}b.ogg{tail}", f"{head}music/a.wav{tail}"]
+        assert found.ignored[".txt"] == 1
+        assert [sum(map(len, read_blocks(path))) for path in found.paths] == [22_050, 22_050]
+
+
+def test_folders_of_what_ffmpeg_alone_reads_are_found(tmp_path):
+    names = ["a.m4a", "b.wma", "c.webm", "d.mka", "e.ape", "f.dsf", "g.WV"]
+    for name in names:
+        (tmp_path / name).touch()
+    assert find_audio(tmp_path).paths == [tmp_path / name for name in names]

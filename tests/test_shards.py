@@ -185,6 +185,33 @@ def test_shards_of_others_are_indexed(tmp_path, capsys):
         assert batch.abs().max() > 14_000
 
 
+def test_lengths_are_those_of_what_is_decoded(tmp_path, capsys):
+    links = []
+    for seed in range(2):
+        soundfile.write(tmp_path / "x.ogg", noise(44_100, seed), 44_100)
+        links.append((tmp_path / "x.ogg").read_bytes())
+    soundfile.write(tmp_path / "x.flac", noise(44_100), 44_100)
+    flac = (tmp_path / "x.flac").read_bytes()
+    sounds = {"a.ogg": b"".join(links), "b.ogg": links[0], "cut.flac": flac[: len(flac) // 2]}
+    foreign(tmp_path / "foreign.tar", sounds)
+    assert main(["shards", str(tmp_path / "foreign.tar"), "-o", str(tmp_path)]) == 1
+    assert "deep/cut.flac: cut off: " in capsys.readouterr().err
+    (shard,) = read_index(f"{tmp_path}/shards.json")
+    assert shard.lengths[:2] == [44_100, 22_050]
+    assert 5_000 < shard.lengths[2] < 12_000
+    source = StreamedPairs([shard], 20_000, seed=0)
+    batch = read(source, Share(2), 0, 1)[0]
+    assert (batch[:, :, -100:] != 0).any(-1).all()
+
+
+def test_an_index_of_lengths_that_no_clip_has_is_damaged(tmp_path):
+    entry = {"url": "x.tar", "lengths": [2**62]}
+    content = {"format": "hear-tune shards 1", "shards": [entry]}
+    (tmp_path / "shards.json").write_text(json.dumps(content))
+    with pytest.raises(ShardError, match="make it anew with hear-tune shards"):
+        read_index(f"{tmp_path}/shards.json")
+
+
 def test_a_stream_that_breaks_off_is_taken_up(source, monkeypatch):
     expected = numbers(read(source, Share(5), 0, 8))
     members, breaks = shards_module._members, iter([2, 0, 3] + [99] * 50)

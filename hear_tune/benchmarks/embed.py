@@ -31,6 +31,7 @@ from torch.nn import functional as F
 
 from .. import baselines
 from ..allocator import keep_freed_memory
+from ..audio import read_blocks
 from ..config import SAMPLE_RATE_HZ, WINDOW_SAMPLES
 from ..devices import core_count
 from ..embed import embed_folder
@@ -273,7 +274,9 @@ def _cosine(vectors: Tensor, expected: Tensor) -> float:
 
 
 def _folders(variant: str, music: Path, repeats: int) -> list[FolderRow]:
-    seconds = sum(soundfile.info(path).duration for path in find_audio(music).paths)
+    seconds = sum(
+        sum(map(len, read_blocks(path))) / SAMPLE_RATE_HZ for path in find_audio(music).paths
+    )
     programs: dict[str, Callable[[Path], None]] = {
         "plain: file by file, read whole": partial(_plain_folder, variant, music),
         "hear-tune embed": partial(_our_folder, variant, music, "float32"),

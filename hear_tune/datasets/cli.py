@@ -95,10 +95,12 @@ def _validate(options: argparse.Namespace) -> int:
     print(_task_text(task))
     print(
         f"{found.good} files are good, {len(found.missing)} missing, "
-        f"{len(found.undecodable)} cannot be decoded, {len(found.wrong_length)} of wrong length"
+        f"{len(found.undecodable)} cannot be decoded, {len(found.incomplete)} not whole, "
+        f"{len(found.wrong_length)} of wrong length"
     )
     _print_files("missing", dict.fromkeys(found.missing, ""))
     _print_files("cannot be decoded", found.undecodable)
+    _print_files("not whole", found.incomplete)
     _print_files("wrong length", {p: f"{s:.2f} s" for p, s in found.wrong_length.items()})
     if found.missing and (data_set.downloads or data_set.mirdata):
         marks = _root(options, data_set) / "downloads" / "*.unpacked"

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from ..audio import AudioError, read_blocks
+from ..audio import AudioError, Remark, missing_audio, read_blocks
 from ..config import SAMPLE_RATE_HZ
 from ..devices import core_count
 from .task import Task
@@ -28,6 +28,8 @@ class Validation:
         Files that are not there.
     undecodable
         Reason by file.
+    incomplete
+        By file, how much of it is missing.
     wrong_length
         Seconds by file.
     """
@@ -35,12 +37,13 @@ class Validation:
     good: int = 0
     missing: list[Path] = field(default_factory=list)
     undecodable: dict[Path, str] = field(default_factory=dict)
+    incomplete: dict[Path, str] = field(default_factory=dict)
     wrong_length: dict[Path, float] = field(default_factory=dict)
 
     @property
     def complete(self) -> bool:
         """Whether every file can be used."""
-        return not (self.missing or self.undecodable or self.wrong_length)
+        return not (self.missing or self.undecodable or self.incomplete or self.wrong_length)
 
 
 def validate(task: Task, seconds: SecondsRange | None = None) -> Validation:
@@ -65,13 +68,13 @@ def validate(task: Task, seconds: SecondsRange | None = None) -> Validation:
             there.append(path)
         else:
             found.missing.append(path)
-    with ThreadPoolExecutor(core_count()) as pool:  # libsndfile and soxr release the GIL
-        lengths = tqdm(
-            pool.map(_seconds, there), "decoding", total=len(there), unit="file", delay=2
-        )
-        for path, length in zip(there, lengths, strict=True):
-            if isinstance(length, AudioError):
-                found.undecodable[path] = str(length)
+    with ThreadPoolExecutor(core_count()) as pool:  # decoders and soxr release the GIL
+        lengths = tqdm(pool.map(_decode, there), "decoding", total=len(there), unit="file", delay=2)
+        for path, (length, missing, error) in zip(there, lengths, strict=True):
+            if error:
+                found.undecodable[path] = error
+            elif missing:
+                found.incomplete[path] = missing
             elif seconds and not seconds[0] <= length <= seconds[1]:
                 found.wrong_length[path] = length
             else:
@@ -79,8 +82,11 @@ def validate(task: Task, seconds: SecondsRange | None = None) -> Validation:
     return found
 
 
-def _seconds(path: Path) -> float | AudioError:
+def _decode(path: Path) -> tuple[float, str, str]:
+    """Seconds of a file, what it lacks, and why it cannot be decoded."""
+    remarks: list[Remark] = []
     try:
-        return sum(map(len, read_blocks(path))) / SAMPLE_RATE_HZ
+        length = sum(map(len, read_blocks(path, remarks)))
     except AudioError as error:
-        return error
+        return 0.0, "", str(error)
+    return length / SAMPLE_RATE_HZ, missing_audio(remarks), ""

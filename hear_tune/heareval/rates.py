@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,6 +11,8 @@ import numpy.typing as npt
 import soundfile
 import soxr
 
+from ..audio import AudioError, Remark, average, missing_audio, naming
+from ..decoding import decode
 from ..progress import progress_bar
 
 _SUBTYPE = "PCM_16"  # of the public tasks
@@ -60,13 +61,13 @@ def read_audio(path: Path, rate: int) -> npt.NDArray[np.float32]:
     """
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such file")
-    try:
-        audio, own_rate = soundfile.read(os.fspath(path), dtype="float32", always_2d=True)
-    except soundfile.SoundFileError as error:
-        raise ValueError(f"{path}: cannot be decoded ({error})") from error
-    if len(audio) == 0:
-        raise ValueError(f"{path}: has no samples")
-    samples: npt.NDArray[np.float32] = soxr.resample(audio.mean(axis=1), own_rate, rate)
+    remarks: list[Remark] = []
+    with naming(path):
+        blocks = list(decode(path, remarks))
+        if missing := missing_audio(remarks):
+            raise AudioError(missing)
+    mono = np.concatenate([average(block) for block, _ in blocks])
+    samples: npt.NDArray[np.float32] = soxr.resample(mono, blocks[0][1], rate)
     return samples
 
 

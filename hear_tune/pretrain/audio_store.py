@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ..audio import AudioError, Samples, read_blocks
+from ..audio import AudioError, Remark, Samples, missing_audio, read_blocks
 from ..config import SAMPLE_RATE_HZ
 from ..devices import core_count
 from ..files import find_audio, group_files, path_text, sole_use, writing
@@ -155,7 +155,7 @@ def build_store(
     Returns
     -------
     dict
-        Reason by path of each file that could not be decoded.
+        Reason by path of each file that could not be decoded, or not to its end.
 
     Raises
     ------
@@ -189,8 +189,8 @@ def build_store(
         ):
 
             def note(outcome: Outcome) -> None:
-                if outcome.error is not None:
-                    failed[os.fspath(outcome.path)] = outcome.error
+                if reason := outcome.error or missing_audio(outcome.remarks):
+                    failed[os.fspath(outcome.path)] = reason
                 bar.update()
 
             crew.run(jobs, note)
@@ -221,8 +221,9 @@ def _decode(shard: _Shard, note: Note) -> None:
         for path in shard.paths:
             start = file.tell()
             checksum = 0
+            remarks: list[Remark] = []
             try:
-                for block in read_blocks(path):
+                for block in read_blocks(path, remarks):
                     pcm = to_pcm(block).tobytes()
                     checksum = zlib.crc32(pcm, checksum)
                     file.write(pcm)
@@ -233,7 +234,7 @@ def _decode(shard: _Shard, note: Note) -> None:
                 continue
             samples = (file.tell() - start) // 2
             entries.append({"path": path_text(path), "samples": samples, "crc32": checksum})
-            note(Outcome(path, samples / SAMPLE_RATE_HZ))
+            note(Outcome(path, samples / SAMPLE_RATE_HZ, remarks=tuple(remarks)))
     if not entries:
         data.unlink()
         return

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import warnings
 from pathlib import Path
 
 import matplotlib
@@ -12,7 +13,7 @@ import torch
 from matplotlib import pyplot as plt
 from torch import Tensor
 
-from ..audio import naming, read_blocks
+from ..audio import Remark, naming, read_blocks
 from ..config import SAMPLE_RATE_HZ
 from .augment import RandomTransform, clmr_chain
 
@@ -69,13 +70,16 @@ def write_views(
 
 def _read(path: str | os.PathLike[str], seconds: float) -> Tensor:
     wanted, blocks = round(seconds * SAMPLE_RATE_HZ), []
+    remarks: list[Remark] = []
     if wanted < 1:
         raise ValueError(f"seconds must be positive, not {seconds}")
     with naming(path):
-        for block in read_blocks(path):
+        for block in read_blocks(path, remarks):
             blocks.append(block)
             if sum(map(len, blocks)) >= wanted:
                 break
+    for remark in remarks:
+        warnings.warn(f"{os.fspath(path)}: {remark}", stacklevel=2)
     return torch.from_numpy(np.concatenate(blocks)[:wanted])
 
 

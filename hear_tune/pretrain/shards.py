@@ -27,7 +27,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
-from ..audio import SUFFIXES, AudioError, to_mono
+from ..audio import SUFFIXES, AudioError, Remark, missing_audio, read_blocks, to_mono
 from ..config import SAMPLE_RATE_HZ
 from ..devices import core_count
 from ..files import sole_use, write_whole, writing
@@ -41,6 +41,8 @@ FORMAT = "hear-tune shards 1"
 CLIP_SECONDS = 30.0
 CLIPS_PER_SHARD = 256  # about 200 MB of FLAC
 OPEN_SHARDS = 8  # that a reader mixes
+_LONGEST = 2**40  # samples of a clip; headers of Ogg that were once believed gave more
+_SEEKABLE = (b"fLaC", b"RIFF")  # what libsndfile finds a place in by its sample
 RETRIES, RETRY_SECONDS = 5, 1.0  # the pause doubles each time
 
 
@@ -91,7 +93,7 @@ def _are_entries(shards: Any) -> bool:
     return isinstance(shards, list) and all(
         isinstance(shard, dict)
         and {key: type(value) for key, value in shard.items()} == {"url": str, "lengths": list}
-        and all(type(length) is int and length >= 0 for length in shard["lengths"])
+        and all(type(length) is int and 0 <= length < _LONGEST for length in shard["lengths"])
         for shard in shards
     )
 
@@ -205,7 +207,7 @@ def index_shards(
     shards : list of Shard
         As in the index.
     failed : dict
-        Reason by name of each clip that cannot be used.
+        Reason by name of each clip that cannot be used, or is not whole.
 
     Raises
     ------
@@ -217,11 +219,14 @@ def index_shards(
         url = url if "://" in url else os.path.abspath(url)
         lengths = []
         for name, data in _members(url):
+            remarks: list[Remark] = []
             try:
-                lengths.append(_length(data))
+                lengths.append(sum(map(len, read_blocks(io.BytesIO(data), remarks))))
             except AudioError as error:
                 lengths.append(0)
                 failed[f"{url}: {name}"] = str(error)
+            if missing := missing_audio(remarks):
+                failed[f"{url}: {name}"] = missing
         shards.append(Shard(url, lengths))
     if not any(any(shard.lengths) for shard in shards):
         raise ShardError(f"{', '.join(urls)}: no clip that can be used")
@@ -326,7 +331,7 @@ class StreamedPairs:
         batch: list[Tensor] = []
         for place, shard in enumerate(order[begin:end], begin):
             rng = np.random.default_rng([self.seed, 4, turn, reader, place])
-            batch.append(self._pair(*next(streams[shard]), rng))
+            batch.append(self._pair(next(streams[shard]), rng))
             if len(batch) == share.batch_size:
                 yield Pairs(torch.stack(batch), torch.zeros(len(batch), dtype=torch.long))
                 batch = []
@@ -343,15 +348,15 @@ class StreamedPairs:
             [rng.permutation(np.repeat(group, self.usable[group])) for group in groups]
         )
 
-    def _clips(self, shard: Shard, skip: int) -> Iterator[tuple[str, bytes]]:
+    def _clips(self, shard: Shard, skip: int) -> Iterator[_Member]:
         """Usable clips of a shard after the first `skip`, whatever interrupts the stream."""
         failures = 0
         while True:
             try:
-                for number, (name, data) in enumerate(self._usable(shard)):
+                for number, clip in enumerate(self._usable(shard)):
                     if number >= skip:
                         skip += 1
-                        yield f"{shard.url}: {name}", data
+                        yield clip
                 return
             except ShardError:
                 if failures == RETRIES:
@@ -359,29 +364,29 @@ class StreamedPairs:
                 time.sleep(RETRY_SECONDS * 2**failures)
                 failures += 1
 
-    def _usable(self, shard: Shard) -> Iterator[tuple[str, bytes]]:
+    def _usable(self, shard: Shard) -> Iterator[_Member]:
         count = 0
         for (name, data), length in zip(_members(shard.url), shard.lengths, strict=False):
             count += 1
             if length >= self.shortest_samples:
-                yield name, data
+                yield _Member(f"{shard.url}: {name}", data, length)
         if count < len(shard.lengths):
             raise ShardError(
                 f"{shard.url}: {count} clips where its index says {len(shard.lengths)}; "
                 "copy it again, or index it again with hear-tune shards"
             )
 
-    def _pair(self, name: str, data: bytes, rng: np.random.Generator) -> Tensor:
+    def _pair(self, clip: _Member, rng: np.random.Generator) -> Tensor:
         try:
-            with soundfile.SoundFile(io.BytesIO(data)) as file:
-                samples = _samples(file)
-                starts = draw_starts(samples, self.crop_samples, self.max_distance_samples, rng)
-                crops = [_crop(file, start, self.crop_samples) for start in starts]
-                return to_pair(crops, self.crop_samples)
+            crop, samples = _open_clip(clip)
+            starts = draw_starts(samples, self.crop_samples, self.max_distance_samples, rng)
+            crops = [crop(start, self.crop_samples) for start in starts]
         except (soundfile.SoundFileError, AudioError) as error:
             raise ShardError(
-                f"{name}: cannot be decoded ({error}); index its shard again with hear-tune shards"
+                f"{clip.name}: cannot be decoded ({error}); index its shard again with "
+                "hear-tune shards"
             ) from error
+        return to_pair(crops, self.crop_samples)
 
 
 class _Readers(IterableDataset[Pairs]):
@@ -401,6 +406,15 @@ class _Readers(IterableDataset[Pairs]):
         stream = self.pairs.read(self.share, reader, numbers[0] // workers)
         for _ in numbers:
             yield next(stream)
+
+
+@dataclass(frozen=True)
+class _Member:
+    """A clip as it lies in a shard, and its length in samples by the index."""
+
+    name: str
+    data: bytes
+    samples: int
 
 
 @dataclass(frozen=True)
@@ -483,17 +497,14 @@ def _members(url: str) -> Iterator[tuple[str, bytes]]:
         raise ShardError(f"{url}: cannot be read as a tar ({error})") from error
 
 
-def _length(data: bytes) -> int:
-    try:
-        with soundfile.SoundFile(io.BytesIO(data)) as file:
-            _crop(file, 0, 1)
-            return _samples(file)
-    except soundfile.SoundFileError as error:
-        raise AudioError(f"libsndfile cannot decode it ({error})") from error
-
-
-def _samples(file: soundfile.SoundFile) -> int:
-    return int(file.frames * SAMPLE_RATE_HZ // file.samplerate)
+def _open_clip(clip: _Member) -> tuple[Callable[[int, int], Pcm], int]:
+    """What takes crops of a clip, by first sample and length, and how many samples it has."""
+    if clip.data.startswith(_SEEKABLE):
+        file = soundfile.SoundFile(io.BytesIO(clip.data))
+        if file.frames * SAMPLE_RATE_HZ // file.samplerate == clip.samples:
+            return partial(_crop, file), clip.samples
+    whole = to_pcm(np.concatenate(list(read_blocks(io.BytesIO(clip.data)))))
+    return lambda start, samples: whole[start : start + samples], len(whole)
 
 
 def _crop(file: soundfile.SoundFile, start: int, samples: int) -> Pcm:

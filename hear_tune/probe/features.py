@@ -34,7 +34,7 @@ class Features:
     layers
         Columns of each layer.
     failed
-        Reason by path of the other clips.
+        Reason by path of the other clips, and of those of which audio is missing.
     """
 
     clips: tuple[Clip, ...]
@@ -82,12 +82,13 @@ def embed_task(task: Task, model: EmbeddingModel, cache: str | os.PathLike[str])
     files = {path_text(path): _state(path) for path in paths}
     known = json.loads(record.read_text("utf-8")) if record.exists() else {}
     changed = any(known.get(path, state) != state for path, state in files.items())
-    failed = embed_folder(paths, output, model, "window", overwrite=changed).failed
+    report = embed_folder(paths, output, model, "window", overwrite=changed)
+    missing = {path: "; ".join(report.remarks[path]) for path in report.incomplete}
     write_whole(record, json.dumps(files if changed else known | files))
     rows = _read(output, list(files))
     clips = tuple(clip for clip in task.clips if path_text(clip.path) in rows)
     windows = tuple(rows[path_text(clip.path)] for clip in clips)
-    return Features(clips, windows, model.layer_columns, failed)
+    return Features(clips, windows, model.layer_columns, report.failed | missing)
 
 
 def _digest(model: EmbeddingModel) -> str:

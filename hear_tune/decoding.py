@@ -1,0 +1,538 @@
+"""Audio files as blocks of samples at their own rate, whole or with a remark on what is missing.
+
+FFmpeg's libraries (PyAV) decode all that is compressed, libsndfile what is not. No length is taken
+from a header; where a header gives one, it is compared with what was decoded. A file is read
+front to back, a block at a time, so that its length costs no memory.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import stat
+import tempfile
+from collections.abc import Iterable, Iterator
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, BinaryIO, NoReturn, cast
+
+import av
+import fsspec
+import numpy as np
+import numpy.typing as npt
+import soundfile
+from av.codec.context import Flags2
+
+from .headers import (
+    HEAD_BYTES,
+    announced_bytes,
+    counted_seconds,
+    describe,
+    frame_bytes,
+    id3_bytes,
+    is_mpeg4,
+    is_protected,
+    lacks_index,
+    may_be_pcm,
+)
+from .ogg import Link, is_ogg, links
+
+Source = str | os.PathLike[str] | BinaryIO
+Block = npt.NDArray[Any]
+
+_BLOCK_VALUES = 1 << 17  # samples x channels decoded at a time; more leave the processor's cache
+_READ_BYTES = 1 << 18  # that FFmpeg asks for at a time
+_LONGEST_PADDING = 8192  # samples: a block of Vorbis
+_MISSING_SECONDS = 0.05  # that a file may lack before it is named
+
+# FFmpeg's containers that are for audio, or may hold it. Playlists are left out, as they open other
+# files, and so are images.
+_CONTAINERS = (
+    "aac,ac3,aiff,amr,ape,asf,au,avi,caf,dsf,dts,dtshd,eac3,flac,flv,iff,loas,matroska,mlp,mov,mp3,"
+    "mpc,mpc8,mpeg,mpegts,ogg,oma,rm,shn,tak,truehd,tta,voc,vqf,w64,wav,wv,xwma"
+)
+# Those whose headers give the number of samples, and by how many seconds it may be wrong, as some
+# encoders count their padding.
+_COUNTING = frozenset(
+    (
+        *("ape", "dsf", "flac", "matroska,webm", "mov,mp4,m4a,3gp,3g2,mj2", "mpc", "mpc8", "tak"),
+        *("tta", "wv"),
+    )
+)
+_TOLERANCE_SECONDS = {"mov,mp4,m4a,3gp,3g2,mj2": 0.2, "matroska,webm": 0.2}
+_ELEMENTARY = ("aac", "mp3")  # of frames that give their own length
+_TIMED = ("flac", "ogg")  # whose time stamps show what could not be decoded
+_PCM_CODINGS = frozenset(
+    ("PCM_S8", "PCM_U8", "PCM_16", "PCM_24", "PCM_32", "FLOAT", "DOUBLE", "ULAW", "ALAW")
+)
+_TAGS = (b"ID3", b"TAG", b"APETAGEX", b"LYRICS")  # that lie between joined files
+_PROTECTED_CODECS = ("drms", "enca")
+
+# By file name: libsndfile's major formats, without RAW, which has no header; then FFmpeg's.
+SUFFIXES = frozenset(
+    {f".{name.lower()}" for name in soundfile.available_formats() if name != "RAW"}
+    | {".aif", ".aifc", ".mp2", ".oga", ".opus", ".snd", ".wave"}
+    | {".aac", ".ac3", ".alac", ".amr", ".ape", ".asf", ".dff", ".dsf", ".dts", ".eac3", ".m4a"}
+    | {".m4b", ".m4p", ".mka", ".mkv", ".mlp", ".mov", ".mp4", ".mpc", ".mpga", ".ra", ".rm"}
+    | {".shn", ".spx", ".tak", ".thd", ".tta", ".weba", ".webm", ".wma", ".wv"}
+)
+
+
+class AudioError(ValueError):
+    """A file or array holds no usable audio; the message says why."""
+
+
+@dataclass(frozen=True)
+class Remark:
+    """Something about a file that can be used all the same.
+
+    Attributes
+    ----------
+    text
+        In words, as "cut off: 12.3 s of 20.0 s that its header announces".
+    incomplete
+        Whether some of the audio is missing.
+    """
+
+    text: str
+    incomplete: bool = False
+
+    def __str__(self) -> str:
+        return self.text
+
+
+def missing_audio(remarks: Iterable[Remark]) -> str:
+    """What the remarks on a file say about missing audio; empty if it is whole."""
+    return "; ".join(remark.text for remark in remarks if remark.incomplete)
+
+
+def decode(source: Source, remarks: list[Remark]) -> Iterator[tuple[Block, int]]:
+    """Decode a file piece by piece.
+
+    Parameters
+    ----------
+    source
+        A path, a URL that fsspec knows, or a file opened for reading bytes.
+    remarks
+        To which it is added if audio is missing.
+
+    Yields
+    ------
+    block : ndarray
+        (samples, channels), floating point in -1..1, int16 or int32.
+    sample_rate : int
+        Of the block, in Hz; parts of a joined file may have rates of their own.
+
+    Raises
+    ------
+    AudioError
+        If the file cannot be read, or no decoder takes it.
+    """
+    with _opened(source) as file:
+        file.seek(0)
+        head = file.read(HEAD_BYTES)
+        if not head:
+            raise AudioError("the file is empty (0 bytes)")
+        reading = _Reading(file, head)
+        is_local = isinstance(source, str | os.PathLike) and not is_url(source)
+        place = source if is_local else file  # a format of libsndfile's is two files
+        decoders = [_by_ffmpeg(reading), _by_libsndfile(place)]
+        if is_local and may_be_pcm(head):
+            decoders.insert(0, _by_libsndfile(place, _PCM_CODINGS))
+        yield from _first_that_works(decoders, reading)
+        remarks += reading.remarks()
+
+
+class _UndecodableError(Exception):
+    """A decoder does not take a file."""
+
+
+class _Reading:
+    """What was seen of a file while it was decoded."""
+
+    def __init__(self, file: BinaryIO, head: bytes) -> None:
+        self.file = file
+        self.head = head
+        self.seconds = 0.0  # decoded
+        self.lost = 0.0  # seconds, by the gaps between the time stamps of what was decoded
+        self.announced = 0.0  # by its header, if that can be trusted
+        self.tolerance = _MISSING_SECONDS  # of what is announced
+        self.damaged = 0  # packets, or pages of Ogg
+        self.ends_early = ""  # what its end shows
+
+    def check(self) -> None:
+        """Raise an `AudioError` if the file could not be read to its end."""
+        if isinstance(self.file, _Remote):
+            self.file.check()
+
+    def remarks(self) -> Iterator[Remark]:
+        """What is missing."""
+        self.check()
+        reached = self.seconds + self.lost
+        is_short = self.announced - reached > self.tolerance
+        is_damaged = self.damaged > 0 or self.lost > 0
+        how_much = ""
+        if is_short or self.lost > 0:
+            whole = max(self.announced, reached)
+            how_much = f"{self.seconds:.2f} s of {whole:.2f} s could be decoded"
+        ends_early = self.missing_bytes() or self.ends_early
+        if ends_early or (is_short and not is_damaged):
+            yield Remark(f"cut off: {how_much or ends_early}", True)
+        if is_damaged:
+            parts = "1 part" if self.damaged == 1 else f"{self.damaged} parts"
+            yield Remark(f"damaged: {how_much or f'{parts} could not be decoded'}", True)
+
+    def missing_bytes(self) -> str:
+        """How far the file ends before its header says."""
+        there, announced = _size(self.file), announced_bytes(self.file)
+        if there is None or announced is None or there >= announced:
+            return ""
+        return f"{there:,} of {announced:,} bytes that its header announces"
+
+
+def _first_that_works(
+    decoders: Iterable[Iterator[tuple[Block, int]]], reading: _Reading
+) -> Iterator[tuple[Block, int]]:
+    reasons = []
+    for decoder in decoders:
+        try:
+            for block, rate in decoder:
+                reading.seconds += len(block) / rate
+                yield block, rate
+        except _UndecodableError as error:
+            reasons.append(str(error))
+        if reading.seconds:
+            return
+        reading.check()
+        if known := describe(reading.head, _size(reading.file)):
+            raise AudioError(f"it is {known}")
+    raise AudioError(_why_not(reading, reasons))
+
+
+def _why_not(reading: _Reading, reasons: list[str]) -> str:
+    """Why no decoder takes a file."""
+    if is_protected(reading.head):
+        return _PROTECTED
+    if is_mpeg4(reading.head) and lacks_index(reading.file):
+        return "it is an MPEG-4 file without its index: cut off, or not finished by its recorder"
+    if missing := reading.missing_bytes():
+        return f"cut off before any audio could be decoded: {missing}"
+    if reading.announced:
+        return f"none of the {reading.announced:.2f} s that its header announces can be decoded"
+    if not reasons:
+        return "no audio: it has no samples"
+    said = "; ".join(dict.fromkeys(reasons))
+    return f"FFmpeg and libsndfile cannot decode it ({said})"
+
+
+_PROTECTED = "it is protected against copying (DRM), and cannot be decoded"
+
+
+# --- libsndfile ---
+
+
+def _by_libsndfile(
+    source: str | os.PathLike[str] | BinaryIO, codings: frozenset[str] | None = None
+) -> Iterator[tuple[Block, int]]:
+    """Decode a file in one of some codings, or in any."""
+    try:
+        with soundfile.SoundFile(_for_libsndfile(source)) as file:
+            if codings and file.subtype not in codings:
+                raise _UndecodableError(f"libsndfile: {file.subtype}")
+            size = max(1, _BLOCK_VALUES // file.channels)
+            # not file.blocks: it refuses codings without random access
+            while len(block := file.read(size, dtype="float32", always_2d=True)):
+                yield block, file.samplerate
+    except (soundfile.SoundFileError, OSError, ValueError, TypeError) as error:
+        reason = getattr(error, "error_string", str(error)).strip().rstrip(".")
+        reason = reason.replace(_MISLEADING, "unknown format")
+        raise _UndecodableError(f"libsndfile: {reason}") from error
+
+
+_MISLEADING = "File does not exist or is not a regular file (possibly a pipe?)"  # of mpg123
+
+
+def _for_libsndfile(source: str | os.PathLike[str] | BinaryIO) -> Any:
+    if not isinstance(source, str | os.PathLike):
+        source.seek(0)
+        return source
+    # libsndfile takes bytes on POSIX, where a name may be undecodable; elsewhere, text
+    return os.fsencode(source) if os.name == "posix" else os.fspath(source)
+
+
+# --- FFmpeg ---
+
+
+def _by_ffmpeg(reading: _Reading) -> Iterator[tuple[Block, int]]:
+    reading.file.seek(0)
+    if not is_ogg(reading.head):
+        yield from _demuxed(reading, reading.file)
+        return
+    decoded, link = 0, None
+    for link in links(reading.file):  # FFmpeg stops where a link has another rate
+        try:
+            yield from _trimmed(_demuxed(reading, link), link)
+            decoded += 1
+        except (_UndecodableError, AudioError):
+            if decoded == 0:
+                raise
+            reading.damaged += 1
+        reading.damaged += link.damaged
+    if link is not None and not link.is_finished:
+        reading.ends_early = "its last Ogg page is missing"
+
+
+def _trimmed(blocks: Iterator[tuple[Block, int]], link: Link) -> Iterator[tuple[Block, int]]:
+    """Without what Vorbis lies between, of which FFmpeg takes too much or little if it is short."""
+    decoded, held = 0, list[tuple[Block, int]]()
+    for block, rate in blocks:
+        audio = block[max(0, link.lead_in - decoded) :]
+        decoded += len(block)
+        held.append((audio, rate))
+        while sum(len(block) for block, _ in held[1:]) >= _LONGEST_PADDING:
+            yield held.pop(0)
+    excess = decoded - link.lead_in - link.position
+    if not link.lead_in or excess >= _LONGEST_PADDING:  # the stream did not begin at 0
+        excess = 0
+    while excess > 0 and held:
+        block, rate = held.pop()
+        kept = block[: max(0, len(block) - excess)]
+        excess -= len(block) - len(kept)
+        held += [(kept, rate)] if len(kept) else []
+    yield from held
+
+
+def _demuxed(reading: _Reading, file: BinaryIO | Link) -> Iterator[tuple[Block, int]]:
+    try:
+        container = av.open(
+            cast(BinaryIO, file),
+            metadata_errors="replace",
+            buffer_size=_READ_BYTES,
+            container_options={"format_whitelist": _CONTAINERS},
+            io_open=_refuse,
+        )
+    except Exception as error:  # each format has errors of its own
+        raise _UndecodableError(f"FFmpeg: {_words(error)}") from error
+    with container:
+        stream = cast("av.AudioStream | None", container.streams.best("audio"))
+        if stream is None:
+            kinds = {stream.type for stream in container.streams if stream.type != "data"}
+            only = " and ".join(sorted(kinds)) or "data"
+            raise AudioError(f"it has no audio stream, only {only}")
+        if stream.codec_context is None:
+            raise _UndecodableError("FFmpeg: a coding that it does not know")
+        if stream.codec_context.codec_tag in _PROTECTED_CODECS:
+            raise AudioError(_PROTECTED)
+        stream.codec_context.thread_count = 1
+        if isinstance(file, Link) and file.lead_in:
+            stream.codec_context.flags2 |= Flags2.skip_manual
+        yield from _joined(_frames(container, stream, reading))
+        reading.announced += _announced(container, stream, reading)
+        reading.tolerance += _TOLERANCE_SECONDS.get(container.format.name, 0.0)
+
+
+def _refuse(url: str, *_: object) -> NoReturn:
+    raise PermissionError(f"it refers to another file ({url})")
+
+
+def _words(error: Exception) -> str:
+    text = getattr(error, "strerror", None) or str(error) or type(error).__name__
+    return text.strip().rstrip(".")
+
+
+def _frames(container: Any, stream: av.AudioStream, reading: _Reading) -> Iterator[av.AudioFrame]:
+    """What can be decoded; packets that cannot are passed over."""
+    failed, frame, last_packet = 0, None, None
+    first = last = None  # time stamps
+    decoded = 0.0  # seconds
+    packets = container.demux(stream)
+    while True:
+        try:
+            packet = next(packets)
+        except StopIteration:
+            break
+        except Exception as error:
+            if frame is None:
+                raise _UndecodableError(f"FFmpeg: {_words(error)}") from error
+            reading.ends_early = f"FFmpeg goes no further ({_words(error)})"
+            break
+        if packet.size:
+            last_packet = packet
+        try:
+            frames = packet.decode()
+        except Exception:
+            failed += not bytes(packet).startswith(_TAGS)
+            continue
+        if failed and frames and packet.size:
+            # what fails before the first frame or after the last one is no audio: tags, zeros
+            reading.damaged += failed if frame is not None else 0
+            failed = 0
+        for frame in frames:
+            last = frame.pts
+            first = last if first is None else first
+            decoded += frame.samples / frame.sample_rate
+            yield frame
+    if frame is None or last_packet is None:
+        return
+    if container.format.name in _TIMED and first is not None and last is not None:
+        span = float((last - first) * stream.time_base) + frame.samples / frame.sample_rate
+        lost = span - decoded
+        reading.lost += lost if lost > _MISSING_SECONDS else 0.0
+    if container.format.name in _ELEMENTARY and last_packet.size < frame_bytes(bytes(last_packet)):
+        reading.ends_early = "in the middle of its last frame"
+
+
+def _announced(container: Any, stream: av.AudioStream, reading: _Reading) -> float:
+    """How many seconds the file says that it has; 0 if nothing trustworthy says it."""
+    seconds = 0.0
+    if stream.duration is not None and stream.time_base is not None:
+        seconds = float(stream.duration * stream.time_base)
+    elif container.duration is not None and len(container.streams) == 1:
+        seconds = container.duration / av.time_base
+    if container.format.name == "mp3":  # FFmpeg guesses from the size if it was joined
+        reading.file.seek(id3_bytes(reading.head))
+        return min(seconds, counted_seconds(reading.file.read(256)))
+    return max(0.0, seconds) if container.format.name in _COUNTING else 0.0
+
+
+def _joined(frames: Iterator[av.AudioFrame]) -> Iterator[tuple[Block, int]]:
+    """Blocks of many frames, each of one kind."""
+    kind, waiting = None, av.AudioFifo()
+    for frame in frames:
+        channels = frame.layout.nb_channels
+        # the FIFO does not look at the channels, and would read beyond them
+        if kind != (new := (channels, frame.sample_rate, frame.format.name)):
+            yield from _take(waiting)
+            kind, waiting = new, av.AudioFifo()
+        frame.pts = None  # else those after a gap would be refused
+        waiting.write(frame)
+        if waiting.samples * channels >= _BLOCK_VALUES:
+            yield from _take(waiting)
+    yield from _take(waiting)
+
+
+def _take(waiting: av.AudioFifo) -> Iterator[tuple[Block, int]]:
+    frame = waiting.read(partial=True) if waiting.samples else None
+    if frame is None:
+        return
+    if frame.format.is_planar:
+        block = frame.to_ndarray().T
+    else:  # not copied, as to_ndarray would
+        values = np.frombuffer(cast(Any, frame.planes[0]), _SAMPLE_TYPES[frame.format.name])
+        block = values[: frame.samples * frame.layout.nb_channels].reshape(frame.samples, -1)
+    if block.dtype == np.uint8:
+        block = (block.astype(np.int16) - 128) << 8
+    yield block, frame.sample_rate
+
+
+_SAMPLE_TYPES = {"u8": "u1", "s16": "i2", "s32": "i4", "flt": "f4", "dbl": "f8"}
+
+
+# --- Opening ---
+
+
+def is_url(path: Source) -> bool:
+    """Whether a path is a URL, for fsspec to read."""
+    return isinstance(path, str | os.PathLike) and "://" in os.fspath(path)
+
+
+@contextmanager
+def _opened(source: Source) -> Iterator[BinaryIO]:
+    if not isinstance(source, str | os.PathLike):
+        yield source
+    elif is_url(source):
+        with _Remote(os.fspath(source)) as remote:
+            yield cast(BinaryIO, remote)
+    else:
+        _check_regular(source)
+        with ExitStack() as stack:
+            try:
+                file = stack.enter_context(Path(source).open("rb"))
+            except OSError as error:
+                raise AudioError(f"cannot be read ({error.strerror})") from error
+            yield file
+
+
+class _Remote:
+    """A file of fsspec's that remembers what went wrong: decoders take errors for its end."""
+
+    def __init__(self, url: str) -> None:
+        self._error: Exception | None = None
+        self._stack = ExitStack()
+        try:
+            self._file: Any = self._stack.enter_context(fsspec.open(url, "rb"))
+            if not _can_seek(self._file):
+                self._file = self._stack.enter_context(_copy(self._file))
+        except Exception as error:  # each kind of store has errors of its own
+            self._stack.close()
+            raise AudioError(f"cannot be fetched ({_name(error)})") from error
+
+    def __enter__(self) -> _Remote:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        with suppress(Exception):
+            self._stack.close()
+
+    def read(self, size: int = -1) -> bytes:
+        try:
+            content: bytes = self._file.read(size)
+        except Exception as error:
+            self._error = self._error or error
+            raise
+        return content
+
+    def seek(self, offset: int, whence: int = 0) -> int:
+        place: int = self._file.seek(offset, whence)
+        return place
+
+    def tell(self) -> int:
+        place: int = self._file.tell()
+        return place
+
+    def check(self) -> None:
+        """Raise an `AudioError` if it could not be read to its end."""
+        if self._error is not None:
+            raise AudioError(f"cannot be fetched ({_name(self._error)})") from self._error
+
+
+def _name(error: Exception) -> str:
+    return f"{type(error).__name__}: {error}"
+
+
+@contextmanager
+def _copy(file: Any) -> Iterator[Any]:
+    """On disk, for as long as it is needed."""
+    with tempfile.TemporaryFile() as copy:
+        shutil.copyfileobj(file, copy)
+        yield copy
+
+
+def _can_seek(file: Any) -> bool:
+    try:
+        file.seek(0, os.SEEK_END)
+        file.seek(0)
+    except (OSError, ValueError, NotImplementedError):
+        return False
+    return True
+
+
+def _size(file: BinaryIO) -> int | None:
+    with suppress(Exception):
+        return file.seek(0, os.SEEK_END)
+    return None
+
+
+def _check_regular(path: str | os.PathLike[str]) -> None:
+    """Name what the decoder could not, or would wait for without end."""
+    try:
+        status = os.stat(path)
+    except FileNotFoundError as error:
+        raise AudioError("no such file") from error
+    except OSError as error:
+        raise AudioError(f"cannot be read ({error.strerror})") from error
+    if not stat.S_ISREG(status.st_mode):
+        raise AudioError("not a regular file")
+    if not os.access(path, os.R_OK):
+        raise AudioError("no permission to read it")
