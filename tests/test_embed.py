@@ -276,10 +276,10 @@ def test_overwriting_keeps_the_old_output_until_the_new_one_is_there(
     monkeypatch.setattr(files, "GROUP_FILES", 2)
     read = embed.read_blocks
 
-    def interrupted(path):
+    def interrupted(path, remarks):
         if path.name == "d.mp3":
             raise KeyboardInterrupt
-        return read(path)
+        return read(path, remarks)
 
     with monkeypatch.context() as patch:
         patch.setattr(groups, "read_blocks", interrupted)
@@ -334,10 +334,10 @@ def test_interrupted_and_resumed_equals_uninterrupted(
     hear_tune.embed_folder([library], tmp_path / "whole.parquet", small_model, per)
     read = embed.read_blocks
 
-    def interrupted(path):
+    def interrupted(path, remarks):
         if path.name == f"{break_at:02d}.wav":
             raise KeyboardInterrupt
-        return read(path)
+        return read(path, remarks)
 
     out = tmp_path / "out.parquet"
     with monkeypatch.context() as patch:
@@ -457,10 +457,10 @@ def test_rows_are_the_same_to_the_last_bit_however_they_are_computed(model, tmp_
     hear_tune.embed_folder(inputs, tmp_path / "alone.parquet", model)
     read = groups.read_blocks
 
-    def interrupted(path):
+    def interrupted(path, remarks):
         if path == inputs[2]:
             raise KeyboardInterrupt
-        return read(path)
+        return read(path, remarks)
 
     with monkeypatch.context() as patch:
         patch.setattr(groups, "read_blocks", interrupted)

@@ -81,10 +81,10 @@ def tracks(tmp_path, monkeypatch):
         soundfile.write(folder / f"{number}.wav", noise(8_000, number), RATE)
     read = audio_store.read_blocks
 
-    def crash(path):
+    def crash(path, remarks):
         if path.name in ("4.wav", "6.wav"):
             os.kill(os.getpid(), signal.SIGKILL)
-        return read(path)
+        return read(path, remarks)
 
     monkeypatch.setattr(audio_store, "read_blocks", crash)  # forked workers inherit it
     return folder
