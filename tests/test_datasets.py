@@ -27,7 +27,7 @@ from hear_tune.datasets.catalog import CATALOG, get_data_set
 from hear_tune.datasets.check import check_task
 from hear_tune.datasets.keys import KEYS, key_name, tonic_name
 from hear_tune.datasets.splits import stratified_folds, stratified_split
-from hear_tune.datasets.task import KINDS, Clip, Task, TaskError
+from hear_tune.datasets.task import Clip, Task, TaskError
 from hear_tune.datasets.validate import validate
 
 SPLITS = ("train", "valid", "test")
@@ -313,7 +313,7 @@ def test_emomusic(tmp_path):
     assert (task.kind, task.classes) == ("regression", ("arousal", "valence"))
     clips = {clip.path.name: clip for clip in task.clips}
     assert clips["10.mp3"] == Clip(
-        tmp_path / "clips_45seconds" / "10.mp3", "test", values=(5.7, 5.5)
+        tmp_path / "clips_45seconds" / "10.mp3", "test", values=(5.7, 5.5), group="queen"
     )
     assert (clips["2.mp3"].split, clips["3.mp3"].split) == ("train", "valid")
     labels = tmp_path / "annotations" / "static_annotations.csv"
@@ -565,7 +565,8 @@ def test_csv_of_numbers(tmp_path):
         ("path,label\na.wav,\n", r"row 2 \(a\.wav\): no label"),
         ("path,label\na.wav,x\na.wav,y\n", "a.wav is named more than once"),
         ("path,label,split\na.wav,x,train\nb.wav,y,\n", "only 1 of 2 clips have a split"),
-        ("path,label,split\na.wav,x,dev\n", "split is 'dev', not train"),
+        ("path,label,split\na.wav,x,mine\n", "split is 'mine', not train"),
+        ("path,label\n,x\n", "row 2 .*: no path"),
         ("path,tempo\na.wav,fast\n", "tempo is 'fast', not a number"),
         ("path,tempo\na.wav,nan\n", "tempo is 'nan', not a number"),
         ("path,label\na.wav,x,y\n", "row 2 has 3 columns, not 2"),
@@ -826,8 +827,11 @@ def test_validate_names_faults_of_the_task(tmp_path, capsys):
     assert "the same file in two splits" in capsys.readouterr().err
 
 
-def test_every_task_has_a_known_kind(shared_data):
-    for name, folder in (("philharmonia-pitch", "philharmonia"), ("fsdd-speaker", "fsdd")):
+def test_data_sets_are_loaded_by_their_names(shared_data):
+    for name, folder, label in (
+        ("philharmonia-pitch", "philharmonia", r"[0-9]{2}"),
+        ("fsdd-speaker", "fsdd", r"[a-z]+"),
+    ):
         task = get_data_set(name).load(Path(shared_data, folder))
-        assert task.name == name
-        assert task.kind in KINDS
+        assert (task.name, task.kind) == (name, "multiclass")
+        assert all(re.fullmatch(label, found) for found in task.classes)

@@ -19,7 +19,7 @@ from itertools import accumulate
 from pathlib import Path
 from typing import IO, Any
 
-from tqdm import tqdm
+from ..progress import progress_bar
 
 
 class ArchiveError(OSError):
@@ -57,7 +57,8 @@ def unpack(parts: Sequence[Path], folder: Path) -> int:
     folder.mkdir(parents=True, exist_ok=True)
     try:
         with io.BufferedReader(_JoinedFiles(parts)) as file:
-            for member in tqdm(_members(file, folder), f"unpacking {name.name}", unit="file"):
+            members = _members(file, folder)
+            for member in progress_bar(members, desc=f"unpacking {name.name}", unit="file"):
                 count += 1
                 _write(member, _target(folder, member.name))
     except ArchiveError as error:

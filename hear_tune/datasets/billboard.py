@@ -44,8 +44,8 @@ def load(root: Path, target: str = "decade", seed: int = DEFAULT_SEED) -> Task:
     artists = [tracks[slot].artist or slot for slot in slots]
     splits = stratified_split(slots, list(label_of.values()), artists, seed)
     clips = tuple(
-        Clip(_audio(root, slot, tracks[slot]), split, (label_of[slot],))
-        for slot, split in zip(slots, splits, strict=True)
+        Clip(_audio(root, slot, tracks[slot]), split, (label_of[slot],), group=artist)
+        for slot, split, artist in zip(slots, splits, artists, strict=True)
     )
     used = set(label_of.values())
     classes = sorted(used) if target == "decade" else [tonic for tonic in TONICS if tonic in used]

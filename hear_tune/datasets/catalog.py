@@ -11,6 +11,9 @@ from .sources import Download, mirdata_downloads
 from .task import Task, TaskError
 from .validate import SecondsRange
 
+LABELLED = "labelled"  # one's own data
+GROUP_HELP = "of a CSV: what must not stand in two splits (default: group or artist, if it has one)"
+
 
 @dataclass(frozen=True)
 class DataSet:
@@ -70,19 +73,33 @@ class DataSet:
         """Where its files are, unless ``--root`` says otherwise."""
         return Path("data") / self.folder
 
-    def load(self, root: Path, split: str | None = None) -> Task:
+    def load(self, root: Path, split: str | None = None, group: str | None = None) -> Task:
         """Read the task from the data set's folder (for ``labelled``, also a CSV).
+
+        Parameters
+        ----------
+        root
+            The folder.
+        split
+            One of `splits`; None for the first.
+        group
+            Column of a CSV with what must not stand in two splits.
 
         Raises
         ------
         FileNotFoundError, TaskError
-            If its files are not there or not as they should be, or it has no such split.
+            If its files are not there or not as they should be, or it has no such split or
+            column.
         """
         options: dict[str, Any] = dict(self.options)
         if split is not None:
             if not self.splits:
                 raise TaskError(f"{self.name} has only one split")
             options["split"] = split
+        if group is not None:
+            if self.module != LABELLED:
+                raise TaskError(f"{self.name} has no columns to group by; its splits are given")
+            options["group"] = group
         task: Task = import_module(f"{__package__}.{self.module}").load(root, **options)
         return task
 
@@ -287,8 +304,8 @@ _ROWS = (
         for target in ("digit", "speaker")
     ),
     DataSet(
-        "labelled",
-        "labelled",
+        LABELLED,
+        LABELLED,
         "your own: a folder of class folders, or a CSV",
         "yours",
         "the documentation of hear_tune.datasets.labelled",

@@ -5,10 +5,11 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 from ..cli import EXIT_FAILED, _require_extra
-from .catalog import CATALOG, DataSet, get_data_set
+from .catalog import CATALOG, GROUP_HELP, DataSet, get_data_set
 from .check import check_task
 from .task import Task, TaskError
 from .validate import validate
@@ -27,17 +28,19 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="hear-tune data", description="Labelled data sets: get their files and check them."
     )
-    commands = parser.add_subparsers(required=True, metavar="ACTION")
-    info = commands.add_parser("info", help="list the data sets, or show one and its splits")
+    actions = parser.add_subparsers(required=True, metavar="ACTION")
+    add = partial(actions.add_parser, allow_abbrev=False)
+    info = add("info", help="list the data sets, or show one and its splits")
     info.add_argument("name", nargs="?", metavar="NAME")
-    download = commands.add_parser("download", help="get the files; goes on where it broke off")
-    check = commands.add_parser("validate", help="look for missing, broken and odd files")
+    download = add("download", help="get the files; goes on where it broke off")
+    check = add("validate", help="look for missing, broken and odd files")
     for command in (download, check):
         command.add_argument("name", metavar="NAME")
     for command in (info, download, check):
         command.add_argument("--root", metavar="DIR", help="its folder (default: one below data)")
     for command in (info, check):
         command.add_argument("--split", metavar="NAME", help="where several circulate")
+        command.add_argument("--group", metavar="COLUMN", help=GROUP_HELP)
     info.set_defaults(run=_info)
     check.set_defaults(run=_validate)
     download.set_defaults(run=_download)
@@ -133,7 +136,7 @@ def _root(options: argparse.Namespace, data_set: DataSet) -> Path:
 
 
 def _load(options: argparse.Namespace, data_set: DataSet) -> Task:
-    return data_set.load(_root(options, data_set), options.split)
+    return data_set.load(_root(options, data_set), options.split, options.group)
 
 
 def _task_text(task: Task) -> str:

@@ -7,7 +7,7 @@ from collections import defaultdict
 from collections.abc import Iterable
 from pathlib import Path
 
-from tqdm import tqdm
+from ..progress import progress_bar
 
 _CHUNK_BYTES = 1 << 20
 
@@ -17,7 +17,7 @@ def file_digest(path: Path, algorithm: str = "sha256", progress: bool = False) -
     digest = hashlib.new(algorithm, usedforsecurity=False)
     with (
         path.open("rb") as file,
-        tqdm(
+        progress_bar(
             total=path.stat().st_size,
             desc=f"checking {path.name}",
             unit="B",
@@ -46,6 +46,6 @@ def content_groups(paths: Iterable[Path]) -> dict[Path, str]:
             by_size[path.stat().st_size].append(path)
     alike = [path for same in by_size.values() if len(same) > 1 for path in same]
     first_of: dict[str, str] = {}
-    for path in tqdm(alike, "comparing files", unit="file", delay=2, leave=False):
+    for path in progress_bar(alike, desc="comparing files", unit="file", delay=2, leave=False):
         group_of[path] = first_of.setdefault(file_digest(path), group_of[path])
     return group_of

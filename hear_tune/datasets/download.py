@@ -14,9 +14,9 @@ from pathlib import Path
 
 import requests
 import urllib3
-from tqdm import tqdm
 
 from ..files import sole_use
+from ..progress import progress_bar
 from .archives import check_space, unpack
 from .content import file_digest
 from .sources import Download
@@ -193,7 +193,7 @@ def _receive(session: requests.Session, url: str, part: Path) -> None:
                 _version_file(part).write_text(version, encoding="utf-8")
         with (
             part.open("ab" if resumed else "wb") as file,
-            tqdm(
+            progress_bar(
                 total=total,
                 initial=start,
                 desc=part.name.removesuffix(".part"),

@@ -44,15 +44,21 @@ def load(root: Path) -> Task:
             raise TaskError(f"{where} is not in {_INFO}")
         values = tuple(finite_number(row[column], f"{where}: {column}") for column in columns)
         audio = root / "clips_45seconds" / f"{song}.mp3"
-        clips.append(Clip(audio, _split(info[song]), values=values))
+        artist = _artist(info[song])
+        clips.append(Clip(audio, _split(info[song], artist), values=values, group=artist))
     return Task("emomusic", "regression", TARGETS, tuple(clips))
 
 
-def _split(song: dict[str, str]) -> str:
-    if song[_SET] == "evaluation":
-        return TEST
+def _artist(song: dict[str, str]) -> str:
+    """Letters and single spaces alone."""
     letters = "".join(
         c for c in song["Artist"].lower() if c.isascii() and (c.isalpha() or c == " ")
     )
-    artist = hashlib.sha1(" ".join(letters.split()).encode(), usedforsecurity=False)
-    return TRAIN if int(artist.hexdigest(), 16) % _FOLDS < _TRAIN_FOLDS else VALID
+    return " ".join(letters.split())
+
+
+def _split(song: dict[str, str], artist: str) -> str:
+    if song[_SET] == "evaluation":
+        return TEST
+    digest = hashlib.sha1(artist.encode(), usedforsecurity=False).hexdigest()
+    return TRAIN if int(digest, 16) % _FOLDS < _TRAIN_FOLDS else VALID

@@ -82,8 +82,9 @@ def _mtg(root: Path) -> Iterator[Clip]:
             if piece not in artists_of:
                 raise TaskError(f"{annotations}: {piece} is not in beatport_metadata.txt")
             audio = folder / "audio" / f"{piece}.LOFI.mp3"
-            split = split_of[artists_of[piece][0]]
-            yield Clip(audio, split, (_key(key, f"{annotations}: {piece}"),))
+            artist = artists_of[piece][0]
+            label = _key(key, f"{annotations}: {piece}")
+            yield Clip(audio, split_of[artist], (label,), group=artist)
 
 
 def _key(text: str, where: object) -> str:

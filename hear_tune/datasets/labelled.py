@@ -1,35 +1,59 @@
 """One's own data: a folder of classes, or a CSV.
 
-A folder has one sub-folder per class, or ``train``, ``valid`` and ``test`` with class folders in
-them. A CSV has a column ``path`` (relative to the CSV) and either ``label``, or ``labels`` joined
-by ``;``, or columns of numbers, which are regression targets by the names of their columns; and,
-if it likes, ``split``.
+A folder has one sub-folder per class; or one per split, with class folders in each: ``train``,
+``valid`` and ``test`` in any usual spelling (``Training``, ``val``, ``dev``, ``eval``), or
+``fold1``, ``fold2`` and so on.
+
+A CSV has a column ``path`` and either ``label``, or ``labels`` joined by ``;``, or columns of
+numbers, which are regression targets by the names of their columns. Paths are absolute, begin with
+``~``, or are relative to the CSV. Two more columns are optional: ``split``, and ``group`` or
+``artist``, which names what must not stand in two splits.
 
 Where no split is given, 80 / 10 / 10 % are drawn by a seed
 (`hear_tune.datasets.splits.stratified_split`), from each class, from each clip's rarest label, or
-from each fifth of the first target. Files of the same content are never in two splits.
+from each fifth of the first target. Files of the same content, and clips of the same group, are
+never in two splits.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import os
 from collections import Counter
+from collections.abc import Iterable
 from pathlib import Path
 
 from ..files import find_audio
 from .content import content_groups
-from .splits import DEFAULT_SEED, stratified_split
-from .tables import finite_number, read_table
-from .task import FOLD, TEST, TRAIN, VALID, Clip, Kind, Task, TaskError, used_classes
+from .splits import DEFAULT_SEED, joined_groups, stratified_split
+from .tables import find_delimiter, finite_number, read_table
+from .task import (
+    FOLD,
+    TEST,
+    TRAIN,
+    Clip,
+    Kind,
+    Task,
+    TaskError,
+    split_name,
+    used_classes,
+)
 
 LABEL_SEPARATOR = ";"
+SUFFIX = ".csv"
 
-_SPLITS = (TRAIN, VALID, TEST)
 _PATH, _LABEL, _LABELS, _SPLIT = "path", "label", "labels", "split"
+_GROUPS = ("group", "artist")  # the first that a table has
+_KNOWN = (_PATH, _LABEL, _LABELS, _SPLIT, *_GROUPS)
 _VALUE_BINS = 5
 
 
-def load(root: Path, seed: int = DEFAULT_SEED) -> Task:
+def is_table(path: Path) -> bool:
+    """Whether a path names a CSV, by its suffix in any case."""
+    return path.suffix.lower() == SUFFIX
+
+
+def load(root: Path, seed: int = DEFAULT_SEED, group: str | None = None) -> Task:
     """Read a folder of classes or a CSV.
 
     Parameters
@@ -38,6 +62,9 @@ def load(root: Path, seed: int = DEFAULT_SEED) -> Task:
         The folder or the ``.csv``.
     seed
         Of the split, where none is given.
+    group
+        Column of a CSV with what must not stand in two splits; by default ``group`` or ``artist``,
+        if there is one.
 
     Raises
     ------
@@ -45,19 +72,24 @@ def load(root: Path, seed: int = DEFAULT_SEED) -> Task:
         If there is no such folder or file, no audio, or labels are not as described.
     """
     if root.is_dir():
+        if group is not None:
+            raise TaskError(f"{root}: a folder has no column {group!r} to group by; write a CSV")
         return _load_folder(root, seed)
-    if root.suffix.lower() != ".csv":
+    if not is_table(root):
         raise FileNotFoundError(f"{root}: neither a folder of class folders nor a .csv")
-    return _load_csv(root, seed)
+    return _load_csv(root, seed, group)
+
+
+# --- Folders ---
 
 
 def _load_folder(root: Path, seed: int) -> Task:
-    folders = {path.name: path for path in _folders(root)}
-    given = TRAIN in folders and set(folders) <= set(_SPLITS)
-    parts = [(split, folders[split]) for split in _SPLITS if split in folders]
+    folders = _folders(root)
+    splits = _given_splits(root, folders)
+    parts = [(splits[folder], folder) for folder in folders] if splits else [("", root)]
     clips = [
         Clip(Path(path), split, (folder.name,))
-        for split, parent in (parts if given else [("", root)])
+        for split, parent in parts
         for folder in _folders(parent)
         for path in find_audio(folder).paths
     ]
@@ -70,12 +102,53 @@ def _folders(parent: Path) -> list[Path]:
     return sorted(p for p in parent.iterdir() if p.is_dir() and not p.name.startswith("."))
 
 
-def _load_csv(path: Path, seed: int) -> Task:
-    rows = read_table(path, [_PATH])
+def _given_splits(root: Path, folders: list[Path]) -> dict[Path, str]:
+    """The split of each folder, if they are splits; nothing if they are classes."""
+    splits = {folder: split for folder in folders if (split := split_name(folder.name))}
+    used = set(splits.values())
+    folds = {split for split in used if split.startswith(FOLD)}
+    if folds and used == folds and len(splits) == len(folders) == len(used):
+        return splits
+    if TRAIN in used and len(splits) == len(folders) and not folds:
+        _check_one_folder_each(root, splits)
+        return splits
+    if len(used) > 1 or (splits and len(splits) == len(folders)):
+        others = [folder.name for folder in folders if folder not in splits]
+        named = ", ".join(folder.name for folder in splits)
+        beside = f", with others beside them ({', '.join(others[:3])})" if others else ""
+        raise TaskError(
+            f"{root}: folders named like splits ({named}){beside}: keep train, valid and test "
+            "alone, with class folders in each, or give classes other names"
+        )
+    for folder in folders:
+        if {TRAIN, TEST} <= {split_name(inner.name) for inner in _folders(folder)}:
+            raise TaskError(
+                f"{folder}: a class with splits in it: put train, valid and test into {root}, and "
+                "class folders into each"
+            )
+    return {}
+
+
+def _check_one_folder_each(root: Path, splits: dict[Path, str]) -> None:
+    for split, count in Counter(splits.values()).items():
+        if count > 1:
+            named = ", ".join(folder.name for folder, other in splits.items() if other == split)
+            raise TaskError(f"{root}: {named} all mean the {split} split; keep one of them")
+
+
+# --- Tables ---
+
+
+def _load_csv(path: Path, seed: int, group: str | None) -> Task:
+    rows = read_table(path, [_PATH], find_delimiter(path, _PATH), _KNOWN)
     if not rows:
         raise TaskError(f"{path}: no rows")
     columns = rows[0].keys()
-    targets = tuple(name for name in columns if name not in (_PATH, _LABEL, _LABELS, _SPLIT))
+    if group is not None and group not in columns:
+        raise TaskError(f"{path}: no column {group!r} to group by; it has {', '.join(columns)}")
+    grouping = group or next((name for name in _GROUPS if name in columns), "")
+    described = (*_KNOWN, grouping)
+    targets = tuple(name for name in columns if name not in described)
     if _LABEL in columns and _LABELS in columns:
         raise TaskError(f"{path}: has both columns label and labels; keep one")
     if not (_LABEL in columns or _LABELS in columns or targets):
@@ -83,7 +156,11 @@ def _load_csv(path: Path, seed: int) -> Task:
     clips = []
     for number, row in enumerate(rows, 2):
         where = f"{path}: row {number} ({row[_PATH]})"
-        clip = Clip(path.parent / row[_PATH], _checked_split(row.get(_SPLIT, ""), where))
+        clip = Clip(
+            _located(path.parent, row[_PATH], where),
+            _checked_split(row.get(_SPLIT, ""), where),
+            group=row.get(grouping, ""),
+        )
         if _LABEL in columns:
             clip = dataclasses.replace(clip, labels=_one_label(row[_LABEL], where))
         elif _LABELS in columns:
@@ -98,9 +175,20 @@ def _load_csv(path: Path, seed: int) -> Task:
     return _task(path, "regression", targets, clips, seed)
 
 
-def _checked_split(split: str, where: str) -> str:
-    if split and split not in _SPLITS and not split.startswith(FOLD):
-        raise TaskError(f"{where}: split is {split!r}, not train, valid, test, fold00, fold01 ...")
+def _located(parent: Path, text: str, where: str) -> Path:
+    """A path of a table, which another system may have written."""
+    if not text:
+        raise TaskError(f"{where}: no path")
+    path = parent / (os.path.expanduser(text) if text.startswith("~") else text)
+    if "\\" in text and os.sep != "\\" and not path.exists():
+        return parent / text.replace("\\", os.sep)
+    return path
+
+
+def _checked_split(text: str, where: str) -> str:
+    split = split_name(text) if text else ""
+    if split is None:
+        raise TaskError(f"{where}: split is {text!r}, not train, valid, test, fold00, fold01 ...")
     return split
 
 
@@ -115,6 +203,9 @@ def _many_labels(text: str) -> tuple[str, ...]:
     return tuple(dict.fromkeys(label for label in labels if label))
 
 
+# --- Both ---
+
+
 def _task(root: Path, kind: Kind, classes: tuple[str, ...], clips: list[Clip], seed: int) -> Task:
     repeated = [path for path, count in Counter(clip.path for clip in clips).items() if count > 1]
     if repeated:
@@ -124,15 +215,24 @@ def _task(root: Path, kind: Kind, classes: tuple[str, ...], clips: list[Clip], s
         raise TaskError(
             f"{root}: only {given} of {len(clips)} clips have a split; give all or none"
         )
+    name = root.absolute().name if root.is_dir() else root.stem
     if given:
-        return Task(root.stem, kind, classes, tuple(clips))
+        return Task(name, kind, classes, tuple(clips))
     parent = root if root.is_dir() else root.parent
-    names = [clip.path.relative_to(parent).as_posix() for clip in clips]
     same = content_groups(clip.path for clip in clips)
-    groups = [same[clip.path] for clip in clips]
-    splits = stratified_split(names, _strata(kind, clips), groups, seed)
+    groups = joined_groups([same[clip.path] for clip in clips], [clip.group for clip in clips])
+    splits = stratified_split(_names(parent, clips), _strata(kind, clips), groups, seed)
     drawn = (dataclasses.replace(c, split=s) for c, s in zip(clips, splits, strict=True))
-    return Task(root.stem, kind, classes, tuple(drawn), f"stratified, seed {seed}")
+    return Task(name, kind, classes, tuple(drawn), f"stratified, seed {seed}")
+
+
+def _names(parent: Path, clips: Iterable[Clip]) -> list[str]:
+    """What the draw of a split depends on: places below the data, wherever that lies."""
+    top = parent.absolute()
+    paths = [clip.path.absolute() for clip in clips]
+    return [
+        (path.relative_to(top) if path.is_relative_to(top) else path).as_posix() for path in paths
+    ]
 
 
 def _strata(kind: Kind, clips: list[Clip]) -> list[str]:

@@ -55,6 +55,37 @@ def stratified_split(
     return [split_of[group] for group in groups or names]
 
 
+def joined_groups(*keys: Sequence[str]) -> list[str]:
+    """Group of each item, where items that share any key are of one group, however indirectly.
+
+    Parameters
+    ----------
+    keys
+        Of each item, by kind: its artist and the digest of its content, say. An empty key is shared
+        with nobody.
+
+    Returns
+    -------
+    list of str
+        The number of the first item of its group, as text, for each item.
+    """
+    first = list(range(len(keys[0])))  # each item's root, as far as it is known
+
+    def root(item: int) -> int:
+        while first[item] != item:
+            first[item] = first[first[item]]
+            item = first[item]
+        return item
+
+    for kind in keys:
+        first_with: dict[str, int] = {}
+        for item, key in enumerate(kind):
+            if key:
+                a, b = root(item), root(first_with.setdefault(key, item))
+                first[max(a, b)] = min(a, b)
+    return [str(root(item)) for item in range(len(first))]
+
+
 def stratified_folds(
     names: Sequence[str],
     strata: Sequence[str],

@@ -32,10 +32,33 @@ def read_rows(path: Path, delimiter: str = ",") -> Iterator[list[str]]:
         raise TaskError(f"{path}: no table of UTF-8 text ({error})") from error
 
 
+def find_delimiter(path: Path, column: str, choices: str = ",;\t") -> str:
+    """The delimiter by which a table's header line has a column; the first choice if none has.
+
+    Spreadsheets write semicolons where the comma is the decimal sign.
+    """
+    for delimiter in choices:
+        header = next(read_rows(path, delimiter), [])
+        if column in (name.strip().lower() for name in header):
+            return delimiter
+    return choices[0]
+
+
 def read_table(
-    path: Path, required: Sequence[str] = (), delimiter: str = ","
+    path: Path, required: Sequence[str] = (), delimiter: str = ",", known: Sequence[str] = ()
 ) -> list[dict[str, str]]:
     """Rows of a table with one header line, as columns by name, without outer spaces.
+
+    Parameters
+    ----------
+    path
+        Of the table, in UTF-8.
+    required
+        Columns that it must have.
+    delimiter
+        Between cells.
+    known
+        Names that the header line may have in any case: ``Path`` is ``path``.
 
     Raises
     ------
@@ -46,6 +69,7 @@ def read_table(
     """
     rows = read_rows(path, delimiter)
     header = [name.strip() for name in next(rows, [])]
+    header = [name.lower() if name.lower() in known else name for name in header]
     missing = [name for name in required if name not in header]
     if missing:
         raise TaskError(f"{path}: no column {missing[0]!r}; it has {', '.join(header) or 'none'}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,7 +11,15 @@ from typing import Literal, get_args
 Kind = Literal["multiclass", "multilabel", "regression", "key"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
 TRAIN, VALID, TEST = "train", "valid", "test"
+SPLITS = (TRAIN, VALID, TEST)
 FOLD = "fold"  # splits of a cross-validation are fold00, fold01, ...
+
+_SPELLINGS = {
+    TRAIN: ("train", "training"),
+    VALID: ("valid", "val", "validation", "validate", "dev", "devel", "development"),
+    TEST: ("test", "testing", "eval", "evaluation"),
+}
+_SPLIT_OF = {spelling: split for split, all_of in _SPELLINGS.items() for spelling in all_of}
 
 
 class TaskError(ValueError):
@@ -31,12 +40,16 @@ class Clip:
         One for multiclass and key, any number for multilabel.
     values
         For regression, one per target.
+    group
+        What the clip shares with others that belong in the same split: its artist, say. Empty if
+        nothing is known.
     """
 
     path: Path
     split: str
     labels: tuple[str, ...] = ()
     values: tuple[float, ...] = ()
+    group: str = ""
 
 
 @dataclass(frozen=True)
@@ -72,6 +85,18 @@ class Task:
     def splits(self) -> tuple[str, ...]:
         """Names of the splits, in the order of their first clips."""
         return tuple(dict.fromkeys(clip.split for clip in self.clips))
+
+
+def split_name(text: str) -> str | None:
+    """The split that a name stands for, in any case: ``"Val"`` and ``"dev_set"`` are ``"valid"``.
+
+    Folds are named by their number: ``"Fold 3"`` is ``"fold03"``. None if it stands for no split.
+    """
+    name = re.sub(r"[\W_]+", "", text.lower())
+    fold = re.fullmatch(rf"{FOLD}([0-9]+)", name)
+    if fold:
+        return f"{FOLD}{int(fold[1]):02d}"
+    return _SPLIT_OF.get(name) or _SPLIT_OF.get(name.removesuffix("set"))
 
 
 def used_classes(clips: Iterable[Clip]) -> tuple[str, ...]:

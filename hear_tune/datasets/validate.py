@@ -6,11 +6,10 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from tqdm import tqdm
-
 from ..audio import AudioError, Remark, missing_audio, read_blocks
 from ..config import SAMPLE_RATE_HZ
 from ..devices import core_count
+from ..progress import progress_bar
 from .task import Task
 
 SecondsRange = tuple[float, float]
@@ -69,7 +68,9 @@ def validate(task: Task, seconds: SecondsRange | None = None) -> Validation:
         else:
             found.missing.append(path)
     with ThreadPoolExecutor(core_count()) as pool:  # decoders and soxr release the GIL
-        lengths = tqdm(pool.map(_decode, there), "decoding", total=len(there), unit="file", delay=2)
+        lengths = progress_bar(
+            pool.map(_decode, there), desc="decoding", total=len(there), unit="file", delay=2
+        )
         for path, (length, missing, error) in zip(there, lengths, strict=True):
             if error:
                 found.undecodable[path] = error
