@@ -5,20 +5,23 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
+import pyarrow as pa
 import pyarrow.parquet as pq
 
+from ..config import WINDOW_SAMPLES
 from ..datasets.task import Clip, Task
 from ..embed import embed_folder
 from ..files import path_text, write_whole
 from ..model import EmbeddingModel
 
 Matrix = npt.NDArray[np.float32]
+State = list[int]  # size in bytes and time of change in ns; empty for a file that is not there
 
 
 @dataclass(frozen=True)
@@ -35,12 +38,16 @@ class Features:
         Columns of each layer.
     failed
         Reason by path of the other clips, and of those of which audio is missing.
+    window_samples, hop_samples
+        Length of the windows, and from one to the next.
     """
 
     clips: tuple[Clip, ...]
     windows: tuple[Matrix, ...]
     layers: dict[str, slice]
     failed: dict[str, str]
+    window_samples: int = WINDOW_SAMPLES
+    hop_samples: int = WINDOW_SAMPLES
 
     def of(self, layers: Sequence[str]) -> Features:
         """The same clips with some layers alone, in the order given."""
@@ -51,15 +58,16 @@ class Features:
             for name, begin, end in zip(layers, edges, edges[1:], strict=False)
         }
         chosen = np.concatenate(columns)
-        return Features(self.clips, tuple(w[:, chosen] for w in self.windows), kept, self.failed)
+        return replace(self, windows=tuple(w[:, chosen] for w in self.windows), layers=kept)
 
 
-def embed_task(task: Task, model: EmbeddingModel, cache: str | os.PathLike[str]) -> Features:
+def embed_task(
+    task: Task, model: EmbeddingModel, cache: str | os.PathLike[str], workers: int = 1
+) -> Features:
     """Window embeddings of all clips of a task, from the cache where it has them.
 
-    The cache has one file per encoder and choice of layers, which tasks share and extend. If an
-    audio file has another size or time than when it was embedded, the file is made anew. An
-    interrupted pass goes on.
+    Tasks share the cache. Only files that it lacks, or that have another size or time than when
+    they were embedded, are embedded. An interrupted pass goes on.
 
     Parameters
     ----------
@@ -69,26 +77,101 @@ def embed_task(task: Task, model: EmbeddingModel, cache: str | os.PathLike[str])
         With the layers that are wanted.
     cache
         A folder; made if it is not there.
+    workers
+        Processes that embed, as of `hear_tune.embed_folder`.
 
     Returns
     -------
     Features
-        Files that could not be embedded are left out, and named.
+        Files that could not be embedded, or changed meanwhile, are left out, and named.
+
+    Raises
+    ------
+    InUseError
+        If another process embeds the same files for the same cache.
     """
-    paths = list(dict.fromkeys(clip.path for clip in task.clips))
-    output = Path(cache) / f"{_digest(model)}.parquet"
-    output.parent.mkdir(parents=True, exist_ok=True)
-    record = output.with_suffix(".json")
-    files = {path_text(path): _state(path) for path in paths}
-    known = json.loads(record.read_text("utf-8")) if record.exists() else {}
-    changed = any(known.get(path, state) != state for path, state in files.items())
-    report = embed_folder(paths, output, model, "window", overwrite=changed)
-    missing = {path: "; ".join(report.remarks[path]) for path in report.incomplete}
-    write_whole(record, json.dumps(files if changed else known | files))
-    rows = _read(output, list(files))
-    clips = tuple(clip for clip in task.clips if path_text(clip.path) in rows)
-    windows = tuple(rows[path_text(clip.path)] for clip in clips)
-    return Features(clips, windows, model.layer_columns, report.failed | missing)
+    given = {_key(clip.path): str(clip.path) for clip in task.clips}
+    states = {key: _state(key) for key in given}
+    rows, failed = _Cache(Path(cache), model).embed(states, workers)
+    for key, state in states.items():
+        if _state(key) != state:
+            rows.pop(key, None)
+            failed[key] = "it changed while it was embedded; give the same command again"
+    clips = tuple(clip for clip in task.clips if _key(clip.path) in rows)
+    return Features(
+        clips,
+        tuple(rows[_key(clip.path)] for clip in clips),
+        model.layer_columns,
+        {given.get(key, key): reason for key, reason in failed.items()},
+        model.window_samples,
+        model.hop_samples,
+    )
+
+
+class _Cache:
+    """Embeddings of one model in batches: files of embeddings that are never changed.
+
+    Beside each lies a record of the state of its audio files, from before they were read. A batch
+    is named by its record: rows are used only for files whose state is still the recorded one.
+    """
+
+    def __init__(self, folder: Path, model: EmbeddingModel) -> None:
+        self._folder = folder / _digest(model)
+        self._model = model
+
+    def embed(
+        self, states: dict[str, State], workers: int
+    ) -> tuple[dict[str, Matrix], dict[str, str]]:
+        """Rows by file, and reasons by file where there are none."""
+        rows: dict[str, Matrix] = {}
+        failed: dict[str, str] = {}
+        for record in sorted(self._folder.glob("*.json")):
+            recorded = _read_record(record)
+            batch = [p for p, s in states.items() if p not in rows and recorded.get(p) == s]
+            rows |= self._rows(record, batch, workers, failed)
+        lacking = {p: s for p, s in states.items() if p not in rows and p not in failed}
+        if lacking:
+            record = self._begin(lacking)
+            rows |= self._rows(record, list(lacking), workers, failed)
+        return rows, failed
+
+    def _begin(self, states: dict[str, State]) -> Path:
+        text = json.dumps(states, sort_keys=True)
+        record = self._folder / f"{hashlib.sha256(text.encode()).hexdigest()[:16]}.json"
+        self._folder.mkdir(parents=True, exist_ok=True)
+        write_whole(record, text)
+        return record
+
+    def _rows(
+        self, record: Path, paths: list[str], workers: int, failed: dict[str, str]
+    ) -> dict[str, Matrix]:
+        """Rows of files of one batch, which goes on if it is not complete."""
+        output = record.with_suffix(".parquet")
+        rows = _read(output, paths)
+        lacking = [path for path in paths if path not in rows]
+        if not lacking:
+            return rows
+        report = embed_folder(lacking, output, self._model, "window", workers=workers)
+        failed.update(report.failed)
+        failed.update((path, "; ".join(report.remarks[path])) for path in report.incomplete)
+        return rows | _read(output, lacking)
+
+
+def _key(path: Path) -> str:
+    """The name of a file in the cache, from whatever folder a command is given."""
+    return os.path.abspath(path)
+
+
+def _read_record(record: Path) -> dict[str, State]:
+    try:
+        states: dict[str, State] = json.loads(record.read_text("utf-8"))
+        return dict(states)
+    except ValueError as error:
+        raise _damaged(record, error) from error
+
+
+def _damaged(path: Path, error: Exception) -> ValueError:
+    return ValueError(f"{path}: damaged ({error}); remove it, and its files are embedded anew")
 
 
 def _digest(model: EmbeddingModel) -> str:
@@ -96,21 +179,32 @@ def _digest(model: EmbeddingModel) -> str:
     return hashlib.sha256(key.encode()).hexdigest()[:16]
 
 
-def _state(path: Path) -> list[int]:
-    """What changes when a file does: size and time."""
-    status = path.stat() if path.exists() else None
-    return [status.st_size, status.st_mtime_ns] if status else []
+def _state(path: str) -> State:
+    try:
+        status = os.stat(path)
+    except OSError:
+        return []
+    return [status.st_size, status.st_mtime_ns]
 
 
-def _read(output: Path, wanted: list[str]) -> dict[str, Matrix]:
-    if not output.exists():
+def _read(output: Path, paths: Iterable[str]) -> dict[str, Matrix]:
+    name_of = {path_text(path): path for path in paths}
+    if not (name_of and output.exists()):
         return {}
-    table = pq.read_table(output, columns=["path", "embedding"], filters=[("path", "in", wanted)])
+    try:
+        table = pq.read_table(
+            output,
+            columns=["path", "embedding"],
+            filters=[("path", "in", list(name_of))],
+            page_checksum_verification=True,
+        )
+    except (pa.ArrowException, OSError) as error:
+        raise _damaged(output, error) from error
     if len(table) == 0:
         return {}
     column = table["embedding"].combine_chunks()
     matrix = column.flatten().to_numpy().reshape(len(column), -1)
-    paths = np.array(table["path"].to_pylist())
-    begins = np.flatnonzero(np.r_[True, paths[1:] != paths[:-1]])  # a clip's rows lie together
-    ends = np.r_[begins[1:], len(paths)]
-    return {str(paths[b]): matrix[b:e] for b, e in zip(begins, ends, strict=True)}
+    names = np.array(table["path"].to_pylist())
+    begins = np.flatnonzero(np.r_[True, names[1:] != names[:-1]])  # a clip's rows lie together
+    ends = np.r_[begins[1:], len(names)]
+    return {name_of[str(names[b])]: matrix[b:e] for b, e in zip(begins, ends, strict=True)}

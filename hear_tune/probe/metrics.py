@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import cache
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 from sklearn import metrics as sk
-from sklearn.exceptions import UndefinedMetricWarning
 
 from ..datasets.task import Kind
 
@@ -75,21 +74,49 @@ def score(kind: Kind, classes: tuple[str, ...], truth: Array, predicted: Array) 
 def intervals(
     kind: Kind, classes: tuple[str, ...], truth: Array, predicted: Array, seed: int = 0
 ) -> dict[str, tuple[float, float]]:
-    """95 % percentile intervals of each metric, over clips drawn with replacement."""
+    """95 % percentile intervals of each metric, over clips drawn with replacement.
+
+    Parameters
+    ----------
+    kind, classes, truth
+        As of `score`.
+    predicted
+        (n, classes); or (seeds, n, classes): the interval is then of the mean over seeds, each
+        scored on the same drawn clips.
+    seed
+        Of the draw.
+
+    Returns
+    -------
+    dict of str to (float, float)
+        Low and high end. An interval holds the score of the clips themselves: where drawn clips
+        all score on one side of it, as those of a perfect probe of few clips may, its end is there.
+    """
+    probes = np.asarray(predicted).reshape(-1, len(truth), np.shape(predicted)[-1])
     rng = np.random.default_rng(seed)
-    score_rows = _tags_scorer(truth, predicted) if kind == "multilabel" else None
-    drawn = []
-    for rows in rng.integers(len(truth), size=(BOOTSTRAP_SAMPLES, len(truth))):
-        if score_rows is not None:
-            drawn.append(score_rows(rows))
-        else:
-            drawn.append(score(kind, classes, truth[rows], predicted[rows]).values)
+    rows = rng.integers(len(truth), size=(BOOTSTRAP_SAMPLES, len(truth)))
+    drawn = [_DRAWN_SCORERS[kind](classes, truth, probe, rows) for probe in probes]
+    scored = [score(kind, classes, truth, probe).values for probe in probes]
     edge = (100 - INTERVAL_PERCENT) / 2
     bounds = {}
-    for name in drawn[0]:
-        low, high = np.nanpercentile([values[name] for values in drawn], [edge, 100 - edge])
-        bounds[name] = (float(low), float(high))
+    for name in scored[0]:
+        values = np.mean([of_seed[name] for of_seed in drawn], axis=0)
+        mean = float(np.mean([of_seed[name] for of_seed in scored]))
+        defined = values[~np.isnan(values)]
+        low, high = np.percentile(defined, [edge, 100 - edge]) if len(defined) else (mean, mean)
+        bounds[name] = (float(np.fmin(low, mean)), float(np.fmax(high, mean)))
     return bounds
+
+
+# --- Scores of drawn clips: as of `score`, for each row of (draws, n) numbers of clips ---
+
+
+def _drawn_multilabel(
+    _: tuple[str, ...], truth: Array, predicted: Array, rows: Array
+) -> dict[str, Array]:
+    score_rows = _tags_scorer(truth, predicted)
+    drawn = [score_rows(of_draw) for of_draw in rows]
+    return {name: np.array([values[name] for values in drawn]) for name in drawn[0]}
 
 
 def _tags_scorer(truth: Array, predicted: Array) -> Callable[[Array], dict[str, float]]:
@@ -127,6 +154,54 @@ def _tags_scorer(truth: Array, predicted: Array) -> Callable[[Array], dict[str, 
     return score_rows
 
 
+def _drawn_multiclass(
+    classes: tuple[str, ...], truth: Array, predicted: Array, rows: Array
+) -> dict[str, Array]:
+    chosen = predicted.argmax(axis=1)
+    right = truth == chosen
+    one_hot = np.eye(len(classes), dtype=np.float32)
+    times = _times_drawn(rows)
+    true, claimed = times @ one_hot[truth], times @ one_hot[chosen]
+    hits = times @ (one_hot[truth] * right[:, None])
+    f1 = _f1(hits.astype(np.float64), true, claimed)
+    return {
+        "accuracy": hits.sum(axis=1, dtype=np.float64) / len(truth),
+        "macro_f1": np.mean(f1, axis=1, where=true > 0),
+    }
+
+
+def _drawn_regression(
+    _: tuple[str, ...], truth: Array, predicted: Array, rows: Array
+) -> dict[str, Array]:
+    drawn = [_r2(truth[of_draw], predicted[of_draw]).mean() for of_draw in rows]
+    return {"r2": np.array(drawn)}
+
+
+def _drawn_key(
+    classes: tuple[str, ...], truth: Array, predicted: Array, rows: Array
+) -> dict[str, Array]:
+    each = _key_scores(classes)[truth, predicted.argmax(axis=1)]
+    plain = _drawn_multiclass(classes, truth, predicted, rows)
+    return {"weighted": each[rows].mean(axis=1), "accuracy": plain["accuracy"]}
+
+
+def _times_drawn(rows: Array) -> Array:
+    """How often each clip is drawn: (draws, n); float32 is exact for such counts, and small."""
+    count = rows.shape[1]
+    return np.stack([np.bincount(drawn, minlength=count).astype(np.float32) for drawn in rows])
+
+
+_DRAWN_SCORERS: dict[Kind, Callable[[tuple[str, ...], Array, Array, Array], dict[str, Array]]] = {
+    "multilabel": _drawn_multilabel,
+    "multiclass": _drawn_multiclass,
+    "regression": _drawn_regression,
+    "key": _drawn_key,
+}
+
+
+# --- Scores ---
+
+
 def _multilabel(classes: tuple[str, ...], truth: Array, predicted: Array) -> Scores:
     positives = truth.sum(axis=0)
     scored = (positives > 0) & (positives < len(truth))
@@ -150,7 +225,7 @@ def _multiclass(classes: tuple[str, ...], truth: Array, predicted: Array) -> Sco
     chosen = predicted.argmax(axis=1)
     confusion = sk.confusion_matrix(truth, chosen, labels=np.arange(len(classes)))
     hits, true, claimed = np.diag(confusion), confusion.sum(axis=1), confusion.sum(axis=0)
-    f1 = 2 * hits / np.maximum(true + claimed, 1)
+    f1 = _f1(hits, true, claimed)
     present = true > 0
     return Scores(
         {"accuracy": float(hits.sum() / len(truth)), "macro_f1": float(f1[present].mean())},
@@ -160,21 +235,39 @@ def _multiclass(classes: tuple[str, ...], truth: Array, predicted: Array) -> Sco
     )
 
 
+def _f1(hits: Array, true: Array, claimed: Array) -> Array:
+    """F1 of each class, from how many clips are of it, are taken for it, and both."""
+    f1: Array = 2 * hits / np.maximum(true + claimed, 1)
+    return f1
+
+
+def _r2(truth: Array, predicted: Array) -> Array:
+    """R2 of each target; 0 of one that has a single value, as a constant prediction has."""
+    truth = truth.astype(np.float64)
+    missed = np.square(truth - predicted).sum(axis=0)
+    spread = np.square(truth - truth.mean(axis=0)).sum(axis=0)
+    spread[(truth == truth[0]).all(axis=0)] = 0  # whatever rounding leaves of it
+    r2: Array = 1 - np.divide(missed, spread, out=np.ones_like(missed), where=spread > 0)
+    return r2
+
+
 def _regression(classes: tuple[str, ...], truth: Array, predicted: Array) -> Scores:
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", UndefinedMetricWarning)
-        r2 = sk.r2_score(truth, predicted, multioutput="raw_values")
+    r2 = _r2(truth, predicted)
     each = {name: {"r2": float(value)} for name, value in zip(classes, r2, strict=True)}
     return Scores({"r2": float(np.mean(r2))}, each)
 
 
-def _key(classes: tuple[str, ...], truth: Array, predicted: Array) -> Scores:
+@cache
+def _key_scores(classes: tuple[str, ...]) -> Array:
+    """What each key, a row, scores that is taken for another, a column."""
     from mir_eval.key import weighted_score
 
-    scores = np.array([[weighted_score(a, b) for b in classes] for a in classes])
-    chosen = predicted.argmax(axis=1)
+    return np.array([[weighted_score(a, b) for b in classes] for a in classes])
+
+
+def _key(classes: tuple[str, ...], truth: Array, predicted: Array) -> Scores:
     plain = _multiclass(classes, truth, predicted)
-    weighted = float(scores[truth, chosen].mean())
+    weighted = float(_key_scores(classes)[truth, predicted.argmax(axis=1)].mean())
     values = {"weighted": weighted, "accuracy": plain.values["accuracy"]}
     return Scores(values, plain.per_class, plain.left_out, plain.confusion)
 

@@ -10,7 +10,7 @@ import matplotlib
 import numpy as np
 from matplotlib import pyplot as plt
 
-from .results import NAMES, Result, layers_text, primary
+from .results import NAMES, Result, primary, row_names
 
 BLUE, ORANGE, GREY = "#31688e", "#d1602f", "#9aa0a6"
 _COLORS = {"contractive": "#31688e", "expansive": "#35b779", "tail": "#d1602f"}
@@ -82,7 +82,7 @@ def plot_confusion(result: Result, path: str | os.PathLike[str]) -> None:
 def plot_comparison(results: Sequence[Result], path: str | os.PathLike[str]) -> None:
     """Bars of several results of one task, in their order, with intervals."""
     metric = primary(results[0])
-    names = [f"{r['model']}, {layers_text(r)}, {r['protocol']}" for r in results]
+    names = row_names(results)
     means = np.array([result["scores"][metric]["mean"] for result in results])
     bounds = np.array([result["scores"][metric]["interval"] for result in results]).T
     figure, (axis,) = new_figure(1, (6.4, 0.34 * len(names) + 1.2))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
@@ -11,9 +10,11 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
-from tqdm import tqdm
 
+from ..config import WINDOW_SAMPLES
+from ..datasets.check import check_variety
 from ..datasets.task import FOLD, TEST, TRAIN, VALID, Clip, Kind, Task, TaskError
+from ..progress import progress_bar
 from .features import Features, Matrix
 from .heads import Examples, Head, Settings, train
 from .metrics import PRIMARY, Array, score
@@ -35,8 +36,10 @@ class Protocol:
     grid
         Settings to choose from, by the primary metric on the validation clips.
     one_window
-        Train and validate on one random window of each clip, and average the predictions for all
-        windows of a test clip; else a clip is the mean of its windows' embeddings.
+        Train and validate on one random window of each clip, as long as the paper's, and average
+        the predictions for all windows of a test clip; else a clip is the mean of its windows'
+        embeddings. Of an encoder with shorter windows, the mean of as many as cover the paper's
+        stands for one: encoders that are compared hear equally much.
     """
 
     name: str
@@ -98,6 +101,22 @@ def budgeted(protocol: Protocol, points: int | None, seed: int = 0) -> Protocol:
     return replace(protocol, grid=tuple(protocol.grid[row] for row in sorted(rows)))
 
 
+def windows_joined(protocol: Protocol, features: Features) -> int | None:
+    """How many windows next to each other make an example; None if all of the clip do."""
+    if not protocol.one_window:
+        return None
+    rest = WINDOW_SAMPLES - features.window_samples
+    return 1 + max(0, -(-rest // features.hop_samples))
+
+
+def example_samples(protocol: Protocol, features: Features) -> int | None:
+    """Length of the audio of a training example; None if it is the whole clip."""
+    count = windows_joined(protocol, features)
+    if count is None:
+        return None
+    return features.window_samples + (count - 1) * features.hop_samples
+
+
 @dataclass(frozen=True)
 class Outcome:
     """Predictions for the test clips of a task.
@@ -126,8 +145,9 @@ def run_protocol(task: Task, features: Features, protocol: Protocol, seed: int) 
     Raises
     ------
     TaskError
-        If there are no clips to train on, to choose by, or to test.
+        If there are no clips to train on, to choose by, or to test, or they are all alike.
     """
+    check_variety(replace(task, clips=features.clips))
     parts = [
         _run_split(task, features, protocol, roles, seed) for roles in _roles(task, features.clips)
     ]
@@ -166,20 +186,20 @@ def _run_split(
     task: Task, features: Features, protocol: Protocol, roles: Roles, seed: int
 ) -> Outcome:
     rng = np.random.default_rng(seed)
+    joined = windows_joined(protocol, features)
     targets = encode_targets(task, features.clips)
     examples = {
-        role: Examples(_vectors(features, roles[role], protocol, rng), targets[roles[role]])
+        role: Examples(_vectors(features, roles[role], joined, rng), targets[roles[role]])
         for role in (TRAIN, VALID)
     }
-    many = len(protocol.grid) > 1
-    grid = tqdm(protocol.grid, "grid", disable=not many or not sys.stderr.isatty())
+    grid = progress_bar(protocol.grid, desc="grid", disable=len(protocol.grid) == 1)
     # one after the other, so that only the best head so far is kept
     trained = (_try(task, examples, settings, seed) for settings in grid)
-    value, _, head, settings = max(trained, key=lambda row: row[:2])
+    value, _, head, settings = max(trained, key=_rank)
     windows = [features.windows[row] for row in roles[TEST]]
     return Outcome(
         targets[roles[TEST]].numpy(),
-        _predict(head, windows, protocol),
+        _predict(head, windows, joined),
         (settings,),
         (value,),
     )
@@ -190,6 +210,12 @@ def _try(
 ) -> tuple[float, float, Head, Settings]:
     head = train(task.kind, len(task.classes), examples[TRAIN], examples[VALID], settings, seed)
     return (*_validate(task, head, examples[VALID]), head, settings)
+
+
+def _rank(row: tuple[float, float, Head, Settings]) -> tuple[float, float]:
+    """Where validation clips have no score, the loss decides."""
+    value, loss = row[:2]
+    return (-np.inf if np.isnan(value) else value), loss
 
 
 def _validate(task: Task, head: Head, valid: Examples) -> tuple[float, float]:
@@ -215,21 +241,35 @@ def encode_targets(task: Task, clips: Sequence[Clip]) -> Tensor:
 
 
 def _vectors(
-    features: Features, rows: Rows, protocol: Protocol, rng: np.random.Generator
+    features: Features, rows: Rows, joined: int | None, rng: np.random.Generator
 ) -> Tensor:
     windows = [features.windows[row] for row in rows]
-    if protocol.one_window:
-        return torch.from_numpy(np.stack([matrix[rng.integers(len(matrix))] for matrix in windows]))
+    if joined is not None:
+        windows = [_random_windows(matrix, joined, rng) for matrix in windows]
     return _means(windows)
+
+
+def _random_windows(matrix: Matrix, count: int, rng: np.random.Generator) -> Matrix:
+    """So many windows next to each other, or all of a clip that has no more."""
+    begin = rng.integers(max(len(matrix) - count, 0) + 1)
+    return matrix[begin : begin + count]
 
 
 def _means(windows: Sequence[Matrix]) -> Tensor:
     return torch.from_numpy(np.stack([matrix.mean(axis=0) for matrix in windows]))
 
 
-def _predict(head: Head, windows: Sequence[Matrix], protocol: Protocol) -> Array:
-    if not protocol.one_window:
+def _predict(head: Head, windows: Sequence[Matrix], joined: int | None) -> Array:
+    if joined is None:
         return head.predict(_means(windows)).numpy()
-    predicted = head.predict(torch.from_numpy(np.concatenate(windows))).numpy()
-    edges = np.cumsum([len(matrix) for matrix in windows])[:-1]
+    examples = [_side_by_side(matrix, joined) for matrix in windows]
+    predicted = head.predict(torch.from_numpy(np.concatenate(examples))).numpy()
+    edges = np.cumsum([len(matrix) for matrix in examples])[:-1]
     return np.stack([part.mean(axis=0) for part in np.split(predicted, edges)])
+
+
+def _side_by_side(matrix: Matrix, count: int) -> Matrix:
+    """Means of so many windows each; the last ones end where the clip does."""
+    last = max(len(matrix) - count, 0)
+    begins = [*range(0, last, count), last]
+    return np.stack([matrix[begin : begin + count].mean(axis=0) for begin in begins])

@@ -6,7 +6,7 @@ import json
 import os
 import platform
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
@@ -16,12 +16,13 @@ import numpy as np
 import sklearn
 import torch
 
-from ..datasets.task import Task
+from ..config import SAMPLE_RATE_HZ, WINDOW_SAMPLES
+from ..datasets.task import SPLITS, Task
 from ..files import write_whole
 from ..model import EmbeddingModel
 from .features import Features
 from .metrics import INTERVAL_PERCENT, PRIMARY, intervals, score
-from .protocols import Outcome, Protocol, run_protocol
+from .protocols import PROTOCOLS, Outcome, Protocol, example_samples, run_protocol
 
 FORMAT = "hear-tune probe 1"
 NAMES = {
@@ -48,6 +49,8 @@ def probe(
     protocol: Protocol,
     seeds: Sequence[int],
     name: str,
+    root: str | os.PathLike[str] = "",
+    max_clips: int | None = None,
 ) -> Result:
     """Run a protocol with several seeds and gather all that is known about it.
 
@@ -65,25 +68,33 @@ def probe(
         Of weights, orders and windows; the results are their mean and deviation.
     name
         Of the model, for tables.
+    root
+        Where the task's clips are, which tells data of one name apart.
+    max_clips
+        How many clips of each split the task was cut down to, if it was.
 
     Returns
     -------
     dict
-        JSON-ready. Intervals, tables per class and confusion are of the first seed.
+        JSON-ready. Scores, their intervals and those per class are of all seeds; the confusion is
+        of the first.
 
     Raises
     ------
     TaskError
-        If a split has no clips.
+        If a split has no clips, or they are all alike.
     """
     outcomes = [run_protocol(task, features, protocol, seed) for seed in seeds]
     scores = [score(task.kind, task.classes, o.truth, o.predicted) for o in outcomes]
-    first = outcomes[0]
     counts = Counter(clip.split for clip in features.clips)
-    bounds = intervals(task.kind, task.classes, first.truth, first.predicted)
+    predicted = np.stack([outcome.predicted for outcome in outcomes])
+    bounds = intervals(task.kind, task.classes, outcomes[0].truth, predicted)
+    samples = example_samples(protocol, features)
     return {
         "format": FORMAT,
         "task": task.name,
+        "root": os.fspath(root),
+        "max_clips": max_clips,
         "kind": task.kind,
         "split": task.split,
         "classes": list(task.classes),
@@ -97,6 +108,7 @@ def probe(
         "hop_samples": model.hop_samples,
         "protocol": protocol.name,
         "grid_points": len(protocol.grid),
+        "example_seconds": None if samples is None else samples / SAMPLE_RATE_HZ,
         "seeds": list(seeds),
         "scores": {
             metric: {
@@ -109,7 +121,13 @@ def probe(
         },
         "interval_percent": INTERVAL_PERCENT,
         "chosen": [_chosen(outcome) for outcome in outcomes],
-        "per_class": scores[0].per_class,
+        "per_class": {
+            label: {
+                metric: float(np.mean([s.per_class[label][metric] for s in scores]))
+                for metric in of_class
+            }
+            for label, of_class in scores[0].per_class.items()
+        },
         "left_out_classes": list(scores[0].left_out),
         "confusion": scores[0].confusion,
         "versions": {
@@ -179,6 +197,8 @@ def _check(result: Result) -> None:
         numbers += [values["mean"], values["deviation"], low, high]
     if np.isinf(np.array([result["embedding_size"], *numbers], np.float64)).any():
         raise ValueError("scores are infinite")
+    for describe in _DETAILS.values():
+        describe(result)
     if result["confusion"]:
         shape = np.array(result["confusion"], np.uint32).shape
         if shape != (len(result["classes"]),) * 2:
@@ -191,29 +211,98 @@ def table(results: Iterable[Result]) -> str:
 
 
 def by_task(results: Iterable[Result]) -> dict[str, list[Result]]:
-    """Results that can be compared, by the name of task and split."""
+    """Results that can be compared, by the name of task and split, and the kind if it differs."""
+    results = list(results)
+    kinds = {(result["task"], result["split"]): result["kind"] for result in results}
     tasks: dict[str, list[Result]] = {}
     for result in results:
         split = f" ({result['split']})" if result["split"] else ""
-        tasks.setdefault(f"{result['task']}{split}", []).append(result)
+        last = kinds[result["task"], result["split"]]
+        kind = "" if result["kind"] == last else f", {result['kind']}"
+        tasks.setdefault(f"{result['task']}{split}{kind}", []).append(result)
     return tasks
 
 
 def task_rows(results: Sequence[Result]) -> list[list[str]]:
-    """The table of one task: its head, and a row per result."""
+    """The table of one task: its head, and a row per result.
+
+    It says how long the audio of a training example is where that differs between results of one
+    protocol, and whatever else tells rows apart that look alike.
+    """
     metrics = list(results[0]["scores"])
-    head = ["model", "layers", "size", "protocol", *(NAMES[metric] for metric in metrics)]
+    details = _telling_details(results)
+    head = ["model", "layers", "size", "protocol", *details, *(NAMES[m] for m in metrics)]
     rows = [
         [
             result["model"],
             layers_text(result),
             str(result["embedding_size"]),
             result["protocol"],
+            *(_DETAILS[detail](result) for detail in details),
             *(cell(result, metric) for metric in metrics),
         ]
         for result in results
     ]
     return [head, *rows]
+
+
+def row_names(results: Sequence[Result]) -> list[str]:
+    """A name of each result for pictures, with what tells it from the others."""
+    details = _telling_details(results)
+    return [
+        ", ".join(
+            [
+                result["model"],
+                layers_text(result),
+                result["protocol"],
+                *(f"{detail} {_DETAILS[detail](result)}" for detail in details),
+            ]
+        )
+        for result in results
+    ]
+
+
+def _example_text(result: Result) -> str:
+    """Seconds of each clip that a probe is trained on; a result that does not say has a window."""
+    protocol = PROTOCOLS.get(result["protocol"])
+    if protocol is None or not protocol.one_window:
+        return "all"
+    window = result.get("hop_samples", WINDOW_SAMPLES) / SAMPLE_RATE_HZ
+    return f"{result.get('example_seconds') or window:.2f}"
+
+
+def _clips_text(result: Result) -> str:
+    counts = result.get("clips", {})
+    order = [*SPLITS, *sorted(counts.keys() - set(SPLITS))]
+    return " / ".join(f"{counts[split]:,}" for split in order if split in counts)
+
+
+_EXAMPLE = "seconds"
+_DETAILS: dict[str, Callable[[Result], str]] = {
+    _EXAMPLE: _example_text,
+    "which layers": lambda result: " ".join(result["layers"]),
+    "points": lambda result: str(result.get("grid_points", "")),
+    "seeds": lambda result: " ".join(map(str, result["seeds"])),
+    "clips": _clips_text,
+    "data": lambda result: str(result.get("root", "")),
+    "weights": lambda result: result["identity"].rpartition("sha256:")[2][:8],
+}
+
+
+def _telling_details(results: Sequence[Result]) -> list[str]:
+    """Names of the details that a table needs."""
+    alike: dict[tuple[str, ...], list[Result]] = {}
+    examples: dict[str, set[str]] = {}
+    for result in results:
+        look = (result["model"], layers_text(result), result["protocol"])
+        alike.setdefault(look, []).append(result)
+        examples.setdefault(result["protocol"], set()).add(_example_text(result))
+    return [
+        name
+        for name, describe in _DETAILS.items()
+        if any(len({describe(result) for result in rows}) > 1 for rows in alike.values())
+        or (name == _EXAMPLE and any(len(texts) > 1 for texts in examples.values()))
+    ]
 
 
 def layers_text(result: Result) -> str:
