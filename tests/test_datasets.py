@@ -523,6 +523,151 @@ def test_a_folder_of_splits(tmp_path):
     assert task.classes == ("cat", "dog")
 
 
+@pytest.mark.parametrize(
+    ("folders", "splits"),
+    [
+        (("Training", "val", "TESTING"), ("train", "valid", "test")),
+        (("train_set", "dev", "Eval"), ("train", "valid", "test")),
+        (("train", "Validation", "Test-Set"), ("train", "valid", "test")),
+        (("fold1", "Fold 2", "fold_10"), ("fold01", "fold02", "fold10")),
+    ],
+)
+def test_folders_of_splits_in_any_spelling(tmp_path, folders, splits):
+    folder_of_classes(tmp_path, {f"{f}/{name}": 1 for f in folders for name in ("cat", "dog")})
+    task = labelled.load(tmp_path)
+    assert task.classes == ("cat", "dog")
+    found = {(clip.path.parts[len(tmp_path.parts)], clip.split) for clip in task.clips}
+    assert found == set(zip(folders, splits, strict=True))
+
+
+@pytest.mark.parametrize(
+    ("folders", "message"),
+    [
+        (
+            ["train/a", "test/a", "extra/a"],
+            r"named like splits \(test, train\), with others beside them \(extra\)",
+        ),
+        (["val/a", "test/a"], r"named like splits \(test, val\): keep train, valid and test"),
+        (["train/a", "val/a", "dev/a", "test/a"], "dev, val all mean the valid split"),
+        (["fold1/a", "fold2/a", "extra/a"], "with others beside them"),
+        (["cat/train", "cat/test", "dog/train"], r"cat: a class with splits in it: put train"),
+    ],
+)
+def test_folders_that_may_be_splits_or_classes(tmp_path, folders, message):
+    folder_of_classes(tmp_path, dict.fromkeys(folders, 1))
+    with pytest.raises(TaskError, match=message):
+        labelled.load(tmp_path)
+
+
+def test_a_class_may_be_called_train(tmp_path):
+    task = labelled.load(folder_of_classes(tmp_path, {"bus": 3, "train": 3, "tram": 3}))
+    assert task.classes == ("bus", "train", "tram")
+
+
+def test_csv_splits_in_any_spelling(tmp_path):
+    rows = ["Training", "val", "DEV", "evaluation", "test"]
+    text = "".join(f"{n}.wav,x,{split}\n" for n, split in enumerate(rows))
+    task = labelled.load(write(tmp_path / "mine.csv", f"path,label,split\n{text}"))
+    assert [clip.split for clip in task.clips] == ["train", "valid", "valid", "test", "test"]
+
+
+def artists(task, split):
+    return {clip.path.stem.partition("-")[0] for clip in task.of(split)}
+
+
+@pytest.mark.parametrize(
+    ("columns", "group"),
+    [
+        ("path,label,artist", None),
+        ("path,label,Artist", None),
+        ("path,labels,group", None),
+        ("path,tempo,artist", None),
+        ("path,label,album", "album"),
+    ],
+)
+def test_no_group_stands_in_two_splits(tmp_path, columns, group):
+    rows = "".join(f"{a}-{t}.wav,{a % 2},artist {a}\n" for a in range(10) for t in range(6))
+    task = labelled.load(write(tmp_path / "mine.csv", f"{columns}\n{rows}"), group=group)
+    assert sum(sizes(task)) == 60
+    parts = [artists(task, split) for split in SPLITS]
+    assert all(parts)
+    assert sum(map(len, parts)) == 10
+    assert task.clips[0].group == "artist 0"
+
+
+def test_groups_and_copies_together(tmp_path):
+    """A copy of a recording joins the two artists that it is listed under."""
+    for artist in range(10):
+        for track in range(2):
+            write_audio(tmp_path / f"{artist}-{track}.wav", 10 * artist + track)
+    for artist in range(9):
+        copied = (tmp_path / f"{artist}-0.wav").read_bytes()
+        (tmp_path / f"{artist + 1}-1.wav").write_bytes(copied)
+    rows = "".join(f"{a}-{t}.wav,{t},{a}\n" for a in range(10) for t in range(2))
+    task = labelled.load(write(tmp_path / "mine.csv", f"path,label,artist\n{rows}"))
+    assert len({clip.split for clip in task.clips}) == 1
+
+
+def test_groups_in_given_splits_are_told(tmp_path):
+    for number in range(6):
+        write_audio(tmp_path / f"{number}.wav", number)
+    splits = ["train"] * 4 + ["test"] * 2
+    rows = "".join(f"{n}.wav,{n % 2},a{n % 4},{split}\n" for n, split in enumerate(splits))
+    task = labelled.load(write(tmp_path / "mine.csv", f"path,label,artist,split\n{rows}"))
+    (remark,) = check_task(task)
+    assert remark.startswith("groups in two splits or more")
+    assert remark.endswith("a0 (test, train), a1 (test, train)")
+
+
+def test_columns_to_group_by_that_are_not_there(tmp_path, capsys):
+    table = write(tmp_path / "mine.csv", "path,label\na.wav,x\n")
+    with pytest.raises(TaskError, match="no column 'album' to group by; it has path, label"):
+        labelled.load(table, group="album")
+    with pytest.raises(TaskError, match="a folder has no column 'album'"):
+        labelled.load(tmp_path, group="album")
+    arguments = ["data", "info", "fsdd-digit", "--root", str(tmp_path), "--group", "album"]
+    assert main(arguments) == 2
+    assert "fsdd-digit has no columns to group by" in capsys.readouterr().err
+
+
+def test_paths_of_a_table(tmp_path, monkeypatch):
+    music = tmp_path / "music"
+    names = [f"{n}.wav" for n in range(20)]
+    for number, name in enumerate(names):
+        write_audio(music / "deep" / name, number)
+    (tmp_path / "tables").mkdir()
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.chdir(music)
+    splits = []
+    for place, start in (
+        (music / "relative.csv", "deep/"),
+        (music / "ABSOLUTE.CSV", f"{music}/deep/"),
+        (music / "home.Csv", "~/music/deep/"),
+        (music / "windows.csv", "deep\\"),
+        (Path("from_here.csv"), f"{music}/deep/"),
+    ):
+        rows = "".join(f"{start}{name},{n % 2}\n" for n, name in enumerate(names))
+        task = labelled.load(write(place, f"path,label\n{rows}"))
+        check_task(task)
+        splits.append([clip.split for clip in task.clips])
+    assert all(same == splits[0] for same in splits)
+    rows = "".join(f"{music}/deep/{name},{n % 2}\n" for n, name in enumerate(names))
+    elsewhere = labelled.load(write(tmp_path / "tables/far.csv", f"path,label\n{rows}"))
+    check_task(elsewhere)
+    assert sizes(elsewhere) == (16, 2, 2)
+
+
+def test_a_table_from_a_spreadsheet(tmp_path):
+    text = '\ufeffPath;Labels;Split\r\na.wav;"cat;dog";train\r\nb.wav;cat;test\r\n'
+    task = labelled.load(write(tmp_path / "mine.csv", text))
+    assert [(clip.labels, clip.split) for clip in task.clips] == [
+        (("cat", "dog"), "train"),
+        (("cat",), "test"),
+    ]
+    tabs = write(tmp_path / "tabs.csv", "path\tlabel\tsplit\na.wav\tx\ttrain\n")
+    assert labelled.load(tabs).classes == ("x",)
+
+
 def test_csv_of_one_label_and_given_splits(tmp_path):
     table = write(tmp_path / "mine.csv", "path,label,split\na.wav,cat,train\nb/c.wav, dog ,test\n")
     task = labelled.load(table)
@@ -728,6 +873,46 @@ def test_regression_needs_all_values(sound_task):
     task = changed(sound_task, *clips, kind="regression", classes=("a", "b"))
     with pytest.raises(TaskError, match="not 2 values"):
         check_task(task)
+
+
+@pytest.mark.parametrize(
+    ("kind", "classes", "labels", "message"),
+    [
+        ("multiclass", ("a",), ["a"] * 6, "only one class in the train set: a"),
+        ("multiclass", ("a", "b"), ["a", "b", "a", "b", "b", "b"], "one class in the test set: b"),
+        ("key", KEYS, ["C major"] * 6, "only one class in the train set: C major"),
+        ("multilabel", (), [""] * 6, "no label that some clips of the train set have"),
+        ("multilabel", ("a",), ["a"] * 6, "no label that some clips of the train set have"),
+        ("multilabel", ("a",), ["a", "", "a", "", "", ""], "some clips of the test set have"),
+        ("regression", ("x",), [1, 1, 1, 1, 2, 3], "one value in the train set: x"),
+        ("regression", ("x",), [1, 2, 3, 4, 2, 2], "one value in the test set: x"),
+    ],
+)
+def test_clips_that_are_all_alike(tmp_path, kind, classes, labels, message):
+    splits = ["train"] * 3 + ["valid"] + ["test"] * 2
+    clips = []
+    for number, (split, label) in enumerate(zip(splits, labels, strict=True)):
+        path = write_audio(tmp_path / f"{number}.wav", number)
+        if kind == "regression":
+            clips.append(Clip(path, split, values=(float(label),)))
+        else:
+            clips.append(Clip(path, split, (label,) if label else ()))
+    with pytest.raises(TaskError, match=message):
+        check_task(Task("alike", kind, classes, tuple(clips)))
+    folds = [Clip(c.path, f"fold0{n % 3}", c.labels, c.values) for n, c in enumerate(clips)]
+    if len(set(labels)) == 1:
+        with pytest.raises(TaskError, match=r"(in|of) all clips"):
+            check_task(Task("alike", kind, classes, tuple(folds)))
+
+
+def test_classes_that_are_never_trained_on(sound_task, tmp_path):
+    owls = [write_audio(tmp_path / f"owl{number}.wav", 50 + number) for number in range(3)]
+    clips = [Clip(owl, split, ("owl",)) for owl, split in zip(owls, SPLITS[1:] * 2, strict=False)]
+    task = changed(sound_task, *sound_task.clips, *clips, classes=("cat", "dog", "owl"))
+    assert check_task(task) == (
+        "in the valid set, but never in the training set: owl",
+        "in the test set, but never in the training set: owl",
+    )
 
 
 # validation

@@ -377,15 +377,15 @@ def test_unpacking_goes_on_where_it_stopped(tmp_path):
 
 @pytest.fixture
 def small_mtt(site, tmp_path, monkeypatch):
-    """MagnaTagATune in small: four clips, its table, and audio in three parts of one archive."""
-    clips = ["0/a.mp3", "1/b.mp3", "c/c.mp3", "d/d.mp3"]
+    """MagnaTagATune in small: five clips, its table, and audio in three parts of one archive."""
+    clips = ["0/a.mp3", "1/b.mp3", "c/c.mp3", "d/d.mp3", "e/e.mp3"]
     audio = {}
     for number, name in enumerate(clips):
         file = io.BytesIO()
         soundfile.write(file, tone(220 * (number + 1), 16_000, 16_000), 16_000, format="MP3")
         audio[name] = file.getvalue()
     rows = [["clip_id", "guitar", "mp3_path"]]
-    rows += [[str(number), "1", name] for number, name in enumerate(clips)]
+    rows += [[str(number), str(number % 2), name] for number, name in enumerate(clips)]
     table = "".join("\t".join(f'"{cell}"' for cell in row) + "\n" for row in rows).encode()
     archive = zipped(audio)
     third = len(archive) // 3
@@ -416,8 +416,8 @@ def test_the_command_gets_a_data_set_that_can_be_used(site, small_mtt, tmp_path,
     assert f"may be deleted: {tmp_path / 'mtt' / 'downloads'}" in out
     assert main(["data", "validate", *small_mtt]) == 0
     out = capsys.readouterr().out
-    assert "multilabel, 1 classes; test 1, train 2, valid 1" in out
-    assert "4 files are good, 0 missing" in out
+    assert "multilabel, 1 classes; test 2, train 2, valid 1" in out
+    assert "5 files are good, 0 missing" in out
     (tmp_path / "mtt" / "c" / "c.mp3").unlink()
     assert main(["data", "validate", *small_mtt]) == 1
 

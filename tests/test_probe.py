@@ -1,6 +1,13 @@
 """Probes: metrics with known answers, heads that learn, protocols that never peek."""
 
+import gc
 import json
+import os
+import pickle
+import shutil
+import sys
+import unicodedata
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,11 +20,20 @@ from conftest import noise, tone
 import hear_tune
 from hear_tune.baselines import LogMel, MfccStatistics
 from hear_tune.cli import main
+from hear_tune.datasets.keys import KEYS
 from hear_tune.datasets.task import Clip, Task, TaskError
 from hear_tune.probe.features import Features, embed_task
 from hear_tune.probe.heads import Examples, Settings, train
-from hear_tune.probe.metrics import _tags_scorer, intervals, score
-from hear_tune.probe.protocols import CLMR_LINEAR, JUKEMIR, budgeted, run_protocol
+from hear_tune.probe.metrics import _DRAWN_SCORERS, intervals, score
+from hear_tune.probe.protocols import (
+    CLMR_LINEAR,
+    JUKEMIR,
+    PROTOCOLS,
+    budgeted,
+    example_samples,
+    run_protocol,
+)
+from hear_tune.probe.results import load, probe, row_names, table
 
 RATE = 22_050
 
@@ -100,15 +116,46 @@ def test_intervals_hold_the_score_and_narrow_with_data():
     assert widths[1] < 0.4 * widths[0]
 
 
-def test_the_bootstrap_of_tags_equals_scikit_learn():
-    rng = np.random.default_rng(0)
-    truth = (rng.random((60, 6)) < 0.2).astype(float)
-    predicted = rng.integers(10, size=(60, 6)) / 10  # many of them equal
-    score_rows = _tags_scorer(truth, predicted)
-    for _ in range(20):
-        rows = rng.integers(60, size=60)
-        expected = score("multilabel", tuple("abcdef"), truth[rows], predicted[rows]).values
-        assert score_rows(rows) == pytest.approx(expected)
+def guesses(kind, count, seed=0):
+    """Classes, truth and half-right predictions; many of them equal, one class never there."""
+    rng = np.random.default_rng(seed)
+    classes = KEYS if kind == "key" else tuple("abcdef")
+    predicted = rng.integers(10, size=(count, len(classes))) / 10
+    if kind == "multilabel":
+        return classes, (rng.random((count, 6)) < 0.2).astype(float), predicted
+    if kind == "regression":
+        return classes, (predicted + rng.normal(size=predicted.shape)).astype("f4"), predicted
+    truth = rng.integers(len(classes) - 1, size=count)
+    return classes, truth, predicted + np.eye(len(classes))[truth] * rng.random((count, 1))
+
+
+@pytest.mark.parametrize("kind", ["multilabel", "multiclass", "regression", "key"])
+def test_drawn_clips_score_as_any_others(kind):
+    classes, truth, predicted = guesses(kind, 60)
+    rows = np.random.default_rng(1).integers(60, size=(20, 60))
+    drawn = _DRAWN_SCORERS[kind](classes, truth, predicted, rows)
+    for draw, of_draw in enumerate(rows):
+        expected = score(kind, classes, truth[of_draw], predicted[of_draw]).values
+        found = {name: values[draw] for name, values in drawn.items()}
+        assert found == pytest.approx(expected, rel=1e-12)
+
+
+@pytest.mark.parametrize("kind", ["multilabel", "multiclass", "regression", "key"])
+def test_intervals_of_several_seeds_hold_their_mean(kind):
+    for count in (6, 40):
+        classes, truth, one = guesses(kind, count, seed=3)
+        other = 1 - one  # as bad as the first one is good
+        bounds = intervals(kind, classes, truth, np.stack([one, other]))
+        for name, (low, high) in bounds.items():
+            pair = [score(kind, classes, truth, p).values[name] for p in (one, other)]
+            assert low <= np.mean(pair) <= high
+        alone = intervals(kind, classes, truth, one)
+        assert intervals(kind, classes, truth, np.stack([one, one])) == alone
+
+
+def test_r2_of_a_constant_is_not_perfect():
+    constant = np.full((4, 1), 0.1, np.float32)
+    assert score("regression", ("x",), constant, constant).values["r2"] == 0
 
 
 # --- Heads and protocols ---
@@ -128,7 +175,7 @@ def examples(count=90, size=6, seed=0):
     ],
 )
 def test_heads_learn_and_repeat(settings):
-    settings = Settings(**{**vars(settings), "learning_rate": 0.01})
+    settings = replace(settings, learning_rate=0.01, max_epochs=80)
     training, valid, test = examples(300), examples(60, seed=1), examples(200, seed=2)
     head, again = (train("multiclass", 3, training, valid, settings, seed=4) for _ in range(2))
     predicted = head.predict(test.vectors)
@@ -174,7 +221,14 @@ def made_up(splits, windows=3, seed=0):
     return task, Features(task.clips, tuple(vectors), {"last": slice(0, 4)}, {})
 
 
-@pytest.mark.parametrize("protocol", [CLMR_LINEAR, budgeted(JUKEMIR, 2)])
+def quick(protocol, points=2):
+    """A protocol whose probes learn sooner."""
+    grid = budgeted(protocol, points).grid
+    sooner = {"standardize": False, "learning_rate": 0.01, "max_epochs": 100}
+    return replace(protocol, grid=tuple(replace(settings, **sooner) for settings in grid))
+
+
+@pytest.mark.parametrize("protocol", [CLMR_LINEAR, quick(JUKEMIR)])
 def test_a_protocol_solves_an_easy_task(protocol):
     task, features = made_up(["train"] * 60 + ["valid"] * 20 + ["test"] * 20)
     outcome = run_protocol(task, features, protocol, seed=0)
@@ -205,6 +259,39 @@ def test_predictions_are_means_of_probabilities():
     joined = Features(features.clips, (*features.windows[:-2], both, both), features.layers, {})
     two = run_protocol(task, joined, CLMR_LINEAR, seed=0).predicted
     np.testing.assert_allclose(two[0], one.mean(axis=0), atol=1e-6)
+
+
+def test_short_windows_are_joined_to_the_length_of_the_paper():
+    """Three windows of a third of the paper's length are one of its length."""
+    splits = ["train"] * 40 + ["valid"] * 10 + ["test"] * 4
+    task, features = made_up(splits, windows=3)
+    short = replace(features, window_samples=19_683, hop_samples=19_683)
+    means = tuple(matrix.mean(axis=0, keepdims=True) for matrix in features.windows)
+    whole = replace(features, windows=means)
+    assert example_samples(CLMR_LINEAR, short) == example_samples(CLMR_LINEAR, whole) == 59_049
+    assert example_samples(JUKEMIR, short) is None
+    predicted = [run_protocol(task, f, CLMR_LINEAR, 0).predicted for f in (short, whole)]
+    np.testing.assert_array_equal(*predicted)
+
+
+def test_joined_windows_cover_the_whole_clip():
+    task, features = made_up(["train"] * 40 + ["valid"] * 10 + ["test"] * 2, windows=5)
+    short = replace(features, window_samples=19_683, hop_samples=19_683)
+    ends = (*short.windows[:-1], np.concatenate([short.windows[-1][:4], -short.windows[-1][:1]]))
+    first, second = (
+        run_protocol(task, f, CLMR_LINEAR, 0).predicted[-1]
+        for f in (short, replace(short, windows=ends))
+    )
+    assert not np.allclose(first, second)
+
+
+def test_a_task_of_one_class_has_no_score():
+    task, features = made_up(["train"] * 10 + ["valid"] * 4 + ["test"] * 4)
+    kept = [number for number, clip in enumerate(task.clips) if clip.labels == ("a",)]
+    clips = tuple(task.clips[number] for number in kept)
+    windows = tuple(features.windows[number] for number in kept)
+    with pytest.raises(TaskError, match="only one class in the train set: a"):
+        run_protocol(task, replace(features, clips=clips, windows=windows), CLMR_LINEAR, 0)
 
 
 def test_missing_splits_are_named():
@@ -240,6 +327,127 @@ def test_embeddings_are_computed_once(small_model, music, tmp_path, monkeypatch)
     soundfile.write(paths[0], noise(70_000, 9), RATE)
     changed = embed_task(whole, model, tmp_path / "cache")
     assert not np.allclose(changed.windows[0], features.windows[0])
+
+
+@pytest.fixture
+def noises(tmp_path):
+    """A task of 20 files, more than are embedded at once."""
+    clips = []
+    for number in range(20):
+        path = tmp_path / f"noise {number}.wav"
+        soundfile.write(path, noise(3_000, number), RATE)
+        clips.append(Clip(path, "train", ("ab"[number % 2],)))
+    return Task("noises", "multiclass", ("a", "b"), tuple(clips))
+
+
+def rewrite(path, seed):
+    soundfile.write(path, noise(4_000, seed), RATE)
+
+
+def counted(model, monkeypatch, then=lambda: None):
+    """Counts the windows that a model embeds; something is done after each batch."""
+    batches = []
+    embed = model.embed_windows
+
+    def embed_windows(audio):
+        batches.append(len(audio))
+        vectors = embed(audio)
+        then()
+        return vectors
+
+    monkeypatch.setattr(model, "embed_windows", embed_windows)
+    return batches
+
+
+@pytest.mark.parametrize(
+    "interrupted",
+    [
+        "hear_tune.probe.features.write_whole",
+        "hear_tune.embed.EmbeddingStore.finish",
+        "hear_tune.embed.EmbeddingStore.__exit__",  # all is embedded, and in the output
+    ],
+)
+def test_what_changed_after_an_interruption_is_not_taken_from_the_cache(
+    small_model, noises, tmp_path, monkeypatch, interrupted
+):
+    first = noises.clips[0].path
+    with monkeypatch.context() as context:
+        context.setattr(interrupted, lambda *_: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            embed_task(noises, small_model, tmp_path / "cache")
+    gc.collect()  # a process that is killed has no locks
+    for seed in (99, 98):
+        rewrite(first, seed)
+        features = embed_task(noises, small_model, tmp_path / "cache")
+        expected = hear_tune.embed_file(first, small_model, "window").vectors
+        np.testing.assert_allclose(features.windows[0], expected, atol=1e-5)
+
+
+def test_a_file_that_changes_while_it_is_embedded(small_model, noises, tmp_path, monkeypatch):
+    first = noises.clips[0].path
+    with monkeypatch.context() as context:
+        counted(small_model, context, then=lambda: rewrite(first, 99))
+        features = embed_task(noises, small_model, tmp_path / "cache")
+    assert "changed while it was embedded" in features.failed[str(first)]
+    assert len(features.clips) == 19
+    features = embed_task(noises, small_model, tmp_path / "cache")
+    expected = hear_tune.embed_file(first, small_model, "window").vectors
+    np.testing.assert_allclose(features.windows[0], expected, atol=1e-5)
+    assert features.failed == {}
+
+
+def test_one_file_that_changed_is_embedded_alone(small_model, noises, tmp_path, monkeypatch):
+    batches = counted(small_model, monkeypatch)
+    embed_task(noises, small_model, tmp_path / "cache")
+    assert sum(batches) == 20
+    rewrite(noises.clips[3].path, 99)
+    embed_task(noises, small_model, tmp_path / "cache")
+    assert sum(batches) == 21
+    embed_task(noises, small_model, tmp_path / "cache")
+    assert sum(batches) == 21
+
+
+def test_an_interrupted_pass_goes_on(small_model, noises, tmp_path, monkeypatch):
+    with monkeypatch.context() as context:
+        batches = counted(small_model, context, then=lambda: 1 / (3 - len(batches)))
+        with pytest.raises(ZeroDivisionError):
+            embed_task(noises, small_model, tmp_path / "cache")
+    rewrite(noises.clips[19].path, 99)  # of what was not embedded yet
+    batches = counted(small_model, monkeypatch)
+    features = embed_task(noises, small_model, tmp_path / "cache")
+    assert sum(batches) == 4
+    assert len(features.clips) == 20
+
+
+def test_the_cache_is_used_while_it_is_filled(small_model, noises, tmp_path, monkeypatch):
+    half = replace(noises, clips=noises.clips[::2])
+    known = embed_task(half, small_model, tmp_path / "cache")
+    found = []
+
+    def look():
+        with monkeypatch.context() as context:
+            context.setattr(small_model, "embed_windows", None)
+            found.append(embed_task(half, small_model, tmp_path / "cache"))
+
+    batches = counted(small_model, monkeypatch, then=look)
+    embed_task(noises, small_model, tmp_path / "cache")
+    assert sum(batches) == 10
+    np.testing.assert_array_equal(found[0].windows, known.windows)
+
+
+def test_the_cache_is_of_files_not_of_their_names(small_model, tmp_path, monkeypatch):
+    """The same command in two folders, where all but the sound is alike."""
+    for number, folder in enumerate(("one", "two")):
+        (tmp_path / folder).mkdir()
+        path = tmp_path / folder / "a.wav"
+        soundfile.write(path, noise(3_000, number), RATE)
+        os.utime(path, (1_000_000_000, 1_000_000_000))
+    vectors = []
+    for folder in ("one", "two"):
+        monkeypatch.chdir(tmp_path / folder)
+        task = Task("t", "multiclass", ("x",), (Clip(Path("a.wav"), "train", ("x",)),))
+        vectors += embed_task(task, small_model, tmp_path / "cache").windows
+    assert not np.allclose(*vectors)
 
 
 def test_log_mel_of_a_sine():
@@ -288,7 +496,8 @@ def run(*arguments):
     return main(["probe", *map(str, arguments)])
 
 
-def test_probe_of_a_folder(labelled, tmp_path, capsys):
+def test_probe_of_a_folder(labelled, tmp_path, capsys, monkeypatch):
+    monkeypatch.setitem(PROTOCOLS, "jukemir", quick(JUKEMIR, 5))
     options = ["--baseline", "mfcc", "--cache", tmp_path / "cache", "-o", tmp_path / "results"]
     assert run(labelled, "--protocol", "jukemir", "--points", 2, "--seeds", 0, 1, *options) == 0
     (path,) = (tmp_path / "results").glob("*.json")
@@ -296,6 +505,7 @@ def test_probe_of_a_folder(labelled, tmp_path, capsys):
     assert result["clips"] == {"test": 6, "train": 12, "valid": 6}
     assert result["scores"]["accuracy"]["mean"] == 1
     assert len(result["scores"]["accuracy"]["each"]) == 2
+    assert (result["root"], result["grid_points"]) == (str(labelled), 2)
     assert result["confusion"] == [[3, 0], [0, 3]]
     assert "± 0.000" in capsys.readouterr().out
     pictures = {picture.name.rpartition("_")[2] for picture in path.parent.glob("*.png")}
@@ -305,7 +515,7 @@ def test_probe_of_a_folder(labelled, tmp_path, capsys):
 
 
 def test_each_choice_of_layers_is_a_result_of_its_own(labelled, tmp_path):
-    options = ["--cache", tmp_path / "cache", "-o", tmp_path / "results"]
+    options = ["--cache", tmp_path / "cache", "-o", tmp_path / "results", "--max-clips", 2]
     for layers in ([], ["--layers", "tail.5"], ["--layers", "tail.5,tail.9"]):
         assert run(labelled, *options, *layers) == 0
     results = [json.loads(path.read_text()) for path in (tmp_path / "results").glob("*.json")]
@@ -314,14 +524,183 @@ def test_each_choice_of_layers_is_a_result_of_its_own(labelled, tmp_path):
     assert found == [default, ["tail.5"], ["tail.5", "tail.9"]]
 
 
-def test_probe_of_every_layer(labelled, tmp_path, capsys):
-    options = ["--protocol", "layers", "--cache", tmp_path / "cache", "-o", tmp_path / "results"]
+def test_probe_of_every_layer(labelled, checkpoint, tmp_path, capsys):
+    options = ["--model", checkpoint("small"), "--protocol", "layers"]
+    options += ["--cache", tmp_path / "cache", "-o", tmp_path / "results"]
     assert run(labelled, *options) == 0
-    results = sorted((tmp_path / "results").glob("*.json"))
-    layers = [layer.name for layer in hear_tune.build_encoder(hear_tune.TuneConfig(11)).layers]
-    assert len(results) > len(layers)
+    results = [load(path) for path in (tmp_path / "results").glob("*.json")]
+    layers = [layer.name for layer in hear_tune.load_model(checkpoint("small")).encoder.layers]
+    assert sorted(result["layers"] for result in results) == sorted([name] for name in layers)
     assert len(list((tmp_path / "results").glob("*_layers.*"))) == 2
-    assert "| tune+-free | tail.9 | 512 | clmr-linear |" in capsys.readouterr().out
+    assert "| last | tail.3 | 8 | clmr-linear |" in capsys.readouterr().out
+
+
+@pytest.fixture
+def checkpoint(tmp_path):
+    """Makes checkpoints of small encoders, whose files all have one name."""
+
+    def make(folder):
+        path = tmp_path / folder / "last.safetensors"
+        if not path.exists():
+            path.parent.mkdir()
+            torch.manual_seed(len(list(tmp_path.glob("*/last.safetensors"))))
+            config = hear_tune.TuneConfig(2, contractive=2, expansive=2, tail=3, embedding_size=8)
+            hear_tune.save_checkpoint(hear_tune.build_encoder(config).eval(), path)
+        return path
+
+    return make
+
+
+def test_no_result_replaces_another_one(labelled, checkpoint, tmp_path, monkeypatch, capsys):
+    monkeypatch.setitem(PROTOCOLS, "jukemir", quick(JUKEMIR, 5))
+    for picture in ("plot_classes", "plot_confusion"):
+        monkeypatch.setattr(f"hear_tune.probe.cli.{picture}", lambda *_: None)
+    namesake = tmp_path / "other" / "labelled"
+    shutil.copytree(labelled, namesake)
+    options = ["--cache", tmp_path / "cache", "-o", tmp_path / "results"]
+    commands = [
+        (labelled, "--model", checkpoint("A")),
+        (labelled, "--model", checkpoint("B")),
+        (namesake, "--model", checkpoint("B")),
+        (labelled, "--model", checkpoint("B"), "--max-clips", 4),
+        (labelled, "--model", checkpoint("B"), "--max-clips", 2),
+        (labelled, "--model", checkpoint("B"), "--seeds", 1),
+        (labelled, "--model", checkpoint("B"), "--layers", "tail.2"),
+        (labelled, "--model", checkpoint("B"), "--protocol", "jukemir", "--points", 1),
+        (labelled, "--model", checkpoint("B"), "--protocol", "jukemir", "--points", 2),
+    ]
+    for command in [*commands, commands[3], commands[8]]:
+        assert run(*command, *options) == 0
+    paths = sorted((tmp_path / "results").glob("*.json"))
+    assert len(paths) == len(commands)
+    clips = [json.loads(path.read_text())["clips"]["train"] for path in paths]
+    assert sorted(clips) == [2, 4, *[12] * 7]
+    capsys.readouterr()
+    assert run(*paths) == 0
+    rows = capsys.readouterr().out.splitlines()[4:]
+    assert len({row.partition(" [")[0].rpartition("|")[0] for row in rows}) == len(commands)
+
+
+@pytest.mark.parametrize(
+    "name", ["\u97f3\u697d", "\u041c\u0443\u0437\u044b\u043a\u0430", "a b\u0301"]
+)
+def test_results_are_named_in_any_script(labelled, tmp_path, name):
+    options = ["--cache", tmp_path / "cache", "-o", tmp_path / "results", "--baseline", "mfcc"]
+    labelled.rename(tmp_path / name)
+    assert run(tmp_path / name, *options, "--name", "x/" * 500) == 0
+    (path,) = (tmp_path / "results").glob("*.json")
+    kept = unicodedata.normalize("NFC", name).replace(" ", "-")
+    assert path.name.startswith(f"{kept}_x-x-")
+
+
+def test_tables_say_what_tells_rows_apart():
+    task, features = made_up(["train"] * 20 + ["valid"] * 6 + ["test"] * 6, windows=6)
+    model = hear_tune.EmbeddingModel(MfccStatistics())
+    protocol = quick(CLMR_LINEAR)
+    one, two = (probe(task, features, model, protocol, [seed], "mine") for seed in (0, 1))
+    assert "seeds" not in table([one])
+    head, _, *rows = table([one, two]).splitlines()[2:]
+    assert head.startswith("| model | layers | size | protocol | seeds |")
+    assert [row.split(" | ")[4] for row in rows] == ["0", "1"]
+    assert row_names([one, two])[1] == "mine, last, clmr-linear, seeds 1"
+    longer = replace(features, window_samples=118_098, hop_samples=118_098)
+    other = probe(task, longer, model, protocol, [0], "longer")
+    head, _, *rows = table([one, other]).splitlines()[2:]
+    assert "| seconds |" in head
+    assert [row.split(" | ")[4] for row in rows] == ["2.68", "5.36"]
+    numbers = one | {"kind": "regression", "scores": {"r2": one["scores"]["accuracy"]}}
+    assert table([one, numbers]).count("**") == 4  # two tables
+
+
+def test_scores_and_intervals_are_of_all_seeds():
+    task, features = made_up(["train"] * 20 + ["valid"] * 6 + ["test"] * 30)
+    noisy = tuple(
+        w + np.float32(30 * noise(w.size, n).reshape(w.shape))
+        for n, w in enumerate(features.windows)
+    )
+    model = hear_tune.EmbeddingModel(MfccStatistics())
+    hard = replace(features, windows=noisy)
+    result = probe(task, hard, model, quick(CLMR_LINEAR), [0, 1, 2], "mine")
+    for metric, values in result["scores"].items():
+        low, high = values["interval"]
+        assert low <= values["mean"] <= high, metric
+    f1 = np.mean([of_class["f1"] for of_class in result["per_class"].values()])
+    assert f1 == pytest.approx(result["scores"]["macro_f1"]["mean"])
+
+
+def test_clips_that_were_left_out_are_not_reported(labelled, tmp_path, capsys):
+    for seed, split in enumerate(["train", "train", "valid", "test"]):
+        (labelled / split / "odd").mkdir(exist_ok=True)
+        path = labelled / split / "odd" / f"{seed}.wav"
+        soundfile.write(path, noise(9_000, seed), RATE)
+    options = ["--baseline", "mfcc", "--cache", tmp_path / "cache", "-o", tmp_path / "results"]
+    assert run(labelled, "--max-clips", 2, *options) == 0
+    error = capsys.readouterr().err
+    assert "labelled:" not in error
+
+
+def test_a_class_whose_files_all_fail_leaves_nothing_to_score(labelled, tmp_path, capsys):
+    for path in labelled.rglob("noisy/*.wav"):
+        path.write_bytes(b"no audio" + os.fsencode(path))
+    options = ["--baseline", "mfcc", "--cache", tmp_path / "cache", "-o", tmp_path / "results"]
+    assert run(labelled, *options) == 2
+    assert "only one class in the train set: clean" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        ("--points", "0"),
+        ("--points", "-3"),
+        ("--max-clips", "0"),
+        ("--max-clips=-1",),
+        ("--seeds=-1",),
+        ("--workers", "0"),
+        ("--max", "3"),
+        ("--seed", "3"),
+    ],
+)
+def test_numbers_out_of_range_are_refused_at_once(wrong, capsys):
+    with pytest.raises(SystemExit) as raised:
+        run("nowhere", *wrong)
+    assert raised.value.code == 2
+    assert "error" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("given", "expected"), [([], 3), (["--workers", "2"], 2)])
+def test_probe_embeds_in_as_many_processes_as_embed(
+    labelled, tmp_path, monkeypatch, given, expected
+):
+    asked = []
+
+    def embed(*arguments, workers, **options):
+        asked.append(workers)
+        return hear_tune.embed_folder(*arguments, **options)
+
+    monkeypatch.setattr("hear_tune.probe.features.embed_folder", embed)
+    monkeypatch.setattr("hear_tune.probe.cli.core_count", lambda: 3)
+    options = ["--baseline", "mfcc", "--cache", tmp_path / "cache", "-o", tmp_path / "results"]
+    assert run(labelled, *options, *given) == 0
+    assert asked == [expected]
+
+
+@pytest.mark.parametrize("name", ["log-mel", "mfcc"])
+def test_baselines_go_to_other_processes(name):
+    model = hear_tune.baselines.load_model(name=name)
+    sound = tone(440, 59_049)
+    expected = hear_tune.embed_array(sound, RATE, model).vectors
+    copied = pickle.loads(pickle.dumps(model))
+    np.testing.assert_array_equal(hear_tune.embed_array(sound, RATE, copied).vectors, expected)
+
+
+def test_probe_without_standard_error(labelled, tmp_path, monkeypatch):
+    """As of a windowed program; the embeddings are there already."""
+    monkeypatch.setitem(PROTOCOLS, "jukemir", quick(JUKEMIR))
+    options = ["--baseline", "mfcc", "--cache", tmp_path / "cache", "-o", tmp_path / "results"]
+    soundfile.write(labelled / "unlabelled.wav", noise(3_000, 9), RATE)  # worth a remark
+    assert run(labelled, *options) == 0
+    monkeypatch.setattr(sys, "stderr", None)
+    assert run(labelled, *options, "--protocol", "jukemir") == 0
 
 
 def test_a_bad_clip_is_listed_and_changes_the_exit_code(labelled, tmp_path, capsys):
@@ -340,6 +719,8 @@ def test_a_device_that_is_not_there_is_named(labelled, tmp_path, capsys):
     ("arguments", "message"),
     [
         (["nowhere"], "no data set 'nowhere'"),
+        (["nowhere.CSV"], "nowhere.CSV: no such file"),
+        (["gtzan", "--group", "artist"], "gtzan has no columns to group by"),
         (["gtzan", "--root", "nowhere"], "nowhere"),
         (["a.json"], "a.json: cannot be read as a result"),
         (["gtzan", "fma-small"], "one task at a time"),

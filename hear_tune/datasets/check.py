@@ -121,7 +121,7 @@ def _nothing_to_tell_apart(task: Task) -> Iterator[str]:
             if not any(0 < counts[label] < len(clips) for label in task.classes):
                 yield f"no label that some clips of {name} have and others lack"
         elif len(counts) == 1:
-            yield f"only one class in {name}: {next(iter(counts))}"
+            yield f"only one class in {name}: {next(iter(counts))}; a probe tells two or more apart"
 
 
 def _missing_audio(task: Task) -> Iterator[str]:

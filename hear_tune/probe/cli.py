@@ -121,7 +121,7 @@ def _task(options: argparse.Namespace) -> tuple[Task, Path]:
     """The task, and where its clips are."""
     (place,) = options.task
     path = Path(place)
-    if path.is_dir() or (labelled.is_table(path) and path.exists()):
+    if path.is_dir() or labelled.is_table(path):
         data_set, root = get_data_set(LABELLED), path
     else:
         data_set = get_data_set(place)
