@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from collections.abc import Sequence
-from functools import partial
 from pathlib import Path
 
+from ..arguments import Parser
 from ..cli import EXIT_FAILED, _require_extra
+from ..progress import say
 from .catalog import CATALOG, GROUP_HELP, DataSet, get_data_set
 from .check import check_task
 from .task import Task, TaskError
@@ -25,11 +25,11 @@ def main(arguments: Sequence[str]) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="hear-tune data", description="Labelled data sets: get their files and check them."
     )
     actions = parser.add_subparsers(required=True, metavar="ACTION")
-    add = partial(actions.add_parser, allow_abbrev=False)
+    add = actions.add_parser
     info = add("info", help="list the data sets, or show one and its splits")
     info.add_argument("name", nargs="?", metavar="NAME")
     download = add("download", help="get the files; goes on where it broke off")
@@ -118,7 +118,7 @@ def _is_sound(task: Task, root: Path) -> bool:
     try:
         notes = check_task(task, root if root.is_dir() else None)
     except TaskError as error:
-        print(f"  fault: {error}", file=sys.stderr)
+        say(f"  fault: {error}")
         return False
     for note in notes:
         print(f"note: {note}")
@@ -147,6 +147,6 @@ def _task_text(task: Task) -> str:
 
 def _print_files(fault: str, reasons: dict[Path, str]) -> None:
     for path, reason in list(reasons.items())[:_LISTED]:
-        print(f"  {fault}: {path}{f': {reason}' if reason else ''}", file=sys.stderr)
+        say(f"  {fault}: {path}{f': {reason}' if reason else ''}")
     if len(reasons) > _LISTED:
-        print(f"  {fault}: {len(reasons) - _LISTED} more", file=sys.stderr)
+        say(f"  {fault}: {len(reasons) - _LISTED} more")

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from .. import baselines
 from ..allocator import keep_freed_memory
-from ..arguments import non_negative_int, positive_int
+from ..arguments import Parser, non_negative_int, positive_int
 from ..datasets import labelled
 from ..datasets.catalog import GROUP_HELP, LABELLED, get_data_set
 from ..datasets.check import check_task
@@ -65,9 +65,8 @@ def main(arguments: Sequence[str]) -> dict[str, str]:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="hear-tune probe",
-        allow_abbrev=False,
         description="Train a small classifier on frozen embeddings and score it on the test clips. "
         "Embeddings are computed once and kept. Or print a table of results.",
     )
