@@ -19,10 +19,12 @@ import soxr
 
 from .config import SAMPLE_RATE_HZ
 from .decoding import (
+    SILENT,
     SUFFIXES,
     AudioError,
     Block,
     Remark,
+    Remarks,
     Source,
     decode,
     is_url,
@@ -30,11 +32,13 @@ from .decoding import (
 )
 
 __all__ = [
+    "SILENT",
     "SUFFIXES",
     "UNUSABLE",
     "AudioError",
     "MonoStream",
     "Remark",
+    "Remarks",
     "Samples",
     "are_usable",
     "average",

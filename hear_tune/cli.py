@@ -210,8 +210,6 @@ def _end_embedding(report: FolderReport, output: str) -> int:
     """Say what became of the files; returns the exit code."""
     kept = f", {report.skipped} already there" if report.skipped else ""
     print(f"{output}: {report.embedded} files embedded{kept}, {len(report.failed)} failed")
-    for path in report.silent:
-        say(f"  silent: {_one_line(path)}: every sample is zero")
     for path, remarks in sorted(report.remarks.items()):
         for kind, _, detail in (remark.partition(": ") for remark in remarks):
             say(f"  {kind}: {_one_line(path)}: {_one_line(detail)}")

@@ -11,7 +11,7 @@ import os
 import shutil
 import stat
 import tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -102,7 +102,11 @@ class Remark:
         return self.text
 
 
-def missing_audio(remarks: Iterable[Remark]) -> str:
+Remarks = Sequence[Remark]
+SILENT = Remark("silent: every sample is zero")
+
+
+def missing_audio(remarks: Remarks) -> str:
     """What the remarks on a file say about missing audio; empty if it is whole."""
     return "; ".join(remark.text for remark in remarks if remark.incomplete)
 

@@ -10,7 +10,7 @@ import os
 import pickle
 import time
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,7 @@ from typing import Any
 import numpy.typing as npt
 from tqdm import tqdm
 
-from .audio import Samples, missing_audio, naming, read_blocks, to_mono
+from .audio import SILENT, Remarks, Samples, missing_audio, naming, read_blocks, to_mono
 from .clips import PER_CHOICES, ClipEmbeddings, Per, concatenate, embed_clips
 from .config import SAMPLE_RATE_HZ
 from .devices import one_thread
@@ -105,11 +105,11 @@ class FolderReport:
     failed
         Reason by path of each file, or folder, that could not be read.
     silent
-        Paths of the embedded files whose every sample is zero.
+        Paths of files whose every sample is zero.
     remarks
-        By path, what else there is to say of embedded files, as "channels cancel: ...".
+        By path, what there is to say of files in the output, as "channels cancel: ...".
     incomplete
-        Paths of the embedded files of which audio is missing; remarks say how much.
+        Paths of files in the output of which audio is missing; remarks say how much.
     ignored
         How many files were no audio by their names, by suffix.
     seconds
@@ -203,12 +203,12 @@ def _groups(
 
 
 def groups_to_do(
-    paths: list[Path | str], done: set[str], progress: Progress
+    paths: list[Path | str], done: Mapping[str, Remarks], progress: Progress
 ) -> Iterator[tuple[int, tuple[Path | str, ...]]]:
     """Number of each group of files that is not wholly done, and what is left of it."""
     for number, group in enumerate(group_files(paths)):
         todo = tuple(path for path in group if path_text(path) not in done)
-        progress.skip(len(group) - len(todo))
+        progress.skip({path: done[path_text(path)] for path in group if path not in todo})
         if todo:
             yield number, todo
 
@@ -239,10 +239,22 @@ class Progress:
         self._bar = bar
         self._begin = time.monotonic()
 
-    def skip(self, count: int) -> None:
-        self.report.skipped += count
+    def skip(self, files: Mapping[Path | str, Remarks]) -> None:
+        """Count files that the output has, and repeat what there was to say of them."""
+        for path, remarks in files.items():
+            self._keep(os.fspath(path), remarks)
+        self.report.skipped += len(files)
         self._bar.initial = self.report.skipped  # time left is of the files that are still to do
-        self._bar.update(count)
+        self._bar.update(len(files))
+
+    def _keep(self, name: str, remarks: Remarks) -> None:
+        report = self.report
+        if remarks:
+            report.remarks[name] = [remark.text for remark in remarks]
+        if SILENT in remarks:
+            report.silent.append(name)
+        if missing_audio(remarks):
+            report.incomplete.append(name)
 
     def note(self, outcome: Outcome) -> None:
         report, name = self.report, os.fspath(outcome.path)
@@ -251,12 +263,7 @@ class Progress:
         else:
             report.embedded += 1
             report.seconds += outcome.seconds
-            if outcome.silent:
-                report.silent.append(name)
-            if outcome.remarks:
-                report.remarks[name] = [remark.text for remark in outcome.remarks]
-            if missing_audio(outcome.remarks):
-                report.incomplete.append(name)
+            self._keep(name, outcome.remarks)
             rate = report.seconds / max(time.monotonic() - self._begin, 1e-9)
             self._bar.set_postfix_str(f"{rate:.0f} s of audio/s", refresh=False)
         self._bar.update()

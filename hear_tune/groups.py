@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from .audio import AudioError, Remark, Samples, read_blocks
+from .audio import SILENT, AudioError, Remark, Samples, read_blocks
 from .clips import Per, embed_clips
 from .config import SAMPLE_RATE_HZ
 from .files import path_text
@@ -60,8 +60,9 @@ def embed_group(group: Group, model: EmbeddingModel, note: Note) -> None:
             failed.append(path_text(path))
             note(Outcome(path, error=str(error)))
         else:
-            seconds = length / SAMPLE_RATE_HZ
-            note(Outcome(path, seconds, silent, remarks=tuple(remarks)))
+            remarks += [SILENT] if silent else []
+            part.remark(path_text(path), remarks)
+            note(Outcome(path, length / SAMPLE_RATE_HZ, remarks=tuple(remarks)))
 
     with group.part as part:
         clips = ((path, read(path)) for path in group.paths)

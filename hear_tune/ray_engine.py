@@ -22,6 +22,7 @@ import ray
 import ray.data
 from fsspec.implementations.local import LocalFileSystem
 
+from .audio import Remarks
 from .clips import Per
 from .embed import FolderReport, Progress, check_per, groups_to_do, identity_of
 from .files import find_audio, sole_use
@@ -35,7 +36,7 @@ from .stores import (
     check_identity,
     join_parquet,
     part_name,
-    read_names,
+    read_files,
 )
 from .workers import Crew, Note, Outcome
 
@@ -119,7 +120,7 @@ class _Parts:
         self._store, self._root = fsspec.core.url_to_fs(os.path.expanduser(output))
         self._store.makedirs(self._root, exist_ok=True)
         self.numbers: set[int] = set()
-        self.done: set[str] = set()
+        self.done: dict[str, Remarks] = {}
 
     def take_stock(self) -> None:
         """List what is there, and remove what killed programs left; to be done while locked."""
@@ -128,7 +129,7 @@ class _Parts:
             self.numbers.add(_number(self._output, path))
             with self._local_copy(path) as copy:
                 check_identity(copy, self._output, self.identity)
-                self.done |= read_names(copy)
+                self.done |= read_files(copy)
         for leftover in self._store.glob(f"{self._root}/*.partial"):
             self._store.rm_file(leftover)
 

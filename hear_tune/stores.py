@@ -11,6 +11,7 @@ import hashlib
 import json
 import os
 import shutil
+from collections import ChainMap
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -24,11 +25,13 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from .audio import Remark, Remarks
 from .clips import ClipEmbeddings, Vectors
 from .files import sole_use
 
 _IDENTITY_KEY = b"hear_tune"
 _DROPPED_KEY = b"hear_tune.dropped"
+_REMARKS_KEY = b"hear_tune.remarks"  # on files: [text, whether audio is missing], by name
 _ROWS_PER_WRITE = 4096
 _PARTS = ".parts"  # suffix of the folder of what is finished
 _INDEX_COLUMNS = ["path", "start", "end", "model"]
@@ -71,7 +74,7 @@ class EmbeddingStore:
         self._use = ExitStack()
         self._replaces = self._parts_folder / "replaces-output"  # begun with `overwrite`
         self._joined = self._parts_folder / "joined"  # parts are in the output, and may go
-        self.done: set[str] = set()
+        self.done: dict[str, Remarks] = {}
         self._numbers: set[int] = set()  # of parts that are there, or being written
 
     def __enter__(self) -> EmbeddingStore:
@@ -132,10 +135,10 @@ class EmbeddingStore:
         self._check_replaceable()
         for source in self._sources():
             check_identity(source, self._output, self._identity)
-            names = read_names(source)
-            if source != self._output and names <= self.done:
+            files = read_files(source)
+            if source != self._output and files.keys() <= self.done.keys():
                 source.unlink()  # joined, but not marked so in time
-            self.done |= names
+            self.done |= files
         self._numbers = {int(part.stem) for part in self._parts()}
 
     def _check_replaceable(self) -> None:
@@ -178,6 +181,7 @@ class PartWriter:
         self._writer: pq.ParquetWriter | None = None
         self._waiting: list[tuple[str, ClipEmbeddings]] = []
         self._dropped: set[str] = set()
+        self._remarks: dict[str, Remarks] = {}
 
     def __enter__(self) -> PartWriter:
         return self
@@ -189,6 +193,7 @@ class PartWriter:
             return
         with _writing(self._path):
             self._writer.add_key_value_metadata({_DROPPED_KEY: json.dumps(sorted(self._dropped))})
+            _write_remarks(self._writer, self._remarks)
             self._writer.close()
         if kind is None:
             self._partial.replace(self._path)
@@ -204,6 +209,11 @@ class PartWriter:
     def drop(self, names: Iterable[str]) -> None:
         """Take back the rows of these files."""
         self._dropped.update(names)
+
+    def remark(self, name: str, remarks: Remarks) -> None:
+        """Keep what there is to say of a file."""
+        if remarks:
+            self._remarks[name] = tuple(remarks)
 
     def _flush(self) -> None:
         rows = [(name, clip) for name, clip in self._waiting if name not in self._dropped]
@@ -416,12 +426,26 @@ def check_identity(source: Path, output: str | Path, wanted: Mapping[str, Any]) 
         )
 
 
-def read_names(source: Path) -> set[str]:
-    """The paths of the files that a Parquet file has rows of."""
+def read_files(source: Path) -> dict[str, Remarks]:
+    """The files that a Parquet file has rows of, by path, and what there is to say of them."""
     names: set[str] = set()
     for batch in _read_rows(source, ["path"]):
         names.update(pc.unique(batch["path"]).to_pylist())
-    return names
+    remarks = read_remarks(source)
+    return {name: remarks.get(name, ()) for name in names}
+
+
+def read_remarks(source: Path) -> dict[str, Remarks]:
+    """What there is to say of the files in a Parquet file, by path; most files have no remark."""
+    with _reading(source):
+        metadata = pq.read_metadata(source).metadata or {}
+        kept: dict[str, list[tuple[str, bool]]] = json.loads(metadata.get(_REMARKS_KEY, b"{}"))
+        return {name: tuple(Remark(*pair) for pair in pairs) for name, pairs in kept.items()}
+
+
+def _write_remarks(writer: pq.ParquetWriter, remarks: Mapping[str, Remarks]) -> None:
+    kept = {name: [(r.text, r.incomplete) for r in some] for name, some in remarks.items()}
+    writer.add_key_value_metadata({_REMARKS_KEY: json.dumps(kept)})
 
 
 def _read_rows(source: Path, columns: list[str] | None = None) -> Iterator[pa.RecordBatch]:
@@ -461,6 +485,7 @@ def _side_files(output: Path) -> list[Path]:
 def join_parquet(sources: list[Path], scratch: Path, output: Path) -> None:
     """Write the rows of several files, without those taken back, as one."""
     schema = pq.read_schema(sources[-1])
+    schema = schema.with_metadata({_IDENTITY_KEY: schema.metadata[_IDENTITY_KEY]})
     waiting: list[pa.RecordBatch] = []
     with _writer(scratch, schema) as writer:
         for batch in _all_rows(sources):
@@ -470,6 +495,7 @@ def join_parquet(sources: list[Path], scratch: Path, output: Path) -> None:
                 waiting = []
         if waiting:
             writer.write_table(pa.Table.from_batches(waiting, schema))
+        _write_remarks(writer, dict(ChainMap(*map(read_remarks, reversed(sources)))))
     scratch.replace(output)
 
 

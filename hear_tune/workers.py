@@ -42,8 +42,6 @@ class Outcome:
         As it was found.
     seconds
         Length of its audio.
-    silent
-        Whether every sample is zero.
     error
         Why it could not be read or written, if it could not.
     remarks
@@ -52,7 +50,6 @@ class Outcome:
 
     path: Path | str
     seconds: float = 0.0
-    silent: bool = False
     error: str | None = None
     remarks: tuple[Remark, ...] = ()
 

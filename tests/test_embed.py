@@ -219,12 +219,17 @@ def test_bad_files_do_not_end_the_job(small_model, tmp_path, per):
     names = {path.removeprefix(f"{folder}/") for path in paths}
     good = {"silent.wav", "one.wav", "eight.wav", "whole.flac", "späce ümlaut\nnewline.wav"}
     assert names == good | {"latin\\xe9.wav"} | odd.keys()
+    odd["silent.wav"] = "silent"
     remarks = {os.path.basename(path): remark for path, (remark,) in report.remarks.items()}
     assert remarks.keys() == odd.keys()
     assert all(remarks[name].startswith(start) for name, start in odd.items())
     assert {os.path.basename(path) for path in report.incomplete} == {
         name for name in odd if name.startswith("cut")
     }
+    again = hear_tune.embed_folder(inputs, tmp_path / "out.parquet", small_model, per)
+    assert again.embedded == 0
+    assert again.remarks == report.remarks
+    assert sorted(again.incomplete) == sorted(report.incomplete)
     assert np.isfinite(vectors(tmp_path / "out.parquet")).all()
 
 

@@ -435,6 +435,16 @@ def test_the_cache_is_used_while_it_is_filled(small_model, noises, tmp_path, mon
     np.testing.assert_array_equal(found[0].windows, known.windows)
 
 
+def test_a_clip_that_is_cut_off_is_used_and_named_each_time(small_model, noises, tmp_path):
+    first = noises.clips[0].path
+    content = first.read_bytes()
+    first.write_bytes(content[: len(content) // 2])
+    for _ in range(2):
+        features = embed_task(noises, small_model, tmp_path / "cache")
+        assert features.failed[str(first)].startswith("cut off: ")
+        assert len(features.clips) == len(noises.clips)
+
+
 def test_the_cache_is_of_files_not_of_their_names(small_model, tmp_path, monkeypatch):
     """The same command in two folders, where all but the sound is alike."""
     for number, folder in enumerate(("one", "two")):

@@ -14,11 +14,13 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from ..audio import missing_audio
 from ..config import WINDOW_SAMPLES
 from ..datasets.task import Clip, Task
 from ..embed import embed_folder
 from ..files import path_text, write_whole
 from ..model import EmbeddingModel
+from ..stores import read_remarks
 
 Matrix = npt.NDArray[np.float32]
 State = list[int]  # size in bytes and time of change in ns; empty for a file that is not there
@@ -149,12 +151,12 @@ class _Cache:
         output = record.with_suffix(".parquet")
         rows = _read(output, paths)
         lacking = [path for path in paths if path not in rows]
-        if not lacking:
-            return rows
-        report = embed_folder(lacking, output, self._model, "window", workers=workers)
-        failed.update(report.failed)
-        failed.update((path, "; ".join(report.remarks[path])) for path in report.incomplete)
-        return rows | _read(output, lacking)
+        if lacking:
+            report = embed_folder(lacking, output, self._model, "window", workers=workers)
+            failed.update(report.failed)
+            rows |= _read(output, lacking)
+        failed.update(_incomplete(output, paths))
+        return rows
 
 
 def _key(path: Path) -> str:
@@ -185,6 +187,13 @@ def _state(path: str) -> State:
     except OSError:
         return []
     return [status.st_size, status.st_mtime_ns]
+
+
+def _incomplete(output: Path, paths: Iterable[str]) -> dict[str, str]:
+    """What is missing of some files, by path."""
+    remarks = read_remarks(output) if output.exists() else {}
+    reasons = {path: missing_audio(remarks.get(path_text(path), ())) for path in paths}
+    return {path: reason for path, reason in reasons.items() if reason}
 
 
 def _read(output: Path, paths: Iterable[str]) -> dict[str, Matrix]:
