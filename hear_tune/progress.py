@@ -11,7 +11,9 @@ from tqdm import tqdm
 _LOG_INTERVAL_SECONDS = 1.0  # in a file, each update stays
 
 
-def progress_bar(items: Iterable[Any] | None = None, **options: Any) -> tqdm[Any]:
+def progress_bar(
+    items: Iterable[Any] | None = None, kind: type[tqdm[Any]] = tqdm, **options: Any
+) -> tqdm[Any]:
     """Return a tqdm bar on standard error.
 
     Windowed programs have no standard error and get no bar. A log file gets at most one update per
@@ -21,6 +23,8 @@ def progress_bar(items: Iterable[Any] | None = None, **options: Any) -> tqdm[Any
     ----------
     items
         To iterate over; without them, the bar is updated by hand.
+    kind
+        Class of the bar.
     options
         Of tqdm.
     """
@@ -28,7 +32,7 @@ def progress_bar(items: Iterable[Any] | None = None, **options: Any) -> tqdm[Any
         options["disable"] = True
     elif not sys.stderr.isatty():
         options.setdefault("mininterval", _LOG_INTERVAL_SECONDS)
-    return tqdm(items, **options)
+    return kind(items, **options)
 
 
 def say(text: str) -> None:

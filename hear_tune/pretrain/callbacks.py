@@ -35,16 +35,33 @@ CHECKPOINT = "last.ckpt"
 LAST_WEIGHTS, BEST_WEIGHTS = "last.safetensors", "best.safetensors"
 
 
+class _StepBar(tqdm):  # type: ignore[misc]
+    """A bar of steps that shows windows per second as well, at the same rate."""
+
+    FORMAT = "{l_bar}{bar}| {n_fmt}/{total_fmt} [{elapsed}<{remaining}, {rate_fmt}, {windows}]"
+    windows_per_step = 0
+    loss = float("nan")
+
+    @property
+    def format_dict(self) -> Any:
+        values = super().format_dict
+        overall = (values["n"] - values["initial"]) / max(values["elapsed"], 1e-9)
+        windows = self.windows_per_step * (values["rate"] or overall)  # no rate before two updates
+        return {**values, "windows": f"loss {self.loss:.3f}, {windows:.1f} windows/s"}
+
+
 class TrainingProgress(Callback):
     """A bar over all steps of the run: loss, windows per second, time left."""
 
     def __init__(self) -> None:
-        self._bar: tqdm[Any] | None = None
+        self._bar: Any = None
 
     @rank_zero_only
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         total = trainer.estimated_stepping_batches
         self._bar = progress_bar(
+            kind=_StepBar,
+            bar_format=_StepBar.FORMAT,
             total=None if total == float("inf") else int(total),
             initial=trainer.global_step,
             unit="step",
@@ -63,14 +80,10 @@ class TrainingProgress(Callback):
         bar = self._bar
         if bar is None or bar.disable:
             return
+        pairs = len(batch.crops) * trainer.accumulate_grad_batches * trainer.world_size
+        bar.windows_per_step = 2 * pairs
+        bar.loss = float(trainer.callback_metrics["train/loss"])
         bar.update(trainer.global_step - bar.n)
-        steps_per_second = bar.format_dict["rate"] or 0.0
-        windows = 2 * len(batch.crops) * trainer.accumulate_grad_batches * trainer.world_size
-        bar.set_postfix_str(
-            f"loss {trainer.callback_metrics['train/loss']:.3f}, "
-            f"{windows * steps_per_second:.1f} windows/s",
-            refresh=False,
-        )
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         self._close()
