@@ -28,7 +28,7 @@ from .inference import BACKEND_HELP, BACKENDS, PRECISION_HELP, PRECISIONS
 from .model import EmbeddingModel, choose_layers
 from .network import EMBEDDING_LAYERS
 from .pretrained import WEIGHTS_HELP
-from .progress import say
+from .progress import one_line, say
 from .summary import variant_summary, variants_table
 from .variants import DEFAULT_VARIANT, get_variant, variant_name
 
@@ -60,7 +60,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _fail(reason: str) -> int:
-    say(f"hear-tune: error: {_one_line(reason)}")
+    say(f"hear-tune: error: {one_line(reason)}")
     return EXIT_ERROR
 
 
@@ -212,7 +212,7 @@ def _end_embedding(report: FolderReport, output: str) -> int:
     print(f"{output}: {report.embedded} files embedded{kept}, {len(report.failed)} failed")
     for path, remarks in sorted(report.remarks.items()):
         for kind, _, detail in (remark.partition(": ") for remark in remarks):
-            say(f"  {kind}: {_one_line(path)}: {_one_line(detail)}")
+            say(f"  {kind}: {one_line(path)}: {one_line(detail)}")
     if report.ignored:
         kinds = ", ".join(f"{suffix} ({n})" for suffix, n in report.ignored.most_common(5))
         say(f"  ignored, no audio by their names: {kinds}")
@@ -223,7 +223,7 @@ def _end_embedding(report: FolderReport, output: str) -> int:
 def _end(failed: dict[str, str]) -> int:
     """Name what failed; returns the exit code."""
     for path, reason in sorted(failed.items()):
-        say(f"  failed: {_one_line(path)}: {_one_line(reason)}")
+        say(f"  failed: {one_line(path)}: {one_line(reason)}")
     return EXIT_FAILED if failed else 0
 
 
@@ -552,13 +552,8 @@ _REMEDIES = {
 }
 
 
-def _one_line(text: str) -> str:
-    """Text for a terminal: no newline, control or undecodable character passes as it is."""
-    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
-
-
 def _show_warning(message: Warning | str, *_: object, **__: object) -> None:
-    say(f"hear-tune: warning: {message}")
+    say(f"hear-tune: warning: {one_line(str(message))}")
 
 
 if __name__ == "__main__":

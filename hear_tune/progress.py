@@ -28,14 +28,24 @@ def progress_bar(
     options
         Of tqdm.
     """
-    if sys.stderr is None:
+    if not _can_print():
         options["disable"] = True
-    elif not sys.stderr.isatty():
+    elif not getattr(sys.stderr, "isatty", lambda: False)():
         options.setdefault("mininterval", _LOG_INTERVAL_SECONDS)
     return kind(items, **options)
 
 
 def say(text: str) -> None:
     """Print a line on standard error, if there is one, without breaking a bar."""
-    if sys.stderr is not None:
+    if _can_print():
         tqdm.write(text, file=sys.stderr)
+
+
+def one_line(text: str) -> str:
+    """Escape what a terminal would act on: no newline or control character passes as it is."""
+    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
+
+
+def _can_print() -> bool:
+    """Whether there is a standard error; windowed programs have none, or one of their own."""
+    return sys.stderr is not None and not getattr(sys.stderr, "closed", False)

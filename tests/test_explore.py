@@ -1,5 +1,6 @@
 import base64
 import csv
+import errno
 import json
 import os
 import re
@@ -17,7 +18,7 @@ from conftest import noise, tone
 import hear_tune
 from hear_tune.cli import main
 from hear_tune.clips import ClipEmbeddings
-from hear_tune.explore.index import IndexSearch
+from hear_tune.explore.index import IndexSearch, _mark_of
 from hear_tune.explore.map import write_map
 from hear_tune.explore.projection import ProjectionError, cluster, project
 from hear_tune.explore.report import write_report
@@ -28,10 +29,11 @@ from hear_tune.explore.similar import (
     find_similar,
     model_of_library,
     neighbours,
+    own_paths,
     query_of_library,
     unit,
 )
-from hear_tune.stores import EmbeddingStore, StoreError, read_library
+from hear_tune.stores import EmbeddingStore, LibraryRows, StoreError, read_library
 
 RATE = 22_050
 CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
@@ -199,6 +201,31 @@ def test_a_query_is_not_found_itself_however_it_is_spelt(
     assert sorted(os.path.basename(row) for row in rows) == ["b.wav", "c.wav"]
 
 
+def test_a_file_of_a_name_in_the_library_is_what_it_sounds_like(
+    small_model, tmp_path, monkeypatch, capsys
+):
+    """The library's relative paths start in another folder."""
+    for folder, frequencies in (("there", (300, 600)), ("here", (600,))):
+        (tmp_path / folder).mkdir()
+        for name, frequency in zip("ab", frequencies, strict=False):
+            soundfile.write(tmp_path / folder / f"{name}.wav", tone(frequency, 9_000), RATE)
+    hear_tune.save_checkpoint(small_model.encoder, tmp_path / "x.safetensors")
+    monkeypatch.chdir(tmp_path / "there")
+    hear_tune.embed_folder(["a.wav", "b.wav"], "l.parquet", small_model)
+    monkeypatch.chdir(tmp_path / "here")
+    library, model = "../there/l.parquet", "../x.safetensors"
+    assert main(["similar", "./a.wav", library, "--model", model]) == 0
+    (row,) = capsys.readouterr().out.splitlines()[1:]
+    assert row.split()[0] == "1.0000"
+    assert row.endswith("b.wav")
+
+
+def test_archives_of_one_content_are_told_apart():
+    paths = ["zip://a.wav::one.zip", "zip://a.wav::two.zip", "zip://a.wav::gone/x.zip"]
+    library = LibraryRows(paths, np.zeros(3), np.ones(3), {})
+    assert own_paths(library, "zip://a.wav::./two.zip") == ["zip://a.wav::two.zip"]
+
+
 def test_a_query_in_a_store_of_objects(small_model, tmp_path, monkeypatch, capsys):
     store = fsspec.filesystem("memory")
     for number, name in enumerate(("a", "b")):
@@ -292,8 +319,11 @@ def test_an_index_of_another_library_is_not_believed(tmp_path):
     np.testing.assert_allclose([m.cosine for m in found], [m.cosine for m in wanted], atol=1e-3)
 
 
-def test_an_index_that_cannot_be_written_is_kept_in_memory(large_library, capsys):
-    (large_library.parent / "l.parquet.usearch.scratch").mkdir()
+def test_an_index_that_cannot_be_written_is_kept_in_memory(large_library, capsys, monkeypatch):
+    def read_only(*_):
+        raise OSError(errno.EROFS, os.strerror(errno.EROFS))
+
+    monkeypatch.setattr("usearch.index.Index.save", read_only)
     arguments = ["similar", "007.wav", str(large_library), "--per-track", "-n", "3"]
     assert main(arguments) == 0
     names = [line.split()[-1] for line in capsys.readouterr().out.splitlines()]
@@ -303,6 +333,17 @@ def test_an_index_that_cannot_be_written_is_kept_in_memory(large_library, capsys
     (line,) = (line for line in captured.err.splitlines() if "warning" in line)
     assert "l.parquet.usearch: cannot be written" in line
     assert not large_library.with_name("l.parquet.usearch").exists()
+
+
+def test_a_damaged_index_is_made_anew(large_library, capsys):
+    arguments = ["similar", "007.wav", str(large_library), "--index", "-n", "3"]
+    assert main(arguments) == 0
+    first = capsys.readouterr().out
+    index = large_library.with_name("l.parquet.usearch")
+    index.write_bytes(_mark_of(index))
+    assert main(arguments) == 0
+    assert capsys.readouterr().out == first
+    assert [path.name for path in large_library.parent.iterdir() if "scratch" in path.name] == []
 
 
 def test_the_making_of_an_index_goes_on_where_it_stopped(large_library, monkeypatch):

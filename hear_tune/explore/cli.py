@@ -57,9 +57,9 @@ def similar(arguments: Sequence[str]) -> int:
     else:
         search = ExactSearch(read_library(options.library))
     own = own_paths(search.library, options.query)
-    if own:
-        query = query_of_library(search, own[0])
-    else:
+    if options.query in own:
+        query = query_of_library(search, options.query)
+    else:  # embedded anew even if it has rows: relative paths may start in another folder
         query = embed_query(options.query, search.library, options.model)
     if options.at is not None:
         query = covering(query, options.at)

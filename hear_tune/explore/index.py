@@ -8,6 +8,7 @@ library it is.
 from __future__ import annotations
 
 import os
+import secrets
 import warnings
 from collections.abc import Iterator
 from contextlib import suppress
@@ -78,14 +79,11 @@ class IndexSearch:
 
 
 def _open(library: Path, rows: int) -> Any:
-    from usearch.index import Index
-
     path = library.with_name(library.name + _SUFFIX)
     mark = _MARK + bytes.fromhex(fingerprint(library))
-    if _mark_of(path) == mark:
-        index: Any = Index.restore(path, view=True)
-        if len(index) == rows:
-            return index
+    index = _restored(path, mark, view=True)
+    if index is not None and len(index) == rows:
+        return index
     index = _build(library, rows, path.with_name(path.name + ".partial"), mark)
     try:
         _save(index, path, mark)
@@ -93,6 +91,18 @@ def _open(library: Path, rows: int) -> Any:
     except _UNWRITABLE as error:
         _warn(path, error)
     return index
+
+
+def _restored(path: Path, mark: bytes, view: bool = False) -> Any:
+    """Load an index of that mark; None if there is none, or if it is damaged."""
+    from usearch.index import Index
+
+    if _mark_of(path) != mark:
+        return None
+    try:
+        return Index.restore(path, view=view)
+    except (ValueError, *_UNWRITABLE):  # usearch raises any
+        return None
 
 
 def _mark_of(path: Path) -> bytes:
@@ -107,7 +117,7 @@ def _mark_of(path: Path) -> bytes:
 def _build(library: Path, count: int, partial: Path, mark: bytes) -> Any:
     from usearch.index import Index
 
-    index: Any = Index.restore(partial) if _mark_of(partial) == mark else None
+    index = _restored(partial, mark)
     held = saved = 0 if index is None else len(index)
     first = 0
     with progress_bar(total=count, initial=held, desc="index", unit="row") as bar:
@@ -128,7 +138,9 @@ def _build(library: Path, count: int, partial: Path, mark: bytes) -> Any:
 
 def _save(index: Any, path: Path, mark: bytes) -> None:
     """Whole or not at all."""
-    scratch = path.with_name(path.name + ".scratch")
+    scratch = path.with_name(
+        f"{path.name}.{secrets.token_hex(8)}.scratch"
+    )  # no two makers share it
     try:
         index.save(scratch)
         with scratch.open("ab") as file:

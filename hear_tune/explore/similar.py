@@ -21,6 +21,7 @@ from ..inference import precision_of
 from ..model import EmbeddingModel
 from ..network import Encoder
 from ..pretrained import PRETRAINED, load_encoder
+from ..progress import one_line
 from ..stores import Library, LibraryRows
 from ..variants import VARIANTS
 
@@ -228,14 +229,17 @@ def own_paths(library: LibraryRows, query: str | os.PathLike[str]) -> list[str]:
 
 def _place(path: str) -> str:
     """One spelling of a path or URL, whether there is such a file or not."""
+    inside, _, outermost = path.rpartition("::")
+    if inside:  # of an archive, as zip://a.wav::music.zip
+        return f"{inside}::{_place(outermost)}"
     local = path.removeprefix(_FILE_URL)
     if not is_url(local):
         return os.path.abspath(local)
     try:
         store, place = fsspec.core.url_to_fs(path)
-    except (ImportError, ValueError):  # of a kind that is not installed here
+        url: str = store.unstrip_protocol(place)
+    except Exception:  # each kind of store has errors of its own, and may not be installed here
         return path
-    url: str = store.unstrip_protocol(place)
     return url
 
 
@@ -333,5 +337,5 @@ def table(matches: list[Match]) -> str:
     for match in matches:
         found = f"{match.start:.2f}-{match.end:.2f}"
         asked = f"{match.query_start:.2f}-{match.query_end:.2f}"
-        lines.append(f"{match.cosine:7.4f}  {found:>17}  {asked:>17}  {match.path}")
+        lines.append(f"{match.cosine:7.4f}  {found:>17}  {asked:>17}  {one_line(match.path)}")
     return "\n".join(lines)
