@@ -407,6 +407,20 @@ def test_one_file_that_changed_is_embedded_alone(small_model, noises, tmp_path, 
     assert sum(batches) == 21
 
 
+def test_files_that_change_places(small_model, noises, tmp_path):
+    """All have one size and one time of modification, as after unpacking an archive."""
+    first, second = (clip.path for clip in noises.clips[:2])
+    for path in (first, second):
+        os.utime(path, (1_000_000_000, 1_000_000_000))
+    before = embed_task(noises, small_model, tmp_path / "cache").windows
+    first.rename(tmp_path / "spare")
+    second.rename(first)
+    (tmp_path / "spare").rename(second)
+    after = embed_task(noises, small_model, tmp_path / "cache").windows
+    np.testing.assert_allclose(after[0], before[1], atol=1e-5)
+    np.testing.assert_allclose(after[1], before[0], atol=1e-5)
+
+
 def test_an_interrupted_pass_goes_on(small_model, noises, tmp_path, monkeypatch):
     with monkeypatch.context() as context:
         batches = counted(small_model, context, then=lambda: 1 / (3 - len(batches)))
@@ -589,6 +603,26 @@ def test_no_result_replaces_another_one(labelled, checkpoint, tmp_path, monkeypa
     assert run(*paths) == 0
     rows = capsys.readouterr().out.splitlines()[4:]
     assert len({row.partition(" [")[0].rpartition("|")[0] for row in rows}) == len(commands)
+
+
+def test_another_split_or_label_is_a_result_of_its_own(labelled, tmp_path, monkeypatch, capsys):
+    for picture in ("plot_classes", "plot_confusion"):
+        monkeypatch.setattr(f"hear_tune.probe.cli.{picture}", lambda *_: None)
+    paths = sorted(labelled.rglob("*.wav"))
+    rows = [(str(p), p.parent.name, str(number % 8)) for number, p in enumerate(paths)]
+    edited = [(rows[0][0], "noisy", rows[0][2]), *rows[1:]]
+    by_album = ["--group", "Album"]
+    options = ["--baseline", "mfcc", "--cache", tmp_path / "cache", "-o", tmp_path / "results"]
+    for contents, group in ((rows, []), (rows, by_album), (edited, by_album), (rows, by_album)):
+        lines = [",".join(row) for row in [("path", "label", "album"), *contents]]
+        kept = lines if group else [line.rpartition(",")[0] for line in lines]
+        (tmp_path / "mine.csv").write_text("\n".join(kept))
+        assert run(tmp_path / "mine.csv", *options, *group) == 0
+    results = list((tmp_path / "results").glob("*.json"))
+    assert len(results) == 3
+    capsys.readouterr()
+    assert run(*results) == 0
+    assert "| labels |" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(

@@ -172,8 +172,8 @@ def _write(results: list[Result], folder: Path, layers: str | None) -> None:
 
 
 _SETTINGS = (
-    "task", "root", "max_clips", "kind", "split", "model", "identity", "protocol", "grid_points",
-    "seeds",
+    "task", "root", "max_clips", "kind", "split", "labels_sha256", "model", "identity", "protocol",
+    "grid_points", "seeds",
 )  # fmt: skip
 
 

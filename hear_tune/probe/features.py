@@ -23,7 +23,7 @@ from ..model import EmbeddingModel
 from ..stores import read_remarks
 
 Matrix = npt.NDArray[np.float32]
-State = list[int]  # size in bytes and time of change in ns; empty for a file that is not there
+State = list[int]  # size in bytes, mtime and ctime in ns; empty for a file that is not there
 
 
 @dataclass(frozen=True)
@@ -68,8 +68,8 @@ def embed_task(
 ) -> Features:
     """Window embeddings of all clips of a task, from the cache where it has them.
 
-    Tasks share the cache. Only files that it lacks, or that have another size or time than when
-    they were embedded, are embedded. An interrupted pass goes on.
+    Tasks share the cache. Only files that it lacks, or that changed since they were embedded, are
+    embedded. An interrupted pass goes on.
 
     Parameters
     ----------
@@ -186,7 +186,8 @@ def _state(path: str) -> State:
         status = os.stat(path)
     except OSError:
         return []
-    return [status.st_size, status.st_mtime_ns]
+    # ctime: files that change places may have one size and one mtime
+    return [status.st_size, status.st_mtime_ns, status.st_ctime_ns]
 
 
 def _incomplete(output: Path, paths: Iterable[str]) -> dict[str, str]:

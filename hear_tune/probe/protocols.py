@@ -118,7 +118,7 @@ def example_samples(protocol: Protocol, features: Features) -> int | None:
 
 
 @dataclass(frozen=True)
-class Outcome:
+class Predictions:
     """Predictions for the test clips of a task.
 
     Attributes
@@ -137,7 +137,7 @@ class Outcome:
     valid: tuple[float, ...]
 
 
-def run_protocol(task: Task, features: Features, protocol: Protocol, seed: int) -> Outcome:
+def run_protocol(task: Task, features: Features, protocol: Protocol, seed: int) -> Predictions:
     """Train, choose and test a probe; in a cross-validation, for each fold.
 
     Fold k is tested by a probe that is chosen on fold k + 1 and trained on the others.
@@ -151,7 +151,7 @@ def run_protocol(task: Task, features: Features, protocol: Protocol, seed: int) 
     parts = [
         _run_split(task, features, protocol, roles, seed) for roles in _roles(task, features.clips)
     ]
-    return Outcome(
+    return Predictions(
         np.concatenate([part.truth for part in parts]),
         np.concatenate([part.predicted for part in parts]),
         tuple(settings for part in parts for settings in part.settings),
@@ -184,7 +184,7 @@ def _roles(task: Task, clips: Sequence[Clip]) -> Iterator[Roles]:
 
 def _run_split(
     task: Task, features: Features, protocol: Protocol, roles: Roles, seed: int
-) -> Outcome:
+) -> Predictions:
     rng = np.random.default_rng(seed)
     joined = windows_joined(protocol, features)
     targets = encode_targets(task, features.clips)
@@ -197,7 +197,7 @@ def _run_split(
     trained = (_try(task, examples, settings, seed) for settings in grid)
     value, _, head, settings = max(trained, key=_rank)
     windows = [features.windows[row] for row in roles[TEST]]
-    return Outcome(
+    return Predictions(
         targets[roles[TEST]].numpy(),
         _predict(head, windows, joined),
         (settings,),

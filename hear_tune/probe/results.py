@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import platform
@@ -22,7 +23,7 @@ from ..files import write_whole
 from ..model import EmbeddingModel
 from .features import Features
 from .metrics import INTERVAL_PERCENT, PRIMARY, intervals, score
-from .protocols import PROTOCOLS, Outcome, Protocol, example_samples, run_protocol
+from .protocols import PROTOCOLS, Predictions, Protocol, example_samples, run_protocol
 
 FORMAT = "hear-tune probe 1"
 NAMES = {
@@ -97,6 +98,7 @@ def probe(
         "max_clips": max_clips,
         "kind": task.kind,
         "split": task.split,
+        "labels_sha256": _labels_digest(task),
         "classes": list(task.classes),
         "clips": {split: counts[split] for split in task.splits},
         "failed": features.failed,
@@ -139,7 +141,13 @@ def probe(
     }
 
 
-def _chosen(outcome: Outcome) -> list[dict[str, Any]]:
+def _labels_digest(task: Task) -> str:
+    """Of all clips with their splits and labels, from whatever folder a command is given."""
+    rows = sorted((os.path.realpath(c.path), c.split, c.labels, c.values) for c in task.clips)
+    return hashlib.sha256(repr(rows).encode()).hexdigest()
+
+
+def _chosen(outcome: Predictions) -> list[dict[str, Any]]:
     return [
         {**asdict(settings), "valid": value}
         for settings, value in zip(outcome.settings, outcome.valid, strict=True)
@@ -285,6 +293,7 @@ _DETAILS: dict[str, Callable[[Result], str]] = {
     "seeds": lambda result: " ".join(map(str, result["seeds"])),
     "clips": _clips_text,
     "data": lambda result: str(result.get("root", "")),
+    "labels": lambda result: result.get("labels_sha256", "")[:8],
     "weights": lambda result: result["identity"].rpartition("sha256:")[2][:8],
 }
 
