@@ -583,6 +583,8 @@ def artists(task, split):
         ("path,labels,group", None),
         ("path,tempo,artist", None),
         ("path,label,album", "album"),
+        ("path,label,Artist", "Artist"),
+        ("path,label,Album", "album"),
     ],
 )
 def test_no_group_stands_in_two_splits(tmp_path, columns, group):

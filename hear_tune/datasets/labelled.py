@@ -20,7 +20,7 @@ from __future__ import annotations
 import dataclasses
 import os
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from pathlib import Path
 
 from ..files import find_audio
@@ -144,9 +144,9 @@ def _load_csv(path: Path, seed: int, group: str | None) -> Task:
     if not rows:
         raise TaskError(f"{path}: no rows")
     columns = rows[0].keys()
-    if group is not None and group not in columns:
-        raise TaskError(f"{path}: no column {group!r} to group by; it has {', '.join(columns)}")
-    grouping = group or next((name for name in _GROUPS if name in columns), "")
+    grouping = next((name for name in _GROUPS if name in columns), "")
+    if group is not None:
+        grouping = _column(group, columns, path)
     described = (*_KNOWN, grouping)
     targets = tuple(name for name in columns if name not in described)
     if _LABEL in columns and _LABELS in columns:
@@ -173,6 +173,16 @@ def _load_csv(path: Path, seed: int, group: str | None) -> Task:
     if _LABEL in columns or _LABELS in columns:
         return _task(path, kind, used_classes(clips), clips, seed)
     return _task(path, "regression", targets, clips, seed)
+
+
+def _column(wanted: str, columns: Collection[str], path: Path) -> str:
+    """The column of that name; in any case, unless one is spelt the same."""
+    if wanted in columns:
+        return wanted
+    for name in columns:
+        if name.lower() == wanted.lower():
+            return name
+    raise TaskError(f"{path}: no column {wanted!r} to group by; it has {', '.join(columns)}")
 
 
 def _located(parent: Path, text: str, where: str) -> Path:
