@@ -840,7 +840,7 @@ def test_an_empty_split(sound_task, missing):
 
 def test_one_fold_is_no_cross_validation(sound_task):
     clips = [Clip(clip.path, "fold00", clip.labels) for clip in sound_task.clips]
-    with pytest.raises(TaskError, match="two folds"):
+    with pytest.raises(TaskError, match="needs 3 folds or more, not 1"):
         check_task(changed(sound_task, *clips))
 
 
@@ -905,6 +905,47 @@ def test_clips_that_are_all_alike(tmp_path, kind, classes, labels, message):
     if len(set(labels)) == 1:
         with pytest.raises(TaskError, match=r"(in|of) all clips"):
             check_task(Task("alike", kind, classes, tuple(folds)))
+
+
+def test_two_folds_or_folds_beside_a_split(sound_task):
+    names = {"train": "fold00", "valid": "fold01", "test": "test"}
+    clips = [Clip(clip.path, names[clip.split], clip.labels) for clip in sound_task.clips]
+    with pytest.raises(TaskError, match=r"3 folds or more, not 2; folds beside .* \(test\)"):
+        check_task(changed(sound_task, *clips))
+
+
+def folds_of(root, *labels_of_folds):
+    """A task of which each fold has a clip for each letter of its labels."""
+    clips = []
+    for fold, labels in enumerate(labels_of_folds):
+        for label in labels:
+            path = write_audio(root / f"{len(clips)}.wav", len(clips))
+            clips.append(Clip(path, f"fold{fold:02d}", (label,)))
+    return Task("folds", "multiclass", tuple(sorted(set("".join(labels_of_folds)))), tuple(clips))
+
+
+def test_classes_that_only_one_fold_has(tmp_path):
+    assert check_task(folds_of(tmp_path, "abcc", "ab", "ab")) == (
+        "in the valid set, but never in the training set: c (fold00)",
+        "in the test set, but never in the training set: c (fold00)",
+    )
+    assert check_task(folds_of(tmp_path, "abc", "abc", "ab")) == (
+        "in the valid set, but never in the training set: c (fold01)",
+        "in the test set, but never in the training set: c (fold00)",
+    )
+
+
+def test_folds_of_one_class_each(tmp_path):
+    with pytest.raises(TaskError, match="one class in the train set for fold00: c"):
+        check_task(folds_of(tmp_path, "aa", "bb", "cc"))
+
+
+def test_clips_to_choose_by_that_are_all_alike(sound_task, tmp_path):
+    remark = "only one class in the valid set{}: {}; a probe needs at least two"
+    clips = [clip for clip in sound_task.clips if (clip.split, *clip.labels) != ("valid", "dog")]
+    assert check_task(changed(sound_task, *clips)) == (remark.format("", "cat"),)
+    task = folds_of(tmp_path / "folds", "ab", "aa", "ab", "ab")
+    assert check_task(task) == (remark.format(" for fold00", "a"),)
 
 
 def test_classes_that_are_never_trained_on(sound_task, tmp_path):

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 
 from ..files import find_audio
 from .content import content_groups
-from .task import FOLD, TEST, TRAIN, VALID, Clip, Task, TaskError
+from .task import LEAST_FOLDS, TEST, TRAIN, VALID, Clip, Task, TaskError, folds, turns
 
 _LISTED = 3  # examples in a message
 
@@ -28,15 +28,15 @@ def check_task(task: Task, root: Path | None = None, content: bool = True) -> tu
     Returns
     -------
     tuple of str
-        What is worth knowing and no fault: classes that the test or the training set lacks, groups
-        that stand in two splits, audio without labels.
+        What is worth knowing and no fault: classes that the test or the training set lacks, a
+        validation set of clips that are all alike, groups in two splits, audio without labels.
 
     Raises
     ------
     TaskError
         Names everything that is wrong: labels without audio, clips without their labels, a class
-        of one clip, a file in two splits, an empty training or test set, or one that has nothing to
-        tell apart.
+        of one clip, a file in two splits, too few folds, an empty training or test set, or one that
+        has nothing to tell apart. In a cross-validation, the training set of each turn counts.
     """
     faults = [
         *_split_faults(task),
@@ -50,6 +50,7 @@ def check_task(task: Task, root: Path | None = None, content: bool = True) -> tu
     return (
         *_silent_classes(task),
         *_untrained_classes(task),
+        *_nothing_to_choose_by(task),
         *_shared_groups(task),
         *_unlabelled_audio(task, root),
     )
@@ -61,7 +62,7 @@ def check_variety(task: Task) -> None:
     Raises
     ------
     TaskError
-        If the classes, tags or values of one of the two do not differ.
+        If the classes, tags or values of one of the two do not differ; of folds, in any turn.
     """
     faults = list(_nothing_to_tell_apart(task))
     if faults:
@@ -69,9 +70,12 @@ def check_variety(task: Task) -> None:
 
 
 def _split_faults(task: Task) -> Iterator[str]:
-    if any(split.startswith(FOLD) for split in task.splits):
-        if len(task.splits) < 2:
-            yield "a cross-validation needs two folds or more"
+    count = len(folds(task))
+    if count:
+        if count < LEAST_FOLDS:
+            yield f"a cross-validation needs {LEAST_FOLDS} folds or more, not {count}"
+        if others := [split for split in task.splits if split not in folds(task)]:
+            yield f"folds beside other splits ({', '.join(others)})"
         return
     for split in (TRAIN, TEST):
         if not task.of(split):
@@ -99,29 +103,49 @@ def _label_faults(task: Task) -> Iterator[str]:
 
 
 def _nothing_to_tell_apart(task: Task) -> Iterator[str]:
-    """In a cross-validation, every clip is for training and for the test."""
-    folds = any(split.startswith(FOLD) for split in task.splits)
-    parts = {"all clips": task.clips} if folds else {s: task.of(s) for s in (TRAIN, TEST)}
-    for part, clips in parts.items():
-        name = part if folds else f"the {part} set"
-        if not clips:
-            continue
-        if task.kind == "regression":
-            yield from _listed(
-                f"targets of only one value in {name}",
-                (
-                    target
-                    for column, target in enumerate(task.classes)
-                    if len({clip.values[column : column + 1] for clip in clips}) == 1
-                ),
-            )
-            continue
-        counts = Counter(label for clip in clips for label in clip.labels)
-        if task.kind == "multilabel":
-            if not any(0 < counts[label] < len(clips) for label in task.classes):
-                yield f"no label that some clips of {name} have and others lack"
-        elif len(counts) == 1:
-            yield f"only one class in {name}: {next(iter(counts))}; a probe tells two or more apart"
+    """In a cross-validation, a score is of all clips, and each turn is trained on other ones."""
+    if not folds(task):
+        yield from _alike(task, task.of(TRAIN), "the train set")
+        yield from _alike(task, task.of(TEST), "the test set")
+        return
+    faults = list(_alike(task, task.clips, "all clips"))
+    yield from faults or _alike_in_turns(task, TRAIN)
+
+
+def _nothing_to_choose_by(task: Task) -> Iterator[str]:
+    yield from _alike_in_turns(task, VALID)
+
+
+def _alike_in_turns(task: Task, role: str) -> Iterator[str]:
+    for turn in turns(task):
+        of_fold = f" for {turn[TEST][0]}" if folds(task) else ""
+        yield from _alike(task, _clips(task, turn[role]), f"the {role} set{of_fold}")
+
+
+def _alike(task: Task, clips: Sequence[Clip], name: str) -> Iterator[str]:
+    """What keeps some clips from being told apart; nothing if there are none."""
+    if not clips:
+        return
+    if task.kind == "regression":
+        yield from _listed(
+            f"targets of only one value in {name}",
+            (
+                target
+                for column, target in enumerate(task.classes)
+                if len({clip.values[column : column + 1] for clip in clips}) == 1
+            ),
+        )
+        return
+    counts = Counter(label for clip in clips for label in clip.labels)
+    if task.kind == "multilabel":
+        if not any(0 < counts[label] < len(clips) for label in task.classes):
+            yield f"no label that some clips of {name} have and others lack"
+    elif len(counts) == 1:
+        yield f"only one class in {name}: {next(iter(counts))}; a probe needs at least two"
+
+
+def _clips(task: Task, splits: Sequence[str]) -> list[Clip]:
+    return [clip for clip in task.clips if clip.split in splits]
 
 
 def _missing_audio(task: Task) -> Iterator[str]:
@@ -155,15 +179,23 @@ def _silent_classes(task: Task) -> Iterator[str]:
 
 
 def _untrained_classes(task: Task) -> Iterator[str]:
-    if not task.of(TRAIN) or task.kind == "regression":
+    if task.kind == "regression":
         return
-    trained = {label for clip in task.of(TRAIN) for label in clip.labels}
-    for split in (VALID, TEST):
-        used = {label for clip in task.of(split) for label in clip.labels}
+    for role in (VALID, TEST):
         yield from _listed(
-            f"in the {split} set, but never in the training set",
-            (name for name in task.classes if name in used - trained),
+            f"in the {role} set, but never in the training set", _untrained_in(task, role)
         )
+
+
+def _untrained_in(task: Task, role: str) -> Iterator[str]:
+    """Classes of a role that the probe is not trained on; of a cross-validation, with the fold."""
+    for turn in turns(task):
+        trained, used = (
+            {label for clip in _clips(task, turn[name]) for label in clip.labels}
+            for name in (TRAIN, role)
+        )
+        fold = f" ({turn[role][0]})" if folds(task) else ""
+        yield from (f"{name}{fold}" for name in task.classes if name in used - trained)
 
 
 def _shared_groups(task: Task) -> Iterator[str]:
@@ -172,7 +204,7 @@ def _shared_groups(task: Task) -> Iterator[str]:
         if clip.group:
             splits_of[clip.group].add(clip.split)
     yield from _listed(
-        "groups in two splits or more, which a score profits from",
+        "groups in two splits or more, which inflates the score",
         (
             f"{group} ({', '.join(sorted(splits))})"
             for group, splits in splits_of.items()

@@ -13,6 +13,9 @@ KINDS: tuple[Kind, ...] = get_args(Kind)
 TRAIN, VALID, TEST = "train", "valid", "test"
 SPLITS = (TRAIN, VALID, TEST)
 FOLD = "fold"  # splits of a cross-validation are fold00, fold01, ...
+LEAST_FOLDS = 3  # one to test, one to choose by, one to train on
+
+Turn = dict[str, tuple[str, ...]]
 
 _SPELLINGS = {
     TRAIN: ("train", "training"),
@@ -85,6 +88,30 @@ class Task:
     def splits(self) -> tuple[str, ...]:
         """Names of the splits, in the order of their first clips."""
         return tuple(dict.fromkeys(clip.split for clip in self.clips))
+
+
+def folds(task: Task) -> tuple[str, ...]:
+    """Names of the folds of a cross-validation, sorted; none if the task is no cross-validation."""
+    return tuple(sorted(split for split in task.splits if split.startswith(FOLD)))
+
+
+def turns(task: Task) -> tuple[Turn, ...]:
+    """The splits that a probe is trained on, chosen by and tested on: one turn, or one per fold.
+
+    Fold k is tested by a probe that is chosen on fold k + 1 and trained on the others.
+    """
+    names = folds(task)
+    if not names:
+        return ({split: (split,) for split in SPLITS},)
+    following = (*names[1:], names[0])
+    return tuple(
+        {
+            TRAIN: tuple(other for other in names if other not in (fold, after)),
+            VALID: (after,),
+            TEST: (fold,),
+        }
+        for fold, after in zip(names, following, strict=True)
+    )
 
 
 def split_name(text: str) -> str | None:

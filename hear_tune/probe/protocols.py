@@ -13,7 +13,18 @@ from torch import Tensor
 
 from ..config import WINDOW_SAMPLES
 from ..datasets.check import check_variety
-from ..datasets.task import FOLD, TEST, TRAIN, VALID, Clip, Kind, Task, TaskError
+from ..datasets.task import (
+    LEAST_FOLDS,
+    TEST,
+    TRAIN,
+    VALID,
+    Clip,
+    Kind,
+    Task,
+    TaskError,
+    folds,
+    turns,
+)
 from ..progress import progress_bar
 from .features import Features, Matrix
 from .heads import Examples, Head, Settings, train
@@ -162,19 +173,12 @@ def run_protocol(task: Task, features: Features, protocol: Protocol, seed: int) 
 def _roles(task: Task, clips: Sequence[Clip]) -> Iterator[Roles]:
     """Rows of the clips to train on, to choose by and to test."""
     splits = np.array([clip.split for clip in clips])
-    folds = sorted({clip.split for clip in task.clips if clip.split.startswith(FOLD)})
-    turns: list[dict[str, Sequence[str]]]
-    if folds:
-        if len(folds) < 3:
-            raise TaskError(f"{task.name}: a cross-validation needs three folds, not {len(folds)}")
-        turns = []
-        for number, fold in enumerate(folds):
-            following = folds[(number + 1) % len(folds)]
-            others = [other for other in folds if other not in (fold, following)]
-            turns.append({TRAIN: others, VALID: [following], TEST: [fold]})
-    else:
-        turns = [{TRAIN: [TRAIN], VALID: [VALID], TEST: [TEST]}]
-    for turn in turns:
+    count = len(folds(task))
+    if 0 < count < LEAST_FOLDS:
+        raise TaskError(
+            f"{task.name}: a cross-validation needs {LEAST_FOLDS} folds or more, not {count}"
+        )
+    for turn in turns(task):
         roles = {role: np.flatnonzero(np.isin(splits, names)) for role, names in turn.items()}
         for role, rows in roles.items():
             if len(rows) == 0:
