@@ -530,6 +530,15 @@ def test_a_folder_of_splits(tmp_path):
         (("train_set", "dev", "Eval"), ("train", "valid", "test")),
         (("train", "Validation", "Test-Set"), ("train", "valid", "test")),
         (("fold1", "Fold 2", "fold_10"), ("fold01", "fold02", "fold10")),
+        (("trn", "dev", "tst"), ("train", "valid", "test")),
+        (("tr", "cv", "tt"), ("train", "valid", "test")),
+        (("learn", "test"), ("train", "test")),
+        (("train_data", "val_data", "test_data"), ("train", "valid", "test")),
+        (("1_train", "2_val", "3_test"), ("train", "valid", "test")),
+        (("train-split", "test-split"), ("train", "test")),
+        (("nsynth-train", "nsynth-valid", "nsynth-test"), ("train", "valid", "test")),
+        (("TrainClips", "TestClips"), ("train", "test")),
+        (("audio_fold1", "audio_fold2", "audio_fold3"), ("fold01", "fold02", "fold03")),
     ],
 )
 def test_folders_of_splits_in_any_spelling(tmp_path, folders, splits):
@@ -550,6 +559,13 @@ def test_folders_of_splits_in_any_spelling(tmp_path, folders, splits):
         (["val/a", "test/a"], r"named like splits \(test, val\): keep train, valid and test"),
         (["train/a", "val/a", "dev/a", "test/a"], "dev, val all mean the valid split"),
         (["fold1/a", "fold2/a", "extra/a"], "with others beside them"),
+        (["train/a", "heldout/b"], r"named like splits \(train\), with others .* \(heldout\)"),
+        (["train/a", "train/b", "mine/a", "mine/b"], r"splits \(train\), with others .* \(mine\)"),
+        (["split1/a", "split1/b", "split2/a", "split2/b"], r"named like splits \(split1, split2\)"),
+        (
+            ["train/a", "train/b", "test1/a", "test1/b", "test2/a", "test2/b"],
+            "test1, test2 all mean",
+        ),
         (["cat/train", "cat/test", "dog/train"], r"cat: a class with splits in it: put train"),
     ],
 )
@@ -562,6 +578,32 @@ def test_folders_that_may_be_splits_or_classes(tmp_path, folders, message):
 def test_a_class_may_be_called_train(tmp_path):
     task = labelled.load(folder_of_classes(tmp_path, {"bus": 3, "train": 3, "tram": 3}))
     assert task.classes == ("bus", "train", "tram")
+
+
+@pytest.mark.parametrize(
+    "folders",
+    [
+        {"bus/a": 3, "bus/b": 3, "train": 3, "tram/a": 3},
+        {f"{name}/{part}": 1 for name in ("bus", "train", "car", "cab", "van") for part in "abc"},
+        {f"{name}_horn/{part}": 2 for name in ("car", "train") for part in ("mono", "stereo")},
+        {f"artist {n}/album {n}{m}": 2 for n in range(3) for m in range(2)},
+        {f"artist {n}/{part}": 2 for n in range(3) for part in ("live", "studio")},
+        {f"{n}/CD{m}": 2 for n in ("violin", "scaffold1") for m in (1, 2)},
+    ],
+)
+def test_folders_of_classes_with_folders_in_them(tmp_path, folders):
+    task = labelled.load(folder_of_classes(tmp_path, folders))
+    assert task.classes == tuple(sorted({name.partition("/")[0] for name in folders}))
+
+
+def test_classes_that_could_be_splits_are_told(tmp_path):
+    names = ("live", "studio")
+    folder_of_classes(tmp_path / "same", {f"{n}/{part}": 4 for n in "AB" for part in names})
+    (remark,) = check_task(labelled.load(tmp_path / "same"), tmp_path / "same")
+    assert remark.startswith("every class has the same sub-folders: live, studio; if these are")
+    assert remark.endswith(": A, B")
+    folder_of_classes(tmp_path / "albums", {f"{n}/{n}{part}": 4 for n in "AB" for part in names})
+    assert check_task(labelled.load(tmp_path / "albums"), tmp_path / "albums") == ()
 
 
 def test_csv_splits_in_any_spelling(tmp_path):

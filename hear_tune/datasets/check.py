@@ -29,7 +29,8 @@ def check_task(task: Task, root: Path | None = None, content: bool = True) -> tu
     -------
     tuple of str
         What is worth knowing and no fault: classes that the test or the training set lacks, a
-        validation set of clips that are all alike, groups in two splits, audio without labels.
+        validation set of clips that are all alike, groups in two splits, folders of classes that
+        could be splits, audio without labels.
 
     Raises
     ------
@@ -52,6 +53,7 @@ def check_task(task: Task, root: Path | None = None, content: bool = True) -> tu
         *_untrained_classes(task),
         *_nothing_to_choose_by(task),
         *_shared_groups(task),
+        *_repeated_folders(task, root),
         *_unlabelled_audio(task, root),
     )
 
@@ -211,6 +213,26 @@ def _shared_groups(task: Task) -> Iterator[str]:
             if len(splits) > 1
         ),
     )
+
+
+def _repeated_folders(task: Task, root: Path | None) -> Iterator[str]:
+    """Folders of classes that could as well be splits in a spelling that nobody knows."""
+    inner = defaultdict(set)
+    for clip in task.clips:
+        if root is None or not clip.path.is_relative_to(root):
+            return
+        outer, *others = clip.path.relative_to(root).parts[:-1] or ("",)
+        if not others or clip.labels != (outer,):
+            return
+        inner[outer].add(others[0])
+    common = set.intersection(*inner.values()) if inner else set()
+    if len(common) > 1:
+        (parts,) = _listed("every class has the same sub-folders", sorted(common))
+        yield from _listed(
+            f"{parts}; if these are the classes, rename the folders above them to train, valid and "
+            "test, or to fold1, fold2 and so on",
+            sorted(inner),
+        )
 
 
 def _unlabelled_audio(task: Task, root: Path | None) -> Iterator[str]:

@@ -2,7 +2,8 @@
 
 A folder has one sub-folder per class; or one per split, with class folders in each: ``train``,
 ``valid`` and ``test`` in any usual spelling (``Training``, ``val``, ``dev``, ``eval``), or
-``fold1``, ``fold2`` and so on.
+``fold1``, ``fold2`` and so on. Folders that all have sub-folders of the same names are taken for
+splits by single words of their names too (``train_data``, ``2_val``, ``nsynth-test``, ``trn``).
 
 A CSV has a column ``path`` and either ``label``, or ``labels`` joined by ``;``, or columns of
 numbers, which are regression targets by the names of their columns. Paths are absolute, begin with
@@ -20,9 +21,10 @@ from __future__ import annotations
 import dataclasses
 import os
 from collections import Counter
-from collections.abc import Collection, Iterable
+from collections.abc import Callable, Collection, Iterable
 from pathlib import Path
 
+from ..audio import SUFFIXES
 from ..files import find_audio
 from .content import content_groups
 from .splits import DEFAULT_SEED, joined_groups, stratified_split
@@ -35,6 +37,8 @@ from .task import (
     Kind,
     Task,
     TaskError,
+    is_split_word,
+    split_in,
     split_name,
     used_classes,
 )
@@ -46,6 +50,7 @@ _PATH, _LABEL, _LABELS, _SPLIT = "path", "label", "labels", "split"
 _GROUPS = ("group", "artist")  # the first that a table has
 _KNOWN = (_PATH, _LABEL, _LABELS, _SPLIT, *_GROUPS)
 _VALUE_BINS = 5
+_MOST_SPLITS = 4  # beside which a folder named like a split is none of many classes
 
 
 def is_table(path: Path) -> bool:
@@ -104,7 +109,11 @@ def _folders(parent: Path) -> list[Path]:
 
 def _given_splits(root: Path, folders: list[Path]) -> dict[Path, str]:
     """The split of each folder, if they are splits; nothing if they are classes."""
-    splits = {folder: split for folder in folders if (split := split_name(folder.name))}
+    splits = _named(folders, split_name)
+    alike = len(splits) < len(folders) and _are_alike_inside(folders)
+    if alike:
+        by_words = _named(folders, split_in)
+        splits = by_words if len(by_words) == len(folders) else splits
     used = set(splits.values())
     folds = {split for split in used if split.startswith(FOLD)}
     if folds and used == folds and len(splits) == len(folders) == len(used):
@@ -112,13 +121,16 @@ def _given_splits(root: Path, folders: list[Path]) -> dict[Path, str]:
     if TRAIN in used and len(splits) == len(folders) and not folds:
         _check_one_folder_each(root, splits)
         return splits
-    if len(used) > 1 or (splits and len(splits) == len(folders)):
-        others = [folder.name for folder in folders if folder not in splits]
-        named = ", ".join(folder.name for folder in splits)
+    like_splits = [
+        folder for folder in folders if folder in splits or (alike and is_split_word(folder.name))
+    ]
+    if len(used) > 1 or _are_no_classes(like_splits, folders):
+        others = [folder.name for folder in folders if folder not in like_splits]
+        named = ", ".join(folder.name for folder in like_splits)
         beside = f", with others beside them ({', '.join(others[:3])})" if others else ""
         raise TaskError(
-            f"{root}: folders named like splits ({named}){beside}: keep train, valid and test "
-            "alone, with class folders in each, or give classes other names"
+            f"{root}: folders named like splits ({named}){beside}: keep train, valid and test, or "
+            "fold1, fold2 and so on, alone, with class folders in each, or give classes other names"
         )
     for folder in folders:
         if {TRAIN, TEST} <= {split_name(inner.name) for inner in _folders(folder)}:
@@ -127,6 +139,35 @@ def _given_splits(root: Path, folders: list[Path]) -> dict[Path, str]:
                 "class folders into each"
             )
     return {}
+
+
+def _named(folders: list[Path], name: Callable[[str], str | None]) -> dict[Path, str]:
+    return {folder: split for folder in folders if (split := name(folder.name))}
+
+
+def _are_no_classes(like_splits: list[Path], folders: list[Path]) -> bool:
+    """Whether folders named like splits can hardly be classes, though not all are named so."""
+    if len(like_splits) == len(folders):
+        return bool(folders)
+    if len(folders) > _MOST_SPLITS:
+        return False
+    return any(_folders(folder) for folder in like_splits)
+
+
+def _are_alike_inside(folders: list[Path]) -> bool:
+    """Whether folders hold no audio but in sub-folders, of which two or more are in all of them.
+
+    So do splits of two classes or more. Classes may as well: instruments with folders for each
+    dynamic. Only names tell the two apart.
+    """
+    if len(folders) < 2 or any(map(_has_audio, folders)):
+        return False
+    inner = [{folder.name for folder in _folders(parent)} for parent in folders]
+    return len(set.intersection(*inner)) > 1
+
+
+def _has_audio(folder: Path) -> bool:
+    return any(path.suffix.lower() in SUFFIXES and path.is_file() for path in folder.iterdir())
 
 
 def _check_one_folder_each(root: Path, splits: dict[Path, str]) -> None:

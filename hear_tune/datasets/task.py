@@ -23,6 +23,13 @@ _SPELLINGS = {
     TEST: ("test", "testing", "eval", "evaluation"),
 }
 _SPLIT_OF = {spelling: split for split, all_of in _SPELLINGS.items() for spelling in all_of}
+_SHORT = {  # in names that are known to be of splits
+    **_SPLIT_OF,
+    **dict.fromkeys(("trn", "tr", "learn", "learning"), TRAIN),
+    **dict.fromkeys(("vld", "cv"), VALID),
+    **dict.fromkeys(("tst", "te", "tt", "heldout", "holdout"), TEST),
+}
+_FILLERS = ("subset", "set", "data", "split")
 
 
 class TaskError(ValueError):
@@ -123,7 +130,31 @@ def split_name(text: str) -> str | None:
     fold = re.fullmatch(rf"{FOLD}([0-9]+)", name)
     if fold:
         return f"{FOLD}{int(fold[1]):02d}"
-    return _SPLIT_OF.get(name) or _SPLIT_OF.get(name.removesuffix("set"))
+    return _SPLIT_OF.get(name) or _SPLIT_OF.get(re.sub(rf"({'|'.join(_FILLERS)})$", "", name))
+
+
+def split_in(text: str) -> str | None:
+    """The split that one of the words of a name stands for: ``"nsynth-train"`` is ``"train"``.
+
+    None if none of them does, or several do, as different splits. More words count than for
+    `split_name`: it is for names that are likely to be of splits.
+    """
+    if fold := re.search(rf"(?<![a-z]){FOLD}[\W_]*([0-9]+)", text.lower()):
+        return f"{FOLD}{int(fold[1]):02d}"
+    found = {_SHORT[word] for word in _words(text) if word in _SHORT}
+    return found.pop() if len(found) == 1 else None
+
+
+def is_split_word(text: str) -> bool:
+    """Whether a name says nothing but that it is of a split: ``"1_train_data"``, ``"split2"``."""
+    words = _words(text)
+    kept = [word for word in words if word not in _FILLERS]
+    return len(kept) < len(words) if not kept else len(kept) == 1 and kept[0] in (*_SHORT, FOLD)
+
+
+def _words(text: str) -> list[str]:
+    parted = re.sub(r"(?<=[a-z])(?=[A-Z])", " ", text)  # as in TrainData
+    return re.findall(r"[^\W\d_]+", parted.lower())
 
 
 def used_classes(clips: Iterable[Clip]) -> tuple[str, ...]:
