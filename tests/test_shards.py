@@ -204,6 +204,28 @@ def test_lengths_are_those_of_what_is_decoded(tmp_path, capsys):
     assert (batch[:, :, -100:] != 0).any(-1).all()
 
 
+def test_a_checksum_tells_clips_of_equal_lengths_apart(folder, tmp_path):
+    """It is of the samples: whoever makes the index, from the store or from the shards."""
+    places = [shard.url for shard in read_index(f"{folder}/shards.json")]
+    indexed, _ = index_shards(places, tmp_path)
+    assert [s.crc32 for s in read_index(f"{folder}/shards.json")] == [s.crc32 for s in indexed]
+    contents = set()
+    for seed in range(2):
+        foreign(tmp_path / "x.tar", {"a.wav": (noise(30_000, seed), 22_050)})
+        index_shards([str(tmp_path / "x.tar")], tmp_path)
+        data = PretrainData([f"{tmp_path}/shards.json"], batch_size=2, pairs_per_epoch=2)
+        contents.add(data.content["audio"])
+    assert len(contents) == 2
+
+
+def test_an_index_without_checksums_is_read(folder, tmp_path):
+    content = json.loads((folder / "shards.json").read_text())
+    for shard in content["shards"]:
+        del shard["crc32"]
+    (tmp_path / "shards.json").write_text(json.dumps(content))
+    assert {shard.crc32 for shard in read_index(f"{tmp_path}/shards.json")} == {None}
+
+
 def test_an_index_of_lengths_that_no_clip_has_is_damaged(tmp_path):
     entry = {"url": "x.tar", "lengths": [2**62]}
     content = {"format": "hear-tune shards 1", "shards": [entry]}

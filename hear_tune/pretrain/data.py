@@ -140,7 +140,11 @@ def _of_stores(stores: Sequence[AudioStore], by_folder: Sequence[AudioStore]) ->
 
 def _of_shards(shards: Sequence[Shard]) -> str:
     """Describe the clips, wherever the shards lie."""
-    entries = [(shard.url.rpartition("/")[2], shard.lengths) for shard in shards]
+    entries = [
+        (shard.url.rpartition("/")[2], shard.lengths)
+        + (() if shard.crc32 is None else (shard.crc32,))  # as runs with older indices have it
+        for shard in shards
+    ]
     lengths = [samples for shard in shards for samples in shard.lengths]
     return _summary("clips", lengths, entries)
 

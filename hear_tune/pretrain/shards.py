@@ -14,6 +14,7 @@ import os
 import pickle
 import tarfile
 import time
+import zlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
@@ -60,10 +61,13 @@ class Shard:
         Anything that fsspec opens; in an index, relative to it or absolute.
     lengths
         Of its clips in their order, in samples at 22,050 Hz; 0 if a clip cannot be used.
+    crc32
+        Of the clips' samples as 16-bit PCM; None if the index does not say.
     """
 
     url: str
     lengths: list[int]
+    crc32: int | None = None
 
 
 def read_index(url: str) -> list[Shard]:
@@ -85,14 +89,15 @@ def read_index(url: str) -> list[Shard]:
         raise ShardError(f"{url}: damaged; make it anew with hear-tune shards")
     parent = url.rpartition("/")[0]
     shards = [Shard(**entry) for entry in content["shards"]]
-    return [Shard(_join(parent, shard.url), shard.lengths) for shard in shards]
+    return [replace(shard, url=_join(parent, shard.url)) for shard in shards]
 
 
 def _are_entries(shards: Any) -> bool:
-    """Whether each has its place and the lengths of its clips."""
+    """Whether each has its place, the lengths of its clips and, if any, their checksum."""
+    kinds = {"url": str, "lengths": list}
     return isinstance(shards, list) and all(
         isinstance(shard, dict)
-        and {key: type(value) for key, value in shard.items()} == {"url": str, "lengths": list}
+        and {key: type(value) for key, value in shard.items()} in (kinds, {**kinds, "crc32": int})
         and all(type(length) is int and 0 <= length < _LONGEST for length in shard["lengths"])
         for shard in shards
     )
@@ -160,12 +165,21 @@ def write_shards(
             if not path.exists()
         ]
         _write_all(jobs, partial(_write_shard, stores=names), workers, len(paths))
+        opened = [AudioStore(store) for store in names]
         shards = [
-            Shard(path.name, [clip.samples for clip in group])
+            Shard(path.name, [clip.samples for clip in group], _checksum(group, opened))
             for path, group in zip(paths, groups, strict=True)
         ]
         _write_index(shards, folder)
     return shards
+
+
+def _checksum(clips: Sequence[_Clip], stores: Sequence[AudioStore]) -> int:
+    """What `index_shards` finds too, of shards that another run of the job wrote as well."""
+    crc = 0
+    for clip in clips:
+        crc = zlib.crc32(_pcm(clip, stores).data, crc)
+    return crc
 
 
 def _write_all(
@@ -217,17 +231,21 @@ def index_shards(
     shards, failed = [], {}
     for url in progress_bar(urls, desc="index", unit="shard"):
         url = url if "://" in url else os.path.abspath(url)
-        lengths = []
+        lengths, crc = [], 0
         for name, data in _members(url):
             remarks: list[Remark] = []
+            samples = 0
             try:
-                lengths.append(sum(map(len, read_blocks(io.BytesIO(data), remarks))))
+                for block in read_blocks(io.BytesIO(data), remarks):
+                    samples += len(block)
+                    crc = zlib.crc32(to_pcm(block).data, crc)
             except AudioError as error:
-                lengths.append(0)
+                samples = 0
                 failed[f"{url}: {name}"] = str(error)
+            lengths.append(samples)
             if missing := missing_audio(remarks):
                 failed[f"{url}: {name}"] = missing
-        shards.append(Shard(url, lengths))
+        shards.append(Shard(url, lengths, crc))
     if not any(any(shard.lengths) for shard in shards):
         raise ShardError(f"{', '.join(urls)}: no clip that can be used")
     Path(folder).mkdir(parents=True, exist_ok=True)
@@ -466,11 +484,14 @@ def _write_clips(
 ) -> None:
     for number, clip in enumerate(clips):
         flac = io.BytesIO()
-        pcm = stores[clip.store].crop(clip.track, clip.start, clip.samples)
-        soundfile.write(flac, pcm, SAMPLE_RATE_HZ, format="FLAC", subtype="PCM_16")
+        soundfile.write(flac, _pcm(clip, stores), SAMPLE_RATE_HZ, format="FLAC", subtype="PCM_16")
         source = {"path": clip.track.path, "start_seconds": clip.start / SAMPLE_RATE_HZ}
         _add(tar, f"{number:06d}.flac", flac.getvalue())
         _add(tar, f"{number:06d}.json", json.dumps(source).encode())
+
+
+def _pcm(clip: _Clip, stores: Sequence[AudioStore]) -> Pcm:
+    return stores[clip.store].crop(clip.track, clip.start, clip.samples)
 
 
 def _add(tar: tarfile.TarFile, name: str, data: bytes) -> None:
