@@ -270,6 +270,24 @@ def test_a_run_that_goes_on_knows_what_to_beat(probed, tmp_path):
     assert best(tmp_path / "run") == (6, 0.95)
 
 
+def test_the_score_to_beat_is_of_clips_not_of_a_spelling(probed, tmp_path, monkeypatch):
+    assert probed(2, [0.1, 0.9]) == 0
+    monkeypatch.chdir(tmp_path)
+    assert probed(4, [0.6], **{"probe.folder": "./labelled"}) == 0
+    assert best(tmp_path / "run") == (2, 0.9)
+    path = tmp_path / "labelled/low/0.wav"
+    soundfile.write(path, noise(9_500), RATE)
+    assert probed(6, [0.5]) == 0
+    assert best(tmp_path / "run") == (6, 0.5)
+
+
+def test_clips_that_are_cut_off_are_named(probed, tmp_path, capsys):
+    path = tmp_path / "labelled/low/0.wav"
+    path.write_bytes(path.read_bytes()[:9_000])
+    assert probed(1, [0.5]) == 0
+    assert f"probe: {path}: cut off" in capsys.readouterr().err
+
+
 def test_killed_between_a_score_and_the_next_checkpoint(probed, tmp_path, monkeypatch):
     """Done again, the step scores less, as on another machine: the better weights stay."""
     step = CLMR.training_step
@@ -345,6 +363,7 @@ def test_stopped_from_outside(arguments, tmp_path):
         written = wait_for_another(checkpoint, written, process)
         os.kill(process.pid, kind)
         process.join(60)
+        assert not process.is_alive(), f"{kind.name} did not stop it"
         assert process.exitcode == (-kind if kind == signal.SIGKILL else EXIT_INTERRUPTED)
         assert "Traceback" not in said.read_text()
         written = checkpoint.stat().st_mtime_ns

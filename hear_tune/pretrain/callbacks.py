@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import copy
+import hashlib
 import signal
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from tqdm import tqdm
 
-from ..audio import AudioError, Samples, read_blocks
+from ..audio import AudioError, Remark, Samples, missing_audio, read_blocks
 from ..checkpoints import load_checkpoint, save_checkpoint
 from ..clips import embed_clips
 from ..files import find_audio
@@ -314,6 +315,7 @@ class OnlineProbe(Callback):
         self._labels = np.array([labels[i] for i in kept])
         self._every_n_steps = every_n_steps
         self._clips: list[Samples] | None = None
+        self._digest = ""
         self._step = -1
 
     @rank_zero_only
@@ -342,8 +344,12 @@ class OnlineProbe(Callback):
         accuracy = probe_accuracy(vectors, self._labels)
         _log(trainer, {self.METRIC: accuracy})
         if self.best is not None and accuracy > self._highest():
-            score = {"accuracy": accuracy, **self._labelled()}
-            encoder.training_record["probe"] = score
+            encoder.training_record["probe"] = {
+                "accuracy": accuracy,
+                "folder": self._folder,
+                "clips": len(self._labels),
+                "sha256": self._digest,
+            }
             save_checkpoint(encoder, self.best)
 
     def _highest(self) -> float:
@@ -351,22 +357,28 @@ class OnlineProbe(Callback):
         if self.best is None or not self.best.exists():
             return -np.inf
         score = load_checkpoint(self.best).training_record.get("probe", {})
-        accuracy = score.pop("accuracy", -np.inf)
-        return float(accuracy) if score == self._labelled() else -np.inf
+        same = score.get("sha256") == self._digest
+        return float(score.get("accuracy", -np.inf)) if same else -np.inf
 
-    def _labelled(self) -> dict[str, Any]:
-        """Which clips scores are of."""
-        return {"folder": self._folder, "clips": len(self._labels)}
+    def _describe(self, paths: Sequence[Path]) -> str:
+        """Digest of the clips that scores are of, wherever their folder lies."""
+        rows = [(path.relative_to(self._folder).as_posix(), path.stat().st_size) for path in paths]
+        return hashlib.sha256(repr(rows).encode()).hexdigest()
 
     def _read(self) -> list[Samples]:
         clips, kept = [], []
         for i, path in enumerate(self._paths):
+            remarks: list[Remark] = []
             try:
-                clips.append(np.concatenate(list(read_blocks(path))))
+                clips.append(np.concatenate(list(read_blocks(path, remarks))))
                 kept.append(i)
             except AudioError as error:
                 say(f"probe: {path} left out: {error}")
+                continue
+            if missing := missing_audio(remarks):
+                say(f"probe: {path}: {missing}")
         self._labels = self._labels[kept]
+        self._digest = self._describe([self._paths[i] for i in kept])
         return clips
 
 
