@@ -31,24 +31,27 @@ def non_negative_int(text: str) -> int:
 
 def positive_float(text: str) -> float:
     """A finite number above 0."""
-    try:
-        number = float(text)
-    except ValueError:
-        number = math.nan
-    if not 0 < number < math.inf:
+    number = _finite(text)
+    if not number > 0:
         raise ArgumentTypeError(f"must be a number above 0, not {text}")
     return number
 
 
 def non_negative_float(text: str) -> float:
     """A finite number of at least 0."""
+    number = _finite(text)
+    if not number >= 0:
+        raise ArgumentTypeError(f"must be a number of at least 0, not {text}")
+    return number
+
+
+def _finite(text: str) -> float:
+    """A number from its text; NaN, which compares with nothing, if it is none or not finite."""
     try:
         number = float(text)
     except ValueError:
-        number = math.nan
-    if not 0 <= number < math.inf:
-        raise ArgumentTypeError(f"must be a number of at least 0, not {text}")
-    return number
+        return math.nan
+    return number if math.isfinite(number) else math.nan
 
 
 def _int_from(lowest: int, text: str) -> int:
