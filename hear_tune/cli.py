@@ -53,9 +53,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (ValueError, OSError, ArithmeticError) as error:
         return _fail(str(error))
     except (torch.cuda.OutOfMemoryError, MemoryError):
-        return _fail(f"out of memory; {_remedy(arguments)} needs less")
+        return _fail(f"out of memory; try {_remedy(arguments)}")
     except BrokenExecutor:
-        return _fail(f"a process died, perhaps for want of memory; {_remedy(arguments)} needs less")
+        return _fail(f"a process died, possibly out of memory; try {_remedy(arguments)}")
     return code
 
 
@@ -542,13 +542,13 @@ _OWN_PARSERS = {
 
 
 _REMEDIES = {
-    ("embed",): "fewer --workers, or --device cpu,",
+    ("embed",): "fewer --workers or --device cpu",
     ("store",): "fewer --workers",
     ("shards",): "fewer --workers",
     ("benchmark", "embed"): "fewer --tracks",
-    ("benchmark", "pretrain"): "a smaller --batch-size, or --device cpu,",
+    ("benchmark", "pretrain"): "a smaller --batch-size or --device cpu",
     ("probe",): "--device cpu",
-    ("pretrain",): "a smaller --data.batch_size, or --trainer.accelerator cpu,",
+    ("pretrain",): "a smaller --data.batch_size or --trainer.accelerator cpu",
 }
 
 

@@ -224,10 +224,10 @@ def test_options_are_not_known_by_their_beginnings(arguments, capsys):
     [
         (
             torch.cuda.OutOfMemoryError("CUDA out of memory.\nTried to"),
-            "out of memory; fewer --wor",
+            "out of memory; try fewer --wor",
         ),
-        (MemoryError(), "out of memory; fewer --workers, or --device cpu, needs less"),
-        (BrokenProcessPool("a process"), "a process died, perhaps for want of memory; fewer --w"),
+        (MemoryError(), "out of memory; try fewer --workers or --device cpu"),
+        (BrokenProcessPool("a process"), "a process died, possibly out of memory; try fewer --w"),
     ],
 )
 def test_want_of_memory_ends_in_a_line_with_what_helps(error, message, monkeypatch, capsys):

@@ -110,8 +110,8 @@ class _PretrainCLI(LightningCLI):
             "--resume",
             default=AUTO,
             metavar="{auto,never,FILE}",
-            help="auto: go on from the output's checkpoint, if there is one; never: begin anew, in "
-            "place of what is there",
+            help="auto: go on from the output's checkpoint, if there is one; never: begin anew and "
+            "replace the run that is there",
         )
         parser.add_argument("--checkpoint_every", type=int, default=500, help="in steps")
         parser.add_class_arguments(OnlineProbe, "probe")
