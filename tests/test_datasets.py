@@ -982,6 +982,16 @@ def test_folds_of_one_class_each(tmp_path):
         check_task(folds_of(tmp_path, "aa", "bb", "cc"))
 
 
+def test_many_folds_with_one_fault_are_a_few_lines(tmp_path):
+    remarks = check_task(folds_of(tmp_path, *"abababab"))
+    assert [remark.partition(";")[0] for remark in remarks] == [
+        "only one class in the valid set for fold00: b",
+        "only one class in the valid set for fold01: a",
+        "only one class in the valid set for fold02: b",
+        "the same for 5 more folds",
+    ]
+
+
 def test_clips_to_choose_by_that_are_all_alike(sound_task, tmp_path):
     remark = "only one class in the valid set{}: {}; a probe needs at least two"
     clips = [clip for clip in sound_task.clips if (clip.split, *clip.labels) != ("valid", "dog")]

@@ -72,11 +72,10 @@ def check_variety(task: Task) -> None:
 
 
 def _split_faults(task: Task) -> Iterator[str]:
-    count = len(folds(task))
-    if count:
-        if count < LEAST_FOLDS:
-            yield f"a cross-validation needs {LEAST_FOLDS} folds or more, not {count}"
-        if others := [split for split in task.splits if split not in folds(task)]:
+    if names := folds(task):
+        if len(names) < LEAST_FOLDS:
+            yield f"a cross-validation needs {LEAST_FOLDS} folds or more, not {len(names)}"
+        if others := [split for split in task.splits if split not in names]:
             yield f"folds beside other splits ({', '.join(others)})"
         return
     for split in (TRAIN, TEST):
@@ -119,9 +118,14 @@ def _nothing_to_choose_by(task: Task) -> Iterator[str]:
 
 
 def _alike_in_turns(task: Task, role: str) -> Iterator[str]:
+    is_folded = bool(folds(task))
+    found: list[str] = []
     for turn in turns(task):
-        of_fold = f" for {turn[TEST][0]}" if folds(task) else ""
-        yield from _alike(task, _clips(task, turn[role]), f"the {role} set{of_fold}")
+        of_fold = f" for {turn[TEST][0]}" if is_folded else ""
+        found += _alike(task, _clips(task, turn[role]), f"the {role} set{of_fold}")
+    yield from found[:_LISTED]
+    if len(found) > _LISTED:
+        yield f"the same for {len(found) - _LISTED} more folds"
 
 
 def _alike(task: Task, clips: Sequence[Clip], name: str) -> Iterator[str]:
@@ -147,7 +151,8 @@ def _alike(task: Task, clips: Sequence[Clip], name: str) -> Iterator[str]:
 
 
 def _clips(task: Task, splits: Sequence[str]) -> list[Clip]:
-    return [clip for clip in task.clips if clip.split in splits]
+    wanted = set(splits)
+    return [clip for clip in task.clips if clip.split in wanted]
 
 
 def _missing_audio(task: Task) -> Iterator[str]:
@@ -191,12 +196,13 @@ def _untrained_classes(task: Task) -> Iterator[str]:
 
 def _untrained_in(task: Task, role: str) -> Iterator[str]:
     """Classes of a role that the probe is not trained on; of a cross-validation, with the fold."""
+    is_folded = bool(folds(task))
     for turn in turns(task):
         trained, used = (
             {label for clip in _clips(task, turn[name]) for label in clip.labels}
             for name in (TRAIN, role)
         )
-        fold = f" ({turn[role][0]})" if folds(task) else ""
+        fold = f" ({turn[role][0]})" if is_folded else ""
         yield from (f"{name}{fold}" for name in task.classes if name in used - trained)
 
 
@@ -216,7 +222,7 @@ def _shared_groups(task: Task) -> Iterator[str]:
 
 
 def _repeated_folders(task: Task, root: Path | None) -> Iterator[str]:
-    """Folders of classes that could as well be splits in a spelling that nobody knows."""
+    """Folders of classes that could just as well be splits with names of their own."""
     inner = defaultdict(set)
     for clip in task.clips:
         if root is None or not clip.path.is_relative_to(root):

@@ -149,7 +149,7 @@ def is_split_word(text: str) -> bool:
     """Whether a name says nothing but that it is of a split: ``"1_train_data"``, ``"split2"``."""
     words = _words(text)
     kept = [word for word in words if word not in _FILLERS]
-    return len(kept) < len(words) if not kept else len(kept) == 1 and kept[0] in (*_SHORT, FOLD)
+    return bool(words) and (not kept or (len(kept) == 1 and kept[0] in (*_SHORT, FOLD)))
 
 
 def _words(text: str) -> list[str]:
