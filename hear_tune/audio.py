@@ -54,7 +54,7 @@ Samples = npt.NDArray[np.float32]
 _MAX_CHANNELS = 1024  # libsndfile's limit
 _LOWEST_RATE_HZ, _HIGHEST_RATE_HZ = 1_000, 768_000  # beyond them a header is wrong
 _LOUD = 32.0  # +30 dB over full scale: floating-point samples at the scale of integers
-_CANCELLED = 1e-4  # -40 dB: energy of the mix over that of a channel
+_CANCELLED = 1e-3  # -30 dB: energy of the mix over that of a channel
 _LEVEL_STRIDE = 31  # samples; those between need not be looked at to tell
 _LOUDEST = 2.0**31  # full scale of 32-bit integers that someone forgot to divide by
 _RESAMPLER_QUALITY = "HQ"  # lower settings change the embeddings measurably
@@ -107,8 +107,8 @@ def _resampled(blocks: Iterator[tuple[Block, int]], levels: _Levels) -> Iterator
     for rate, part in groupby(blocks, itemgetter(1)):
         resample = _StreamResampler(rate)
         for block, _ in part:
-            mono = average(block)
-            levels.note(block, mono)
+            mono, peak = _mix(block)
+            levels.note(block, mono, peak)
             yield resample(mono)
         yield resample.finish()
 
@@ -187,7 +187,7 @@ class MonoStream:
                 f"audio of shape {array.shape} has more channels than samples: transpose it to "
                 "(samples, channels)"
             )
-        mono = _mix(array.astype(np.float32).reshape(samples, channels))
+        mono, _ = _mix(array.astype(np.float32).reshape(samples, channels))
         self._channels = channels
         return self._resample(mono)
 
@@ -237,11 +237,13 @@ def _peak(samples: Samples) -> float:
     return max(float(samples.max(initial=0)), -float(samples.min(initial=0)))
 
 
-def _mix(block: Block) -> Samples:
+def _mix(block: Block) -> tuple[Samples, float]:
+    """The mean of a block's channels, and its peak; an `AudioError` if no encoder can take it."""
     mono = average(block)
-    if not are_usable(mono):
+    peak = _peak(mono)
+    if not peak <= _LOUDEST:  # not NaN either
         raise AudioError(f"it has {UNUSABLE}")
-    return mono
+    return mono, peak
 
 
 def average(block: Block) -> Samples:
@@ -267,11 +269,8 @@ class _Levels:
         self._mix_energy = 0.0
         self._peak = 0.0
 
-    def note(self, block: Block, mono: Samples) -> None:
-        """Take in a block and its mix; raises an `AudioError` if no encoder can take that."""
-        peak = _peak(mono)
-        if not peak <= _LOUDEST:
-            raise AudioError(f"it has {UNUSABLE}")
+    def note(self, block: Block, mono: Samples, peak: float) -> None:
+        """Take in a block, its mix and the peak of that."""
         self._peak = max(self._peak, peak)
         channels = block.shape[1]
         if channels > 1:
@@ -283,6 +282,10 @@ class _Levels:
     def remarks(self) -> Iterator[Remark]:
         """What is odd about the whole file."""
         if self._mix_energy < _CANCELLED * self._channels_energy:
-            yield Remark("channels cancel: in the mix to mono nothing or little is left of them")
+            yield Remark(
+                "channels cancel: they are in opposite phase, so the mono mix is nearly silent"
+            )
         if self._peak > _LOUD:
-            yield Remark(f"not at the scale of audio: its peak is {self._peak:.4g}, not about 1")
+            yield Remark(
+                f"not at the scale of audio: it peaks at {self._peak:.4g}; full scale is 1"
+            )

@@ -26,6 +26,7 @@ from av.codec.context import Flags2
 
 from .headers import (
     HEAD_BYTES,
+    TAGS,
     announced_bytes,
     counted_seconds,
     describe,
@@ -61,12 +62,20 @@ _COUNTING = frozenset(
     )
 )
 _TOLERANCE_SECONDS = {"mov,mp4,m4a,3gp,3g2,mj2": 0.2, "matroska,webm": 0.2}
-_ELEMENTARY = ("aac", "mp3")  # of frames that give their own length
+# Of frames that give their own length.
+_SIZED_CODECS = frozenset(("aac", "aac_latm", "ac3", "eac3", "mp1", "mp2", "mp3", "mp3float"))
+_CHAINED = ("mlp", "truehd")  # nothing lies between the frames, and FFmpeg drops one that is cut
+# In which zero bytes are no audio, and which do not say how many frames there are.
+_NEVER_ZERO = frozenset(
+    ("aac", "ac3", "asf", "avi", "dts", "eac3", "loas", "mlp", "mp3", "mpeg", "mpegts", "truehd")
+)
+_MOST_PADDING_BYTES = 1 << 16  # of zeros after the audio; of a short file, a quarter
 _TIMED = ("flac", "ogg")  # whose time stamps show what could not be decoded
 _PCM_CODINGS = frozenset(
     ("PCM_S8", "PCM_U8", "PCM_16", "PCM_24", "PCM_32", "FLOAT", "DOUBLE", "ULAW", "ALAW")
 )
-_TAGS = (b"ID3", b"TAG", b"APETAGEX", b"LYRICS")  # that lie between joined files
+_SYNC_BYTES = 2  # in which frames of one file begin alike
+_LONGEST_TAG_NAME = max(map(len, TAGS))
 _PROTECTED_CODECS = ("drms", "enca")
 
 # By file name: libsndfile's major formats, without RAW, which has no header; then FFmpeg's.
@@ -149,7 +158,27 @@ def decode(source: Source, remarks: list[Remark]) -> Iterator[tuple[Block, int]]
 
 
 class _UndecodableError(Exception):
-    """A decoder does not take a file."""
+    """A decoder does not take a file, or stops within it."""
+
+
+@contextmanager
+def _refusing(decoder: str) -> Iterator[None]:
+    """Turn any error of a decoder into an `_UndecodableError`: each has errors of its own."""
+    try:
+        yield
+    except (_UndecodableError, AudioError):
+        raise
+    except Exception as error:
+        raise _UndecodableError(f"{decoder}: {_words(error)}") from error
+
+
+def _words(error: Exception) -> str:
+    given = (getattr(error, name, None) for name in ("strerror", "error_string"))
+    text = next(filter(None, given), None) or str(error) or type(error).__name__
+    return text.strip().rstrip(".").replace(_MISLEADING, "unknown format")
+
+
+_MISLEADING = "File does not exist or is not a regular file (possibly a pipe?)"  # of mpg123
 
 
 class _Reading:
@@ -180,7 +209,8 @@ class _Reading:
         if is_short or self.lost > 0:
             whole = max(self.announced, reached)
             how_much = f"{self.seconds:.2f} s of {whole:.2f} s could be decoded"
-        ends_early = self.missing_bytes() or self.ends_early
+        is_whole = self.announced > 0 and not is_short  # what follows, as tags, stops some decoders
+        ends_early = self.missing_bytes() or ("" if is_whole else self.ends_early)
         if ends_early or (is_short and not is_damaged):
             yield Remark(f"cut off: {how_much or ends_early}", True)
         if is_damaged:
@@ -206,6 +236,8 @@ def _first_that_works(
                 yield block, rate
         except _UndecodableError as error:
             reasons.append(str(error))
+            if reading.seconds:
+                reading.ends_early = reading.ends_early or f"the decoder stopped ({error})"
         if reading.seconds:
             return
         reading.check()
@@ -240,21 +272,13 @@ def _by_libsndfile(
     source: str | os.PathLike[str] | BinaryIO, codings: frozenset[str] | None = None
 ) -> Iterator[tuple[Block, int]]:
     """Decode a file in one of some codings, or in any."""
-    try:
-        with soundfile.SoundFile(_for_libsndfile(source)) as file:
-            if codings and file.subtype not in codings:
-                raise _UndecodableError(f"libsndfile: {file.subtype}")
-            size = max(1, _BLOCK_VALUES // file.channels)
-            # not file.blocks: it refuses codings without random access
-            while len(block := file.read(size, dtype="float32", always_2d=True)):
-                yield block, file.samplerate
-    except (soundfile.SoundFileError, OSError, ValueError, TypeError) as error:
-        reason = getattr(error, "error_string", str(error)).strip().rstrip(".")
-        reason = reason.replace(_MISLEADING, "unknown format")
-        raise _UndecodableError(f"libsndfile: {reason}") from error
-
-
-_MISLEADING = "File does not exist or is not a regular file (possibly a pipe?)"  # of mpg123
+    with _refusing("libsndfile"), soundfile.SoundFile(_for_libsndfile(source)) as file:
+        if codings and file.subtype not in codings:
+            raise _UndecodableError(f"libsndfile: {file.subtype}")
+        size = max(1, _BLOCK_VALUES // file.channels)
+        # not file.blocks: it refuses codings without random access
+        while len(block := file.read(size, dtype="float32", always_2d=True)):
+            yield block, file.samplerate
 
 
 def _for_libsndfile(source: str | os.PathLike[str] | BinaryIO) -> Any:
@@ -273,13 +297,12 @@ def _by_ffmpeg(reading: _Reading) -> Iterator[tuple[Block, int]]:
     if not is_ogg(reading.head):
         yield from _demuxed(reading, reading.file)
         return
-    decoded, link = 0, None
+    link = None
     for link in links(reading.file):  # FFmpeg stops where a link has another rate
         try:
             yield from _trimmed(_demuxed(reading, link), link)
-            decoded += 1
         except (_UndecodableError, AudioError):
-            if decoded == 0:
+            if not reading.seconds:
                 raise
             reading.damaged += 1
         reading.damaged += link.damaged
@@ -308,20 +331,21 @@ def _trimmed(blocks: Iterator[tuple[Block, int]], link: Link) -> Iterator[tuple[
 
 
 def _demuxed(reading: _Reading, file: BinaryIO | Link) -> Iterator[tuple[Block, int]]:
-    try:
-        container = av.open(
+    with (
+        _refusing("FFmpeg"),
+        av.open(
             cast(BinaryIO, file),
             metadata_errors="replace",
             buffer_size=_READ_BYTES,
             container_options={"format_whitelist": _CONTAINERS},
             io_open=_refuse,
-        )
-    except Exception as error:  # each format has errors of its own
-        raise _UndecodableError(f"FFmpeg: {_words(error)}") from error
-    with container:
+        ) as container,
+    ):
         stream = cast("av.AudioStream | None", container.streams.best("audio"))
         if stream is None:
             kinds = {stream.type for stream in container.streams if stream.type != "data"}
+            if "audio" in kinds:
+                raise _UndecodableError("FFmpeg: its audio has neither a rate nor channels")
             only = " and ".join(sorted(kinds)) or "data"
             raise AudioError(f"it has no audio stream, only {only}")
         if stream.codec_context is None:
@@ -340,14 +364,11 @@ def _refuse(url: str, *_: object) -> NoReturn:
     raise PermissionError(f"it refers to another file ({url})")
 
 
-def _words(error: Exception) -> str:
-    text = getattr(error, "strerror", None) or str(error) or type(error).__name__
-    return text.strip().rstrip(".")
-
-
 def _frames(container: Any, stream: av.AudioStream, reading: _Reading) -> Iterator[av.AudioFrame]:
     """What can be decoded; packets that cannot are passed over."""
-    failed, frame, last_packet = 0, None, None
+    frame = last_packet = None
+    failed = list[bytes]()  # the packets since the last frame
+    sync, read = b"", 0  # what a packet that could be decoded begins with; bytes of all packets
     first = last = None  # time stamps
     decoded = 0.0  # seconds
     packets = container.demux(stream)
@@ -358,20 +379,21 @@ def _frames(container: Any, stream: av.AudioStream, reading: _Reading) -> Iterat
             break
         except Exception as error:
             if frame is None:
-                raise _UndecodableError(f"FFmpeg: {_words(error)}") from error
-            reading.ends_early = f"FFmpeg goes no further ({_words(error)})"
+                raise
+            reading.ends_early = f"FFmpeg stopped early ({_words(error)})"
             break
-        if packet.size:
-            last_packet = packet
+        read += packet.size
         try:
             frames = packet.decode()
         except Exception:
-            failed += not bytes(packet).startswith(_TAGS)
+            failed.append(bytes(packet))
             continue
-        if failed and frames and packet.size:
-            # what fails before the first frame or after the last one is no audio: tags, zeros
-            reading.damaged += failed if frame is not None else 0
-            failed = 0
+        if packet.size:
+            last_packet = packet
+        if frames and packet.size:
+            # what fails before the first frame is no audio
+            reading.damaged += sum(map(_is_audio, failed)) if frame is not None else 0
+            failed, sync = [], bytes(packet)[:_SYNC_BYTES]
         for frame in frames:
             last = frame.pts
             first = last if first is None else first
@@ -383,8 +405,34 @@ def _frames(container: Any, stream: av.AudioStream, reading: _Reading) -> Iterat
         span = float((last - first) * stream.time_base) + frame.samples / frame.sample_rate
         lost = span - decoded
         reading.lost += lost if lost > _MISSING_SECONDS else 0.0
-    if container.format.name in _ELEMENTARY and last_packet.size < frame_bytes(bytes(last_packet)):
-        reading.ends_early = "in the middle of its last frame"
+    is_sized = stream.codec_context.name in _SIZED_CODECS
+    # tags and padding after the last frame do not begin as frames do
+    ends = [bytes(last_packet), *(packet for packet in failed if packet.startswith(sync))]
+    if is_sized:
+        is_cut = any(len(packet) < frame_bytes(packet) for packet in ends)
+    elif container.format.name in _CHAINED:
+        reading.file.seek(read)
+        rest = reading.file.read(_LONGEST_TAG_NAME)
+        is_cut = bool(rest.strip(b"\0")) and _is_audio(rest)
+    else:
+        is_cut = len(ends) > 1
+    if is_cut:
+        reading.ends_early = reading.ends_early or "in the middle of its last frame"
+    if container.format.name in _NEVER_ZERO and _ends_in_zeros(reading.file):
+        reading.ends_early = "it ends in zero bytes, as a download that was not finished does"
+
+
+def _is_audio(packet: bytes) -> bool:
+    return not packet.startswith(TAGS)
+
+
+def _ends_in_zeros(file: BinaryIO) -> bool:
+    """Whether more zero bytes follow the audio than padding has."""
+    if not (size := _size(file)):
+        return False
+    count = min(_MOST_PADDING_BYTES, size // 4)
+    file.seek(size - count)
+    return not file.read(count).strip(b"\0")
 
 
 def _announced(container: Any, stream: av.AudioStream, reading: _Reading) -> float:
@@ -430,7 +478,7 @@ def _take(waiting: av.AudioFifo) -> Iterator[tuple[Block, int]]:
     yield block, frame.sample_rate
 
 
-_SAMPLE_TYPES = {"u8": "u1", "s16": "i2", "s32": "i4", "flt": "f4", "dbl": "f8"}
+_SAMPLE_TYPES = {"u8": "u1", "s16": "i2", "s32": "i4", "s64": "i8", "flt": "f4", "dbl": "f8"}
 
 
 # --- Opening ---

@@ -9,9 +9,11 @@ from dataclasses import dataclass
 from typing import BinaryIO
 
 HEAD_BYTES = 4096
+TAGS = (b"ID3", b"TAG", b"APETAGEX", b"LYRICS")  # what those begin with that follow the audio
 
 _MAX_BOXES = 100_000  # of a file that is looked through; recorders write thousands
-_STREAMED_BYTES = 0x7F00_0000  # sizes from here on are placeholders of writers into pipes
+# sizes that writers into pipes leave as placeholders, a header less or not
+_PLACEHOLDER_BYTES = (range(0x7FFF_F000, 0x8000_0001), range(0xFFFF_F000, 0x1_0000_0000))
 _ASF_HEADER = bytes.fromhex("3026b2758e66cf11a6d900aa0062ce6c")
 _ASF_FILE_PROPERTIES = bytes.fromhex("a1dcab8c47a9cf118ee400c00c205365")
 _ASF_ENCRYPTION = bytes.fromhex("fbb3112223bdd211b4b700a0c955fc6e")
@@ -33,6 +35,8 @@ def announced_bytes(file: BinaryIO) -> int | None:
 
 
 def _riff_bytes(file: BinaryIO, head: bytes) -> int | None:
+    if head[8:12] == b"AVI ":  # its audio lies among the pictures
+        return _placed(8, int.from_bytes(head[4:8], "little"))
     order = "big" if head[:4] == b"RIFX" else "little"
     long_bytes = None
     for name, start, size in _chunks(file, order == "big"):
@@ -79,7 +83,8 @@ def _wave64_bytes(file: BinaryIO, _head: bytes) -> int | None:
 
 
 def _placed(start: int, size: int) -> int | None:
-    return start + size if 0 < size < _STREAMED_BYTES else None
+    is_known = size > 0 and not any(size in sizes for sizes in _PLACEHOLDER_BYTES)
+    return start + size if is_known else None
 
 
 def _chunks(file: BinaryIO, big_endian: bool) -> Iterator[tuple[bytes, int, int]]:
@@ -119,7 +124,8 @@ def _boxes(file: BinaryIO) -> Iterator[tuple[bytes, int]]:
         size, length = int.from_bytes(header[:4], "big"), 8
         if size == 1:
             size, length = int.from_bytes(header[8:], "big"), 16
-        if len(header) < length or size < length:  # to the end of the file, or no box
+        if len(header) < length or size < length or header.startswith(TAGS):
+            # to the end of the file, or no box
             return
         start += size
         yield header[4:8], start
@@ -221,8 +227,31 @@ def _frame_header(frame: bytes) -> _FrameHeader | None:
     return _FrameHeader(samples // 8 * bits_per_second // hertz + padding, samples, hertz)
 
 
+_AC3_SYNC = b"\x0b\x77"
+_AC3_KBITS = (
+    *(32, 40, 48, 56, 64, 80, 96, 112, 128, 160, 192, 224, 256, 320, 384, 448, 512, 576, 640),
+)
+
+
+def _ac3_bytes(frame: bytes) -> int:
+    if len(frame) < 6:
+        return 0
+    if frame[5] >> 3 > 10:  # E-AC-3
+        return 2 * ((frame[2] & 7) << 8 | frame[3]) + 2
+    rate, code = frame[4] >> 6, frame[4] & 63
+    if rate == 3 or code // 2 >= len(_AC3_KBITS):
+        return 0
+    kbits = _AC3_KBITS[code // 2]
+    words = (2 * kbits, 320 * kbits // 147 + code % 2, 3 * kbits)  # at 48, 44.1 and 32 kHz
+    return 2 * words[rate]
+
+
 def frame_bytes(frame: bytes) -> int:
-    """Length that an MPEG audio or ADTS frame's own header gives; 0 if it has none."""
+    """Length that an MPEG audio, ADTS, LOAS or AC-3 frame's own header gives; 0 without one."""
+    if frame.startswith(_AC3_SYNC):
+        return _ac3_bytes(frame)
+    if len(frame) >= 3 and frame[0] == 0x56 and frame[1] & 0xE0 == 0xE0:  # LOAS
+        return 3 + ((frame[1] & 0x1F) << 8 | frame[2])
     header = _frame_header(frame)
     return header.size if header else 0
 

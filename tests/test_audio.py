@@ -6,7 +6,7 @@ import soundfile
 from conftest import noise, tone
 from fsspec.implementations.local import LocalFileOpener
 
-from hear_tune import AudioError
+from hear_tune import AudioError, decoding
 from hear_tune.audio import read_blocks, to_mono
 
 RATE = 22_050
@@ -116,7 +116,7 @@ def odd_files(folder):
     """Files that are used all the same, and what is remarked of them."""
     sound = noise(60_000)
     soundfile.write(folder / "opposite.wav", np.stack([sound, -sound], 1), RATE)
-    soundfile.write(folder / "residue.flac", np.stack([sound, -0.995 * sound], 1), 44_100)
+    soundfile.write(folder / "residue.flac", np.stack([sound, -0.98 * sound], 1), 44_100)
     soundfile.write(folder / "integers.wav", 20_000 * sound, RATE, subtype="FLOAT")
     for name in ("cut.wav", "cut.flac", "cut.ogg", "cut.mp3"):
         soundfile.write(folder / name, sound, RATE)
@@ -125,7 +125,7 @@ def odd_files(folder):
     return {
         "opposite.wav": "channels cancel: ",
         "residue.flac": "channels cancel: ",
-        "integers.wav": "not at the scale of audio: its peak is 1e+04",
+        "integers.wav": "not at the scale of audio: it peaks at 1e+04",
         **dict.fromkeys(("cut.wav", "cut.flac", "cut.ogg", "cut.mp3"), "cut off: "),
     }
 
@@ -149,6 +149,39 @@ def test_channels_that_do_not_cancel_are_not_remarked(tmp_path, other):
         remarks = []
         list(read_blocks(tmp_path / name, remarks))
         assert remarks == []
+
+
+def test_a_wav_of_more_than_2_gb_that_was_cut_is_named(tmp_path):
+    soundfile.write(tmp_path / "x.wav", noise(9_000), RATE)
+    data = bytearray((tmp_path / "x.wav").read_bytes())
+    place = data.index(b"data") + 4
+    data[place : place + 4] = (0x7F80_0000).to_bytes(4, "little")
+    (tmp_path / "x.wav").write_bytes(data)
+    remarks = []
+    assert sum(map(len, read_blocks(tmp_path / "x.wav", remarks))) == 9_000
+    assert [remark.incomplete for remark in remarks] == [True]
+
+
+@pytest.mark.parametrize("good_blocks", [0, 1])
+def test_an_error_within_a_decoder_costs_no_more_than_the_file(tmp_path, monkeypatch, good_blocks):
+    soundfile.write(tmp_path / "x.flac", noise(300_000), RATE)
+    taken, take = [], decoding._take
+
+    def flawed(waiting):
+        taken.append(waiting)
+        if len(taken) > good_blocks + 1:  # the first has no samples
+            raise KeyError("s65")
+        return take(waiting)
+
+    monkeypatch.setattr(decoding, "_take", flawed)
+    monkeypatch.setattr(decoding, "_by_libsndfile", lambda *_: iter(()))
+    remarks = []
+    if good_blocks == 0:
+        with pytest.raises(AudioError, match=r"cannot decode it .*s65"):
+            list(read_blocks(tmp_path / "x.flac", remarks))
+    else:
+        assert sum(map(len, read_blocks(tmp_path / "x.flac", remarks))) < 200_000
+        assert [remark.text[:9] for remark in remarks] == ["cut off: "]
 
 
 @pytest.mark.parametrize("name", ["x.wav", "x.flac", "x.ogg", "x.mp3", "x.pvf"])

@@ -25,6 +25,7 @@ FORMATS = {
     "WAV, A-law": ("x.wav", "-c:a pcm_alaw", RATES, LAYOUTS),
     "WAV, ADPCM": ("x.wav", "-c:a adpcm_ms", RATES[:7], LAYOUTS[:2]),
     "WAV, MP3": ("x.wav", "-c:a libmp3lame", RATES[:7], LAYOUTS[:2]),
+    "WAV, 64 bit": ("x.wav", "-c:a pcm_s64le", RATES[5:7], LAYOUTS),
     "RF64": ("x.wav", "-c:a pcm_s16le -rf64 always", RATES, LAYOUTS),
     "W64": ("x.w64", "-c:a pcm_s16le", RATES, LAYOUTS),
     "AIFF": ("x.aiff", "-c:a pcm_s24be", RATES, LAYOUTS),
@@ -62,9 +63,15 @@ FORMATS = {
     "Matroska, AAC": ("x.mkv", "-c:a aac", RATES[:9], LAYOUTS),
     "WavPack": ("x.wv", "-c:a wavpack", RATES, LAYOUTS),
     "TTA": ("x.tta", "-c:a tta", RATES, LAYOUTS),
+    "AVI, PCM": ("x.avi", "-c:a pcm_s16le", RATES[5:7], LAYOUTS[:2]),
+    "AVI, MP3": ("x.avi", "-c:a libmp3lame", RATES[5:7], LAYOUTS[:2]),
+    "MPEG-PS": ("x.mpg", "-c:a mp2", RATES[5:7], LAYOUTS[:2]),
+    "MPEG-TS": ("x.ts", "-c:a aac", RATES[5:7], LAYOUTS),
+    "LOAS": ("x.loas", "-c:a aac -f latm", RATES[5:7], LAYOUTS),
 }
 DELAYED = [  # by their encoders, whose files do not tell
     *("WAV, MP3", "MP3, no Xing", "AAC, ADTS", "Matroska, AAC", "WMA 1", "WMA 2"),
+    *("AVI, MP3", "MPEG-TS", "LOAS"),
 ]
 
 
@@ -100,6 +107,8 @@ def make(folder, name, rate=44_100, layout="stereo"):
     try:
         run("ffmpeg", "-v", "error", *source, *arguments.split(), str(target))
     except subprocess.CalledProcessError as error:
+        if b"Unknown encoder" not in error.stderr:
+            raise
         pytest.skip(f"this ffmpeg does not make it ({error.stderr[-200:]})")
     return target
 
@@ -216,9 +225,12 @@ def test_files_that_were_joined(tmp_path, name):
     samples, remarks = read(tmp_path / "both")
     assert len(samples) / RATE == pytest.approx(2 * SECONDS, abs=0.06)
     assert remarks == []
-    np.testing.assert_allclose(
-        samples[-RATE:-3000], samples[2 * RATE : -3000][: RATE - 3000], atol=1
-    )
+    for part in (samples[: 2 * RATE], samples[len(samples) - 3 * RATE :][: 2 * RATE]):
+        overlap = np.correlate(part[3_000:], chirp(RATE)[6_000:30_000])
+        shift = overlap.argmax() - 3_000  # of the second, where padding of the first may be left
+        assert abs(shift) < 0.05 * RATE
+        heard, known = part[6_000 + shift :][:24_000], chirp(RATE)[6_000:30_000]
+        assert np.corrcoef(heard, known)[0, 1] > 0.95
 
 
 def test_links_of_a_radio_recording_may_differ(tmp_path):
@@ -242,6 +254,7 @@ CUT = [
     *("WAV, 16 bit", "RF64", "W64", "AIFF", "AU", "CAF", "FLAC, 16 bit", "Ogg FLAC", "Ogg Vorbis"),
     *("Opus", "MP3, CBR", "MP3, VBR", "MP3, no Xing", "MP2", "AAC in MPEG-4", "AAC, fragmented"),
     *("AAC, ADTS", "WMA 2", "WebM, Opus", "Matroska, FLAC", "WavPack", "TTA"),
+    *("AC-3", "E-AC-3", "DTS", "TrueHD", "AVI, PCM", "AVI, MP3", "MPEG-PS", "MPEG-TS", "LOAS"),
 ]
 
 
@@ -261,13 +274,41 @@ def test_a_cut_file_is_read_as_far_as_it_goes_and_named(tmp_path, name):
     assert remarks[0].startswith("cut off: ")
 
 
+def test_a_flac_without_a_length_that_was_cut_is_named(tmp_path):
+    path = make(tmp_path, "FLAC, 16 bit")
+    data = without_a_length(path.read_bytes(), "FLAC")
+    path.write_bytes(data[: int(len(data) * 0.61)])
+    samples, remarks = read(path)
+    assert 1 < len(samples) / RATE < 2
+    assert remarks == ["cut off: in the middle of its last frame"]
+
+
 @pytest.mark.parametrize(
-    "name", ["FLAC, 16 bit", "Ogg Vorbis", "Opus", "MP3, VBR", "MP3, no Xing", "AAC in MPEG-4"]
+    "name",
+    [
+        *("MP3, no Xing", "MP2", "AAC, ADTS", "WMA 2", "AC-3", "E-AC-3", "DTS", "TrueHD"),
+        *("MPEG-TS", "LOAS", "AVI, MP3", "WebM, Opus", "FLAC, 16 bit"),
+    ],
+)
+def test_a_file_whose_second_half_was_never_written_is_named(tmp_path, name):
+    path = make(tmp_path, name, 48_000)
+    data = path.read_bytes()
+    path.write_bytes(data[: len(data) // 2].ljust(len(data), b"\0"))
+    samples, remarks = read(path)
+    assert 1 < len(samples) / RATE < 2
+    assert remarks[0].startswith("cut off: ")
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("FLAC, 16 bit", "Ogg Vorbis", "Opus", "MP3, VBR", "MP3, no Xing", "AAC in MPEG-4"),
+        *("AAC, ADTS", "AC-3", "LOAS"),
+    ],
 )
 def test_damage_is_passed_over_and_named(tmp_path, name):
     path = make(tmp_path, name, 48_000)
     data = bytearray(path.read_bytes())
-    data[len(data) // 2 :][:600] = b""
     data[len(data) // 2 : len(data) // 2 + 600] = bytes(range(200)) * 3
     path.write_bytes(data)
     samples, remarks = read(path)
@@ -278,14 +319,21 @@ def test_damage_is_passed_over_and_named(tmp_path, name):
 
 @pytest.mark.parametrize(
     "tail",
-    [b"TAG" + bytes(125), b"APETAGEX" + bytes(500), bytes(5_000)],
+    [b"TAG" + bytes(125), b"APETAGEX" + bytes(500), bytes(2_000)],
     ids=["ID3", "APE", "zeros"],
 )
-def test_what_follows_the_audio_is_no_damage(tmp_path, tail):
-    path = make(tmp_path, "MP3, VBR")
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("MP3, VBR", "MP3, no Xing", "AAC, ADTS", "AAC in MPEG-4", "FLAC, 16 bit", "WavPack"),
+        *("TTA", "AC-3", "E-AC-3", "DTS", "TrueHD"),
+    ],
+)
+def test_what_follows_the_audio_is_no_damage(tmp_path, name, tail):
+    path = make(tmp_path, name, 48_000)
     path.write_bytes(path.read_bytes() + tail)
     samples, remarks = read(path)
-    assert len(samples) / RATE == pytest.approx(SECONDS, abs=0.03)
+    assert len(samples) / RATE == pytest.approx(SECONDS, abs=0.06)
     assert remarks == []
 
 
@@ -306,7 +354,7 @@ def test_files_that_are_named_as_what_they_are(tmp_path):
         "an ID3 tag without audio": b"ID3\x04\0\0\0\0\x07\x76" + bytes(1014),
         "nothing but zero bytes": bytes(5_000),
         "a PNG image": (tmp_path / "x.png").read_bytes(),
-        "a ZIP archive": b"PK\x03\x04" + bytes(50),
+        "a ZIP archive": b"PK\x03\x04" + np.random.default_rng(0).bytes(3_000_000),
         "a MIDI file": b"MThd\0\0\0\x06\0\0\0\1\0\x60",
         "no audio stream, only video": (tmp_path / "mute.mp4").read_bytes(),
         "protected against copying": audio.replace(b"mp4a", b"drms"),
