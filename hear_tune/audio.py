@@ -7,7 +7,7 @@ high-quality setting, so that a file of any length needs little memory.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from itertools import groupby
 from operator import itemgetter
@@ -46,6 +46,7 @@ __all__ = [
     "missing_audio",
     "naming",
     "read_blocks",
+    "resampled",
     "to_mono",
 ]
 
@@ -94,7 +95,7 @@ def read_blocks(source: Source, remarks: list[Remark] | None = None) -> Iterator
     """
     found: list[Remark] = []
     levels, length = _Levels(), 0
-    for samples in _resampled(decode(source, found), levels):
+    for samples in resampled(_mixed(decode(source, found), levels)):
         length += len(samples)
         yield samples
     if length == 0:
@@ -103,12 +104,26 @@ def read_blocks(source: Source, remarks: list[Remark] | None = None) -> Iterator
         remarks += [*found, *levels.remarks()]
 
 
-def _resampled(blocks: Iterator[tuple[Block, int]], levels: _Levels) -> Iterator[Samples]:
-    for rate, part in groupby(blocks, itemgetter(1)):
-        resample = _StreamResampler(rate)
-        for block, _ in part:
-            mono, peak = _mix(block)
-            levels.note(block, mono, peak)
+def _mixed(blocks: Iterator[tuple[Block, int]], levels: _Levels) -> Iterator[tuple[Samples, int]]:
+    for block, rate in blocks:
+        mono, peak = _mix(block)
+        levels.note(block, mono, peak)
+        yield mono, rate
+
+
+def resampled(
+    pieces: Iterable[tuple[Samples, int]], rate_hz: int = SAMPLE_RATE_HZ
+) -> Iterator[Samples]:
+    """Resample successive pieces of mono sound, each given with its own rate in Hz.
+
+    Raises
+    ------
+    AudioError
+        If one of their rates is out of reach.
+    """
+    for own_rate_hz, part in groupby(pieces, itemgetter(1)):
+        resample = _StreamResampler(own_rate_hz, rate_hz)
+        for mono, _ in part:
             yield resample(mono)
         yield resample.finish()
 
@@ -200,18 +215,18 @@ _NO_AUDIO = f"no audio: shorter than one sample at {SAMPLE_RATE_HZ} Hz"
 
 
 class _StreamResampler:
-    """Resamples successive pieces of one signal; passes them through at the encoders' rate."""
+    """Resamples successive pieces of one signal; passes them through at the rate that is wanted."""
 
-    def __init__(self, sample_rate: int) -> None:
+    def __init__(self, sample_rate: int, wanted_rate: int = SAMPLE_RATE_HZ) -> None:
         if not _LOWEST_RATE_HZ <= sample_rate <= _HIGHEST_RATE_HZ:
             raise AudioError(
                 f"its sample rate is {sample_rate} Hz: not within {_LOWEST_RATE_HZ:,} to "
                 f"{_HIGHEST_RATE_HZ:,} Hz"
             )
         self._stream: Any = None
-        if sample_rate != SAMPLE_RATE_HZ:
+        if sample_rate != wanted_rate:
             self._stream = soxr.ResampleStream(
-                sample_rate, SAMPLE_RATE_HZ, 1, dtype="float32", quality=_RESAMPLER_QUALITY
+                sample_rate, wanted_rate, 1, dtype="float32", quality=_RESAMPLER_QUALITY
             )
 
     def __call__(self, samples: Samples, last: bool = False) -> Samples:

@@ -26,7 +26,7 @@ pytest.importorskip("pandas", reason='needs pip install "hear-tune[hear]"')
 
 from hear_tune.heareval import results
 from hear_tune.heareval.make_task import folder_name, make_task
-from hear_tune.heareval.rates import resample_task
+from hear_tune.heareval.rates import read_audio, resample_task
 
 needs_heareval = pytest.mark.skipif(
     importlib.util.find_spec("heareval") is None,
@@ -194,6 +194,20 @@ def test_an_interrupted_task_goes_on(tmp_path, monkeypatch):
     assert make_task(task, tmp_path) == {}
     with pytest.raises(FileExistsError, match="is there already"):
         make_task(task, tmp_path)
+
+
+def test_links_of_two_rates_keep_their_length_and_pitch(tmp_path):
+    content = b""
+    for rate in (16_000, 48_000):
+        time = np.arange(rate) / rate
+        soundfile.write(tmp_path / "x.ogg", 0.5 * np.sin(2 * np.pi * 440 * time), rate)
+        content += (tmp_path / "x.ogg").read_bytes()
+    (tmp_path / "x.ogg").write_bytes(content)
+    samples = read_audio(tmp_path / "x.ogg", 32_000)
+    assert len(samples) == pytest.approx(64_000, abs=2)
+    for part in (samples[2_000:30_000], samples[34_000:62_000]):
+        spectrum = abs(np.fft.rfft(part * np.hanning(len(part))))
+        assert spectrum.argmax() * 32_000 / len(part) == pytest.approx(440, abs=2)
 
 
 @pytest.mark.parametrize("label", ["NA", "01", "1.50"])

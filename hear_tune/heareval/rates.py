@@ -9,9 +9,8 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 import soundfile
-import soxr
 
-from ..audio import AudioError, Remark, average, missing_audio, naming
+from ..audio import AudioError, Remark, average, missing_audio, naming, resampled
 from ..decoding import decode
 from ..progress import progress_bar
 
@@ -63,11 +62,10 @@ def read_audio(path: Path, rate: int) -> npt.NDArray[np.float32]:
         raise FileNotFoundError(f"{path}: no such file")
     remarks: list[Remark] = []
     with naming(path):
-        blocks = list(decode(path, remarks))
+        pieces = ((average(block), own_rate) for block, own_rate in decode(path, remarks))
+        samples = np.concatenate(list(resampled(pieces, rate)))
         if missing := missing_audio(remarks):
             raise AudioError(missing)
-    mono = np.concatenate([average(block) for block, _ in blocks])
-    samples: npt.NDArray[np.float32] = soxr.resample(mono, blocks[0][1], rate)
     return samples
 
 
