@@ -384,13 +384,15 @@ def _add_augment(parser: Parser) -> None:
 
 def _augment(options: argparse.Namespace) -> int:
     _require_extra("pretrain", "matplotlib")
+    from .audio import Remark, missing_audio
     from .pretrain.listen import write_views
 
+    remarks: list[Remark] = []
     written = write_views(
-        options.file, options.output, options.views, options.seconds, options.seed
+        options.file, options.output, options.views, options.seconds, options.seed, remarks
     )
     print(f"{options.output}: {len(written) - 1} sounds, {written[-1].name}")
-    return 0
+    return EXIT_FAILED if missing_audio(remarks) else 0
 
 
 def _add_benchmark(parser: Parser) -> None:

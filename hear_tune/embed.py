@@ -18,7 +18,7 @@ from typing import Any
 import numpy.typing as npt
 from tqdm import tqdm
 
-from .audio import SILENT, Remarks, Samples, missing_audio, naming, read_blocks, to_mono
+from .audio import SILENT, Remark, Remarks, Samples, missing_audio, naming, read_blocks, to_mono
 from .clips import PER_CHOICES, ClipEmbeddings, Per, concatenate, embed_clips
 from .config import SAMPLE_RATE_HZ
 from .devices import one_thread
@@ -62,7 +62,10 @@ def embed_array(
 
 
 def embed_file(
-    path: str | os.PathLike[str], model: EmbeddingModel, per: Per = "track"
+    path: str | os.PathLike[str],
+    model: EmbeddingModel,
+    per: Per = "track",
+    remarks: list[Remark] | None = None,
 ) -> ClipEmbeddings:
     """Embed an audio file of any rate, channel count and length.
 
@@ -72,6 +75,8 @@ def embed_file(
         Any file that FFmpeg or libsndfile reads; of one that is cut off, what is there.
     model, per
         As of `embed_array`.
+    remarks
+        To which is added what there is to say of the file, as that it was cut off.
 
     Returns
     -------
@@ -85,7 +90,7 @@ def embed_file(
     """
     check_per(per)
     with naming(path):
-        return _embed_clip(model, read_blocks(path), per)
+        return _embed_clip(model, read_blocks(path, remarks), per)
 
 
 def _embed_clip(model: EmbeddingModel, blocks: Iterable[Samples], per: Per) -> ClipEmbeddings:
@@ -169,7 +174,7 @@ def embed_folder(
     StoreError
         If the output belongs to another model or other options, is in use, or cannot be extended.
     WorkerError
-        If one of several workers died, and not of a file.
+        If one of several workers died, but not because of a file.
     """
     check_per(per)
     if workers < 1:

@@ -85,11 +85,18 @@ class Crew:
     task
         What is done with a file, in the past tense, for the reason of one that ended a worker:
         "decoded".
+
+    Raises
+    ------
+    ValueError
+        If there is to be no worker.
     """
 
     def __init__(
         self, work: bytes, workers: int, device: str = "cpu", task: str = "decoded"
     ) -> None:
+        if workers < 1:
+            raise ValueError(f"workers must be at least 1, not {workers}")
         self._work, self._size, self._device, self._task = work, workers, device, task
         self._workers: list[_Worker] = []
 
@@ -114,8 +121,8 @@ class Crew:
         ------
         WorkerError
             If a worker died outside of any file.
-        OSError, StoreError
-            If a worker could not write.
+        Exception
+            Whatever a job raises, such as an `OSError` if it cannot write.
         """
         waiting = iter(jobs)
         idle, busy = list(self._workers), set[_Worker]()
@@ -202,7 +209,7 @@ class _Worker:
                 'work under if __name__ == "__main__":'
             )
         if not self._pending:
-            raise WorkerError(f"a worker {how}, and not of a file; try fewer workers")
+            raise WorkerError(f"a worker {how}, not because of a file; try fewer workers")
         culprit = self._pending[0]
         self._note(Outcome(culprit, error=f"the process that {self._task} it {how}"), note)
         self._job = self._job.without(culprit)

@@ -69,7 +69,17 @@ def test_bad_files_are_named(music, tmp_path):
     failed = build_store([music], tmp_path / "store", workers=1)
     assert list(failed) == [str(music / "bad.wav"), str(music / "cut.flac")]
     assert failed[str(music / "cut.flac")].startswith("cut off: ")
-    assert len(AudioStore(tmp_path / "store").tracks) == 5
+    tracks = AudioStore(tmp_path / "store").tracks
+    assert len(tracks) == 5
+    assert [track.path for track in tracks if track.missing] == [str(music / "cut.flac")]
+    assert build_store([music], tmp_path / "store", workers=1) == failed
+    assert list(build_store([music / "b.flac"], tmp_path / "store", workers=1)) == []
+
+
+@pytest.mark.parametrize("workers", [-1, -2])
+def test_no_store_without_workers(music, tmp_path, workers):
+    with pytest.raises(ValueError, match="workers must be at least 1"):
+        build_store([music], tmp_path / "store", workers=workers)
 
 
 def test_damage_is_found(music, tmp_path):
@@ -95,6 +105,7 @@ def test_damage_is_found(music, tmp_path):
     [
         ('"samples": 70000', '"samples": -1'),
         ('"samples": 70000', '"samples": "70000"'),
+        ('"samples": 70000', '"samples": 70000, "missing": 1'),
         ('"crc32"', '"crc"'),
         ('"tracks": [', '"tracks": [3,'),
         ('"tracks": [', '"tracks": 3, "x": ['),
@@ -133,5 +144,11 @@ def test_listening_to_augmentations(tmp_path, capsys):
     flipped, _ = soundfile.read(out / "03 PolarityInversion alone (p = 0.8).wav")
     np.testing.assert_allclose(flipped, -original, atol=1e-6)
     assert (out / "spectrograms.png").read_bytes().startswith(b"\x89PNG")
+    data = (tmp_path / "x.wav").read_bytes()
+    (tmp_path / "cut.wav").write_bytes(data[: len(data) // 2])
+    arguments[1] = str(tmp_path / "cut.wav")
+    assert main([*arguments, "--seconds", "1"]) == 0  # what was used is whole
+    assert main([*arguments, "--seconds", "2"]) == 1
+    assert "cut.wav: cut off: " in capsys.readouterr().err
     assert main(["augment", str(tmp_path / "no.wav"), "-o", str(out)]) == 2
     assert "no.wav: no such file" in capsys.readouterr().err

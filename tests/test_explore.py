@@ -393,6 +393,9 @@ def test_the_model_must_be_the_library_s(tmp_path, small_model, music, capsys):
     first = capsys.readouterr().out.splitlines()[1].split()
     assert (float(first[0]), first[3]) == (1.0, str(music / "a.wav"))
     assert first[1] == first[2]
+    copy.write_bytes(copy.read_bytes()[:-9_000])
+    assert main([*query, "--model", str(checkpoint)]) == 0
+    assert "copy.wav: cut off: " in capsys.readouterr().err
     other = hear_tune.build_encoder(small_model.encoder.config)
     hear_tune.save_checkpoint(other, checkpoint)
     assert main([*query, "--model", str(checkpoint)]) == 2

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import warnings
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol
@@ -11,7 +12,7 @@ import fsspec
 import numpy as np
 import numpy.typing as npt
 
-from ..audio import is_url
+from ..audio import Remark, is_url
 from ..clips import ClipEmbeddings, Vectors
 from ..config import SAMPLE_RATE_HZ
 from ..embed import embed_file
@@ -256,7 +257,7 @@ def _file(path: str) -> tuple[int, int] | None:
 def embed_query(
     path: str | os.PathLike[str], library: LibraryRows, checkpoint: str | os.PathLike[str] = ""
 ) -> ClipEmbeddings:
-    """Embed an audio file as the files of a library were.
+    """Embed an audio file as the files of a library were; warns if a part of it is missing.
 
     Parameters
     ----------
@@ -279,7 +280,11 @@ def embed_query(
     if not is_url(path) and not os.path.exists(path):
         raise FileNotFoundError(f"{os.fspath(path)}: neither a file nor a path in the library")
     model = model_of_library(library, checkpoint)
-    return embed_file(path, model, library.identity["per"])
+    remarks: list[Remark] = []
+    query = embed_file(path, model, library.identity["per"], remarks)
+    for remark in remarks:
+        warnings.warn(f"{os.fspath(path)}: {remark}", stacklevel=2)
+    return query
 
 
 def model_of_library(

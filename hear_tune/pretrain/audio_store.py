@@ -1,8 +1,9 @@
 """Decoded audio on disk, ready for random crops: 16-bit mono PCM at 22,050 Hz, memory-mapped.
 
 A store is a folder of shards. ``000000.pcm`` holds the samples of some tracks end to end,
-``000000.json`` says which: path, number of samples and CRC-32 of each. A shard appears whole or not
-at all, so that building can be interrupted and goes on where it stopped.
+``000000.json`` says which: path, number of samples and CRC-32 of each, and what is missing of it.
+A shard appears whole or not at all, so that building can be interrupted and goes on where it
+stopped.
 """
 
 from __future__ import annotations
@@ -29,6 +30,7 @@ from ..workers import Crew, Note, Outcome
 
 FORMAT = "hear-tune audio store 1"
 _ENTRY = {"path": str, "samples": int, "crc32": int}
+_OPTIONAL = {"missing": str}  # of files of which a part could not be decoded
 FULL_SCALE = 32_768  # int16 value of 1.0
 
 Pcm = npt.NDArray[np.int16]
@@ -54,6 +56,8 @@ class Track:
         Name of its shard.
     start
         Its first sample in the shard.
+    missing
+        What is to be said of audio that is missing, as "cut off: ..."; empty if it is whole.
     """
 
     path: str
@@ -61,6 +65,7 @@ class Track:
     crc32: int
     shard: str
     start: int
+    missing: str = ""
 
     def parts(self, samples: int) -> Iterator[tuple[int, int]]:
         """First and last sample, exclusive, of equal parts of about so many samples."""
@@ -155,7 +160,8 @@ def build_store(
     Returns
     -------
     dict
-        Reason by path of each file that could not be decoded, or not to its end.
+        Reason by path of each file that could not be decoded, or not to its end; also of those
+        that the store held already.
 
     Raises
     ------
@@ -168,7 +174,7 @@ def build_store(
     OSError
         If it cannot be written.
     WorkerError
-        If a process died, and not of a file.
+        If a process died, but not because of a file.
     """
     folder = Path(folder)
     found = find_audio(inputs)
@@ -177,12 +183,14 @@ def build_store(
         for leftover in folder.glob("*.partial"):
             leftover.unlink()
         indices = sorted(folder.glob("*.json"))
-        held = {entry["path"] for index in indices for entry in _read_index(index)}
+        entries = (entry for index in indices for entry in _read_index(index))
+        held = {entry["path"]: entry.get("missing", "") for entry in entries}
         todo = [path for path in paths if path_text(path) not in held]
         first = 1 + max((int(index.stem) for index in indices), default=-1)
         groups = enumerate(group_files(todo), first)
         jobs = (_Shard(folder / f"{number:06d}", tuple(group)) for number, group in groups)
-        failed = dict(found.unreadable)
+        missing = {os.fspath(path): held.get(path_text(path), "") for path in paths}
+        failed = found.unreadable | {path: reason for path, reason in missing.items() if reason}
         with (
             progress_bar(total=len(paths), initial=len(paths) - len(todo), unit="file") as bar,
             Crew(pickle.dumps(_write_shard), workers or core_count()) as crew,
@@ -233,7 +241,9 @@ def _decode(shard: _Shard, note: Note) -> None:
                 note(Outcome(path, error=str(error)))
                 continue
             samples = (file.tell() - start) // 2
-            entries.append({"path": path_text(path), "samples": samples, "crc32": checksum})
+            entry = {"path": path_text(path), "samples": samples, "crc32": checksum}
+            missing = missing_audio(remarks)
+            entries.append(entry | ({"missing": missing} if missing else {}))
             note(Outcome(path, samples / SAMPLE_RATE_HZ, remarks=tuple(remarks)))
     if not entries:
         data.unlink()
@@ -265,8 +275,8 @@ def _read_index(index: Path) -> list[dict[str, Any]]:
 
 
 def _is_entry(entry: Any) -> bool:
-    return (
-        isinstance(entry, dict)
-        and {key: type(value) for key, value in entry.items()} == _ENTRY
-        and entry["samples"] >= 0
-    )
+    if not isinstance(entry, dict):
+        return False
+    types = {key: type(value) for key, value in entry.items()}
+    is_typed = _ENTRY.items() <= types.items() <= (_ENTRY | _OPTIONAL).items()
+    return is_typed and entry["samples"] >= 0

@@ -28,6 +28,7 @@ def write_views(
     views: int,
     seconds: float,
     seed: int,
+    remarks: list[Remark] | None = None,
 ) -> list[Path]:
     """Write augmented views of a file's beginning, and a picture of their spectrograms.
 
@@ -46,6 +47,9 @@ def write_views(
         How much of the file.
     seed
         Of the draws.
+    remarks
+        To which is added what there is to say of the file if it was read to its end; each is a
+        warning as well.
 
     Returns
     -------
@@ -58,7 +62,11 @@ def write_views(
         If the file holds no usable audio.
     """
     folder = Path(folder)
-    sounds = _augment(_read(path, seconds), views, torch.Generator().manual_seed(seed))
+    sounds = _augment(
+        _read(path, seconds, [] if remarks is None else remarks),
+        views,
+        torch.Generator().manual_seed(seed),
+    )
     folder.mkdir(parents=True, exist_ok=True)
     written = []
     for number, (name, sound) in enumerate(sounds.items()):
@@ -68,9 +76,8 @@ def write_views(
     return [*written, folder / PICTURE]
 
 
-def _read(path: str | os.PathLike[str], seconds: float) -> Tensor:
+def _read(path: str | os.PathLike[str], seconds: float, remarks: list[Remark]) -> Tensor:
     wanted, blocks = round(seconds * SAMPLE_RATE_HZ), []
-    remarks: list[Remark] = []
     if wanted < 1:
         raise ValueError(f"seconds must be positive, not {seconds}")
     with naming(path):
