@@ -241,7 +241,7 @@ def _first_that_works(
         if reading.seconds:
             return
         reading.check()
-        if known := describe(reading.head, _size(reading.file)):
+        if known := describe(reading.file):
             raise AudioError(f"it is {known}")
     raise AudioError(_why_not(reading, reasons))
 

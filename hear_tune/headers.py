@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import struct
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -271,6 +272,8 @@ def counted_seconds(first_frame: bytes) -> float:
     return count * header.samples / header.rate if header and header.rate else 0.0
 
 
+_ID3V1_BYTES = 128
+_PROLOGUE = re.compile(rb"\A(?:\s|<!--.*?-->|<\?.*?\?>)*", re.DOTALL)
 _MARKUP = (b"<!doctype html", b"<html", b"<head", b"<body")
 _SIGNATURES = [
     (b"version https://git-lfs", "a Git LFS pointer: git lfs pull fetches the audio itself"),
@@ -291,23 +294,43 @@ _SIGNATURES = [
 ]
 
 
-def describe(head: bytes, size: int | None) -> str | None:
-    """What a file that no decoder takes is by its first bytes, in words; None if unknown."""
+def describe(file: BinaryIO) -> str | None:
+    """What a file that no decoder takes is by its bytes, in words; None if unknown."""
+    head = _read_at(file, 0, HEAD_BYTES)
     text = head.removeprefix(b"\xef\xbb\xbf").lstrip()
-    if text.lower().startswith(_MARKUP):
+    markup = _PROLOGUE.sub(b"", text)
+    if markup.lower().startswith(_MARKUP):
         return "an HTML page"
+    if text.startswith(b"<?xml"):
+        return "an XML document, perhaps the answer of a server"
     if head[:4] == b"RIFF" and head[8:12] == b"WEBP":
         return "a WebP image"
     for signature, name in _SIGNATURES:
         if head.startswith(signature):
             return name
-    if size is not None and id3_bytes(head) > 0 and size - id3_bytes(head) <= 128:
-        return "an ID3 tag without audio"
+    if _is_all_tags(file):
+        return "tags without audio"
     if not head.strip(b"\0"):
         return "nothing but zero bytes"
     if text[:1] in (b"{", b"[") and _is_json(text):
         return "a JSON file"
     return "a text file" if _is_text(head) else None
+
+
+def _is_all_tags(file: BinaryIO) -> bool:
+    """Whether a file begins with a tag, and nothing but tags and zeros follows."""
+    start = 0
+    while head := _read_at(file, start, HEAD_BYTES):
+        if padding := len(head) - len(head.lstrip(b"\0")):
+            length = padding if start else 0
+        elif head.startswith(b"APETAGEX"):
+            length = 32 + int.from_bytes(head[12:16], "little")
+        else:
+            length = _ID3V1_BYTES if head.startswith(b"TAG") else id3_bytes(head)
+        if not length:
+            return False
+        start += length
+    return start > 0
 
 
 def _is_json(text: bytes) -> bool:

@@ -1,6 +1,7 @@
 """Every format that is read, made by ffmpeg and sox: decoded whole, as ffmpeg decodes it."""
 
 import shutil
+import struct
 import subprocess
 from itertools import product
 
@@ -345,13 +346,22 @@ def test_files_that_are_named_as_what_they_are(tmp_path):
     picture = ["-f", "lavfi", "-i", "color=c=red:s=64x64:d=0.2", "-an"]
     run("ffmpeg", "-v", "error", *picture, str(tmp_path / "mute.mp4"))
     run("ffmpeg", "-v", "error", *picture, "-frames:v", "1", str(tmp_path / "x.png"))
+    id3, id3v1 = b"ID3\x04\0\0\0\0\x07\x76" + bytes(1014), b"TAG" + b"Song".ljust(125)
+    ape = b"".join(
+        b"APETAGEX" + struct.pack("<IIII", 2000, 332, 1, flags) + bytes(8) + text
+        for flags, text in ((0xA000_0000, b"x" * 300), (0x8000_0000, b""))
+    )
     contents = {
         "an HTML page": b"\n<!DOCTYPE html><html><body>404</body></html>",
         "a Git LFS pointer": b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 9\n",
         "a JSON file": b'{"error": "not found"}',
         "a text file": "Fehler: nicht gefunden, schade für dich".encode(),
         "a playlist": b"#EXTM3U\nsource.wav\n",
-        "an ID3 tag without audio": b"ID3\x04\0\0\0\0\x07\x76" + bytes(1014),
+        "tags without audio": id3 + bytes(20_000) + ape + id3v1,
+        "tags without audio$": id3v1,
+        "an HTML page$": b"<!-- saved -->\n<!-- twice --><html><body>404</body></html>",
+        "an XML document": b'<?xml version="1.0"?>\n<Error><Code>NoSuchKey</Code></Error>',
+        "an HTML page.?$": b'<?xml version="1.0"?><!DOCTYPE html><html></html>',
         "nothing but zero bytes": bytes(5_000),
         "a PNG image": (tmp_path / "x.png").read_bytes(),
         "a ZIP archive": b"PK\x03\x04" + np.random.default_rng(0).bytes(3_000_000),
