@@ -36,6 +36,7 @@ from .headers import (
     is_protected,
     lacks_index,
     may_be_pcm,
+    overlooked_bytes,
 )
 from .ogg import Link, is_ogg, links
 
@@ -213,6 +214,8 @@ class _Reading:
         ends_early = self.missing_bytes() or ("" if is_whole else self.ends_early)
         if ends_early or (is_short and not is_damaged):
             yield Remark(f"cut off: {how_much or ends_early}", True)
+        if overlooked := overlooked_bytes(self.file, _size(self.file) or 0):
+            yield Remark(f"read in part: {overlooked:,} bytes lie beyond its header's length", True)
         if is_damaged:
             parts = "1 part" if self.damaged == 1 else f"{self.damaged} parts"
             yield Remark(f"damaged: {how_much or f'{parts} could not be decoded'}", True)
@@ -498,12 +501,11 @@ def _opened(source: Source) -> Iterator[BinaryIO]:
             yield cast(BinaryIO, remote)
     else:
         _check_regular(source)
-        with ExitStack() as stack:
-            try:
-                file = stack.enter_context(Path(source).open("rb"))
-            except OSError as error:
-                raise AudioError(f"cannot be read ({error.strerror})") from error
-            yield file
+        try:
+            with Path(source).open("rb") as file:
+                yield file
+        except OSError as error:
+            raise AudioError(f"cannot be read ({error.strerror})") from error
 
 
 class _Remote:
@@ -532,6 +534,7 @@ class _Remote:
             content: bytes = self._file.read(size)
         except Exception as error:
             self._error = self._error or error
+            self.check()
             raise
         return content
 

@@ -12,6 +12,7 @@ from typing import BinaryIO
 HEAD_BYTES = 4096
 TAGS = (b"ID3", b"TAG", b"APETAGEX", b"LYRICS")  # what those begin with that follow the audio
 
+_FEW_BYTES = 0.01  # of a file
 _MAX_BOXES = 100_000  # of a file that is looked through; recorders write thousands
 # sizes that writers into pipes leave as placeholders, a header less or not
 _PLACEHOLDER_BYTES = (range(0x7FFF_F000, 0x8000_0001), range(0xFFFF_F000, 0x1_0000_0000))
@@ -51,6 +52,23 @@ def _riff_bytes(file: BinaryIO, head: bytes) -> int | None:
 def _aiff_bytes(file: BinaryIO, _head: bytes) -> int | None:
     sizes = (_placed(start, size) for name, start, size in _chunks(file, True) if name == b"SSND")
     return next(sizes, None)
+
+
+def overlooked_bytes(file: BinaryIO, size: int) -> int:
+    """How many bytes of a WAV or AIFF file follow its audio without being a chunk.
+
+    They are audio as well if a recorder crashed before it could write the length, or if the length
+    is beyond 4 GiB.
+    """
+    head = _read_at(file, 0, 12)
+    is_wav = head[:4] in (b"RIFF", b"RIFX") and head[8:] == b"WAVE"
+    end = announced_bytes(file) if is_wav or head[:4] == b"FORM" else None
+    if end is None or size - end < _FEW_BYTES * size:
+        return 0
+    rest = _read_at(file, end, HEAD_BYTES)
+    # some writers leave out the byte that makes the length of a chunk even
+    is_chunk = any(_is_text(rest[start : start + 4]) for start in (0, 1))
+    return 0 if is_chunk or not rest.strip(b"\0") else size - end
 
 
 def _au_bytes(_file: BinaryIO, head: bytes) -> int | None:

@@ -6,7 +6,7 @@ import soundfile
 from conftest import noise, tone
 from fsspec.implementations.local import LocalFileOpener
 
-from hear_tune import AudioError, decoding
+from hear_tune import AudioError, decoding, headers
 from hear_tune.audio import read_blocks, to_mono
 
 RATE = 22_050
@@ -160,6 +160,33 @@ def test_a_wav_of_more_than_2_gb_that_was_cut_is_named(tmp_path):
     remarks = []
     assert sum(map(len, read_blocks(tmp_path / "x.wav", remarks))) == 9_000
     assert [remark.incomplete for remark in remarks] == [True]
+
+
+@pytest.mark.parametrize("name", ["x.wav", "x.aiff"])
+def test_a_header_that_a_recorder_did_not_bring_up_to_date_is_named(tmp_path, name):
+    soundfile.write(tmp_path / name, noise(40_000), RATE)
+    whole = bytearray((tmp_path / name).read_bytes())
+    order, mark, offset = ("little", b"data", 0) if name == "x.wav" else ("big", b"SSND", 8)
+    data = whole.copy()
+    place = data.index(mark) + 4
+    data[place : place + 4] = (offset + 20_000).to_bytes(4, order)
+    chunk = b"LIST" + (2_000).to_bytes(4, order) + bytes(range(200)) * 10
+    for content, count in ((data, 1), (whole + chunk, 0), (whole + bytes(9_000), 0)):
+        (tmp_path / name).write_bytes(content)
+        remarks = []
+        assert sum(map(len, read_blocks(tmp_path / name, remarks))) == (10_000 if count else 40_000)
+        assert [remark.text[:13] for remark in remarks] == count * ["read in part:"]
+        assert all(remark.incomplete for remark in remarks)
+
+
+def test_a_disk_that_fails_costs_no_more_than_the_file(tmp_path, monkeypatch):
+    def fail(*_):
+        raise OSError(5, "Input/output error")
+
+    soundfile.write(tmp_path / "x.wav", noise(9_000), RATE)
+    monkeypatch.setattr(headers, "_read_at", fail)
+    with pytest.raises(AudioError, match=r"cannot be read \(Input/output error\)"):
+        read(tmp_path / "x.wav")
 
 
 @pytest.mark.parametrize("good_blocks", [0, 1])
