@@ -210,11 +210,12 @@ class _Reading:
         if is_short or self.lost > 0:
             whole = max(self.announced, reached)
             how_much = f"{self.seconds:.2f} s of {whole:.2f} s could be decoded"
-        is_whole = self.announced > 0 and not is_short  # what follows, as tags, stops some decoders
+        # tags after the audio stop some decoders; of joined files only the first is announced
+        is_whole = self.announced > 0 and abs(self.announced - reached) <= self.tolerance
         ends_early = self.missing_bytes() or ("" if is_whole else self.ends_early)
         if ends_early or (is_short and not is_damaged):
             yield Remark(f"cut off: {how_much or ends_early}", True)
-        if overlooked := overlooked_bytes(self.file, _size(self.file) or 0):
+        if overlooked := overlooked_bytes(self.file, self.head, _size(self.file) or 0):
             yield Remark(f"read in part: {overlooked:,} bytes lie beyond its header's length", True)
         if is_damaged:
             parts = "1 part" if self.damaged == 1 else f"{self.damaged} parts"
@@ -370,8 +371,9 @@ def _refuse(url: str, *_: object) -> NoReturn:
 def _frames(container: Any, stream: av.AudioStream, reading: _Reading) -> Iterator[av.AudioFrame]:
     """What can be decoded; packets that cannot are passed over."""
     frame = last_packet = None
-    failed = list[bytes]()  # the packets since the last frame
+    failed, is_cut = 0, False  # packets since the last frame; whether a frame ends within one
     sync, read = b"", 0  # what a packet that could be decoded begins with; bytes of all packets
+    is_sized = stream.codec_context.name in _SIZED_CODECS
     first = last = None  # time stamps
     decoded = 0.0  # seconds
     packets = container.demux(stream)
@@ -389,14 +391,18 @@ def _frames(container: Any, stream: av.AudioStream, reading: _Reading) -> Iterat
         try:
             frames = packet.decode()
         except Exception:
-            failed.append(bytes(packet))
+            content = bytes(packet)
+            failed += not content.startswith(TAGS)
+            # tags and padding after the last frame do not begin as frames do
+            if content.startswith(sync):
+                is_cut = is_cut or not is_sized or packet.size < frame_bytes(content)
             continue
         if packet.size:
             last_packet = packet
         if frames and packet.size:
             # what fails before the first frame is no audio
-            reading.damaged += sum(map(_is_audio, failed)) if frame is not None else 0
-            failed, sync = [], bytes(packet)[:_SYNC_BYTES]
+            reading.damaged += failed if frame is not None else 0
+            failed, is_cut, sync = 0, False, bytes(packet)[:_SYNC_BYTES]
         for frame in frames:
             last = frame.pts
             first = last if first is None else first
@@ -408,25 +414,16 @@ def _frames(container: Any, stream: av.AudioStream, reading: _Reading) -> Iterat
         span = float((last - first) * stream.time_base) + frame.samples / frame.sample_rate
         lost = span - decoded
         reading.lost += lost if lost > _MISSING_SECONDS else 0.0
-    is_sized = stream.codec_context.name in _SIZED_CODECS
-    # tags and padding after the last frame do not begin as frames do
-    ends = [bytes(last_packet), *(packet for packet in failed if packet.startswith(sync))]
     if is_sized:
-        is_cut = any(len(packet) < frame_bytes(packet) for packet in ends)
-    elif container.format.name in _CHAINED:
+        is_cut = is_cut or last_packet.size < frame_bytes(bytes(last_packet))
+    if container.format.name in _CHAINED:
         reading.file.seek(read)
         rest = reading.file.read(_LONGEST_TAG_NAME)
-        is_cut = bool(rest.strip(b"\0")) and _is_audio(rest)
-    else:
-        is_cut = len(ends) > 1
+        is_cut = bool(rest.strip(b"\0")) and not rest.startswith(TAGS)
     if is_cut:
         reading.ends_early = reading.ends_early or "in the middle of its last frame"
     if container.format.name in _NEVER_ZERO and _ends_in_zeros(reading.file):
         reading.ends_early = "it ends in zero bytes, as a download that was not finished does"
-
-
-def _is_audio(packet: bytes) -> bool:
-    return not packet.startswith(TAGS)
 
 
 def _ends_in_zeros(file: BinaryIO) -> bool:
@@ -520,7 +517,7 @@ class _Remote:
                 self._file = self._stack.enter_context(_copy(self._file))
         except Exception as error:  # each kind of store has errors of its own
             self._stack.close()
-            raise AudioError(f"cannot be fetched ({_name(error)})") from error
+            raise _unfetched(error) from error
 
     def __enter__(self) -> _Remote:
         return self
@@ -534,8 +531,7 @@ class _Remote:
             content: bytes = self._file.read(size)
         except Exception as error:
             self._error = self._error or error
-            self.check()
-            raise
+            raise _unfetched(error) from error
         return content
 
     def seek(self, offset: int, whence: int = 0) -> int:
@@ -549,11 +545,11 @@ class _Remote:
     def check(self) -> None:
         """Raise an `AudioError` if it could not be read to its end."""
         if self._error is not None:
-            raise AudioError(f"cannot be fetched ({_name(self._error)})") from self._error
+            raise _unfetched(self._error) from self._error
 
 
-def _name(error: Exception) -> str:
-    return f"{type(error).__name__}: {error}"
+def _unfetched(error: Exception) -> AudioError:
+    return AudioError(f"cannot be fetched ({type(error).__name__}: {error})")
 
 
 @contextmanager

@@ -54,14 +54,13 @@ def _aiff_bytes(file: BinaryIO, _head: bytes) -> int | None:
     return next(sizes, None)
 
 
-def overlooked_bytes(file: BinaryIO, size: int) -> int:
+def overlooked_bytes(file: BinaryIO, head: bytes, size: int) -> int:
     """How many bytes of a WAV or AIFF file follow its audio without being a chunk.
 
     They are audio as well if a recorder crashed before it could write the length, or if the length
     is beyond 4 GiB.
     """
-    head = _read_at(file, 0, 12)
-    is_wav = head[:4] in (b"RIFF", b"RIFX") and head[8:] == b"WAVE"
+    is_wav = head[:4] in (b"RIFF", b"RIFX") and head[8:12] == b"WAVE"
     end = announced_bytes(file) if is_wav or head[:4] == b"FORM" else None
     if end is None or size - end < _FEW_BYTES * size:
         return 0
@@ -143,8 +142,8 @@ def _boxes(file: BinaryIO) -> Iterator[tuple[bytes, int]]:
         size, length = int.from_bytes(header[:4], "big"), 8
         if size == 1:
             size, length = int.from_bytes(header[8:], "big"), 16
-        if len(header) < length or size < length or header.startswith(TAGS):
-            # to the end of the file, or no box
+        is_box = len(header) >= length and size >= length and not header.startswith(TAGS)
+        if not is_box:  # or to the end of the file
             return
         start += size
         yield header[4:8], start

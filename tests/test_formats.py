@@ -234,6 +234,13 @@ def test_files_that_were_joined(tmp_path, name):
         assert np.corrcoef(heard, known)[0, 1] > 0.95
 
 
+def test_joined_files_of_which_the_last_was_cut_are_named(tmp_path):
+    content = make(tmp_path, "MP3, VBR", 48_000).read_bytes()
+    (tmp_path / "both.mp3").write_bytes(content + content[: int(len(content) * 0.61)])
+    _, remarks = read(tmp_path / "both.mp3")
+    assert remarks == ["cut off: in the middle of its last frame"]
+
+
 def test_links_of_a_radio_recording_may_differ(tmp_path):
     places = {"Ogg Vorbis": 44_100, "Ogg FLAC": 96_000, "Opus": 48_000}
     content = b""
