@@ -14,8 +14,12 @@ TAGS = (b"ID3", b"TAG", b"APETAGEX", b"LYRICS")  # what those begin with that fo
 
 _FEW_BYTES = 0.01  # of a file
 _MAX_BOXES = 100_000  # of a file that is looked through; recorders write thousands
-# sizes that writers into pipes leave as placeholders, a header less or not
-_PLACEHOLDER_BYTES = (range(0x7FFF_F000, 0x8000_0001), range(0xFFFF_F000, 0x1_0000_0000))
+# sizes that writers into pipes leave as placeholders, a header or a frame more or less
+_PLACEHOLDER_BYTES = (
+    range(0x7EFF_F000, 0x7F00_1000),  # SoX, in AIFF
+    range(0x7FFF_F000, 0x8000_0001),
+    range(0xFFFF_F000, 0x1_0000_0000),
+)
 _ASF_HEADER = bytes.fromhex("3026b2758e66cf11a6d900aa0062ce6c")
 _ASF_FILE_PROPERTIES = bytes.fromhex("a1dcab8c47a9cf118ee400c00c205365")
 _ASF_ENCRYPTION = bytes.fromhex("fbb3112223bdd211b4b700a0c955fc6e")

@@ -176,7 +176,7 @@ def without_a_length(data, kind):
     return put(put(data, 4, kind), place, kind)
 
 
-@pytest.mark.parametrize("size", [0, 0x7FFF_F000, 0x8000_0000, 0xFFFF_FFFF])
+@pytest.mark.parametrize("size", [0, 0x7F00_0004, 0x7FFF_F000, 0x8000_0000, 0xFFFF_FFFF])
 def test_wav_that_was_written_into_a_pipe(tmp_path, size):
     path = make(tmp_path, "WAV, 16 bit")
     path.write_bytes(without_a_length(path.read_bytes(), size))
