@@ -8,7 +8,7 @@ from pathlib import Path
 
 from ..arguments import Parser
 from ..cli import EXIT_FAILED, _require_extra
-from ..progress import say
+from ..progress import one_line, say
 from .catalog import CATALOG, GROUP_HELP, DataSet, get_data_set
 from .check import check_task
 from .task import Task, TaskError
@@ -147,6 +147,6 @@ def _task_text(task: Task) -> str:
 
 def _print_files(fault: str, reasons: dict[Path, str]) -> None:
     for path, reason in list(reasons.items())[:_LISTED]:
-        say(f"  {fault}: {path}{f': {reason}' if reason else ''}")
+        say(f"  {fault}: {one_line(str(path))}{f': {one_line(reason)}' if reason else ''}")
     if len(reasons) > _LISTED:
         say(f"  {fault}: {len(reasons) - _LISTED} more")
