@@ -7,7 +7,7 @@ From a tensor one climbs to an array, a file and a folder of music: `embed_array
 
 from importlib.metadata import version
 
-from .audio import AudioError
+from .audio import AudioError, Remark
 from .checkpoints import CheckpointError, load_checkpoint, save_checkpoint
 from .clips import ClipEmbeddings
 from .config import ConfigError, SampleCNNConfig, TuneConfig
@@ -36,6 +36,7 @@ __all__ = [
     "FolderReport",
     "InUseError",
     "Pretrained",
+    "Remark",
     "SampleCNNConfig",
     "StoreError",
     "TuneConfig",
