@@ -77,6 +77,10 @@ _PCM_CODINGS = frozenset(
 )
 _SYNC_BYTES = 2  # in which frames of one file begin alike
 _LONGEST_TAG_NAME = max(map(len, TAGS))
+# Names and titles in any encoding pass; from its release 19 on, PyAV asks for nothing here.
+_TOLERANT: dict[str, Any] = (
+    {"metadata_errors": "replace"} if int(av.__version__.split(".")[0]) < 19 else {}
+)
 _PROTECTED_CODECS = ("drms", "enca")
 
 # By file name: libsndfile's major formats, without RAW, which has no header; then FFmpeg's.
@@ -339,7 +343,7 @@ def _demuxed(reading: _Reading, file: BinaryIO | Link) -> Iterator[tuple[Block, 
         _refusing("FFmpeg"),
         av.open(
             cast(BinaryIO, file),
-            metadata_errors="replace",
+            **_TOLERANT,
             buffer_size=_READ_BYTES,
             container_options={"format_whitelist": _CONTAINERS},
             io_open=_refuse,

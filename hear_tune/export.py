@@ -140,12 +140,12 @@ _Run = Callable[[Tensor], Tensor]
 
 
 def _program(network: FramedEncoder) -> torch.export.ExportedProgram:
-    example = torch.zeros(2, 3 * network.window)
-    sizes = {0: torch.export.Dim.DYNAMIC, 1: torch.export.Dim.DYNAMIC}
     if not hasattr(torch.fx.experimental._config, "backed_size_oblivious"):
         raise ValueError(
             f"torch {torch.__version__} is too old to export from: install a newer one"
         )
+    example = torch.zeros(2, 3 * network.window)
+    sizes = {0: torch.export.Dim.DYNAMIC, 1: torch.export.Dim.DYNAMIC}
     # Without this a graph is specialised to more than one clip, and to more than one window.
     oblivious = torch.fx.experimental._config.patch(backed_size_oblivious=True)  # type: ignore[attr-defined]
     with torch.no_grad(), oblivious:
