@@ -17,6 +17,7 @@ import torch
 
 from .allocator import keep_freed_memory
 from .arguments import Parser, non_negative_int, positive_float, positive_int, several
+from .audio import Remark, missing_audio
 from .checkpoints import load_checkpoint, save_checkpoint
 from .clips import PER_CHOICES
 from .config import WINDOW_SAMPLES
@@ -384,7 +385,6 @@ def _add_augment(parser: Parser) -> None:
 
 def _augment(options: argparse.Namespace) -> int:
     _require_extra("pretrain", "matplotlib")
-    from .audio import Remark, missing_audio
     from .pretrain.listen import write_views
 
     remarks: list[Remark] = []

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 from .audio import SILENT, AudioError, Remark, Samples, read_blocks
@@ -13,20 +13,15 @@ from .config import SAMPLE_RATE_HZ
 from .files import path_text
 from .model import EmbeddingModel
 from .stores import PartWriter
-from .workers import Note, Outcome
+from .workers import Job, Note, Outcome
 
 
 @dataclass(frozen=True)
-class Group:
+class Group(Job):
     """Files, and the part of an output that they go to."""
 
-    paths: tuple[Path | str, ...]
     part: PartWriter
     per: Per
-
-    def without(self, path: Path | str) -> Group:
-        """The group that is left when a file is taken out."""
-        return replace(self, paths=tuple(other for other in self.paths if other != path))
 
 
 def embed_group(group: Group, model: EmbeddingModel, note: Note) -> None:

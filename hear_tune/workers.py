@@ -12,13 +12,13 @@ import pickle
 import signal
 import sys
 import threading
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from multiprocessing import get_context, parent_process
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 
@@ -57,15 +57,21 @@ class Outcome:
 Note = Callable[[Outcome], None]
 
 
-class Job(Protocol):
-    """Something for one worker to do."""
+@dataclass(frozen=True)
+class Job:
+    """Something for one worker to do; each kind adds what else it needs.
 
-    @property
-    def paths(self) -> Sequence[Path | str]:
-        """The files that it takes, in this order."""
+    Attributes
+    ----------
+    paths
+        The files that it takes, in this order.
+    """
+
+    paths: tuple[Path | str, ...]
 
     def without(self, path: Path | str) -> Job:
         """The job that is left when a file is taken out."""
+        return replace(self, paths=tuple(other for other in self.paths if other != path))
 
 
 class Crew:

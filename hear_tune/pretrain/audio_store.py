@@ -13,7 +13,7 @@ import os
 import pickle
 import zlib
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -26,7 +26,7 @@ from ..config import SAMPLE_RATE_HZ
 from ..devices import core_count
 from ..files import find_audio, group_files, path_text, sole_use, writing
 from ..progress import progress_bar
-from ..workers import Crew, Note, Outcome
+from ..workers import Crew, Job, Note, Outcome
 
 FORMAT = "hear-tune audio store 1"
 _ENTRY = {"path": str, "samples": int, "crc32": int}
@@ -188,7 +188,7 @@ def build_store(
         todo = [path for path in paths if path_text(path) not in held]
         first = 1 + max((int(index.stem) for index in indices), default=-1)
         groups = enumerate(group_files(todo), first)
-        jobs = (_Shard(folder / f"{number:06d}", tuple(group)) for number, group in groups)
+        jobs = (_Shard(tuple(group), folder / f"{number:06d}") for number, group in groups)
         missing = {os.fspath(path): held.get(path_text(path), "") for path in paths}
         failed = found.unreadable | {path: reason for path, reason in missing.items() if reason}
         with (
@@ -206,14 +206,10 @@ def build_store(
 
 
 @dataclass(frozen=True)
-class _Shard:
+class _Shard(Job):
     """A shard to be written, its name without suffix, and the files that it is made of."""
 
     name: Path
-    paths: tuple[Path | str, ...]
-
-    def without(self, path: Path | str) -> _Shard:
-        return replace(self, paths=tuple(other for other in self.paths if other != path))
 
 
 def _write_shard(shard: _Shard, note: Note) -> None:

@@ -33,7 +33,7 @@ from ..config import SAMPLE_RATE_HZ
 from ..devices import core_count
 from ..files import sole_use, write_whole, writing
 from ..progress import progress_bar
-from ..workers import Crew, Note, Outcome
+from ..workers import Crew, Job, Note, Outcome
 from .audio_store import AudioStore, Pcm, Track, to_pcm
 from .pairs import Pairs, Share, draw_starts, to_pair
 
@@ -458,14 +458,10 @@ def _plan(stores: Sequence[str], clip_samples: int, seed: int) -> list[_Clip]:
 
 
 @dataclass(frozen=True)
-class _ShardOfClips:
+class _ShardOfClips(Job):
     """A shard to be written: its path, and the clips of it."""
 
-    paths: tuple[Path | str, ...]
     clips: list[_Clip]
-
-    def without(self, path: Path | str) -> _ShardOfClips:
-        return replace(self, paths=tuple(other for other in self.paths if other != path))
 
 
 def _write_shard(shard: _ShardOfClips, note: Note, stores: list[str]) -> None:
