@@ -9,15 +9,14 @@ from typing import TYPE_CHECKING, Any
 
 from sphinx.addnodes import pending_xref
 
-from hear_tune.config import SAMPLE_RATE_HZ, WINDOW_SAMPLES
-from hear_tune.figure import network_svg
-from hear_tune.framing import TIMESTAMP_STRIDE
 from hear_tune.hear import load_model
-from hear_tune.pretrain.shards import CLIP_SECONDS, CLIPS_PER_SHARD, OPEN_SHARDS
-from hear_tune.pretrained import DEFAULT_PRETRAINED, PRETRAINED
+from hear_tune.networks.config import SAMPLE_RATE_HZ, TIMESTAMP_STRIDE, WINDOW_SAMPLES
+from hear_tune.networks.figure import network_svg
+from hear_tune.networks.summary import PROBE_CLASSES, parameter_count, variants_table
+from hear_tune.networks.variants import DEFAULT_VARIANT, get_variant
+from hear_tune.pretrain.tar_shards import CLIP_SECONDS, CLIPS_PER_SHARD, OPEN_SHARDS
 from hear_tune.probe.protocols import JUKEMIR
-from hear_tune.summary import PROBE_CLASSES, parameter_count, variants_table
-from hear_tune.variants import DEFAULT_VARIANT, get_variant
+from hear_tune.weights import DEFAULT_PRETRAINED, PRETRAINED
 
 if TYPE_CHECKING:
     from docutils.nodes import document

@@ -14,14 +14,17 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .audio import UNUSABLE, Samples, are_usable
-from .clips import ClipEmbeddings, Per, embed_clips
-from .devices import one_thread
-from .inference import Backend, Precision
-from .model import EmbeddingModel, LayerChoice
-from .network import Encoder, build_encoder
-from .pretrained import DEFAULT_PRETRAINED, load_encoder
-from .variants import get_variant
+from .audio.reading import UNUSABLE, are_usable
+from .checkpoints.pretrained import load_encoder
+from .common.devices import one_thread
+from .common.samples import Samples
+from .embedding.batching import ClipEmbeddings, embed_clips
+from .embedding.framing import Per
+from .embedding.model import EmbeddingModel, LayerChoice
+from .networks.config import Backend, Precision
+from .networks.encoders import Encoder, build_encoder
+from .networks.variants import get_variant
+from .weights import DEFAULT_PRETRAINED
 
 UNTRAINED_SEED = 0
 

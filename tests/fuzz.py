@@ -45,16 +45,16 @@ from tqdm import tqdm
 
 import hear_tune
 from hear_tune.cli import EXIT_ERROR, EXIT_FAILED, main
-from hear_tune.clips import ClipEmbeddings
 from hear_tune.datasets.labelled import load as load_labelled
 from hear_tune.datasets.task import TaskError
+from hear_tune.embedding.batching import ClipEmbeddings
+from hear_tune.embedding.output import EmbeddingStore, StoreError, read_library
 from hear_tune.explore.report import write_report
-from hear_tune.pretrain import shards
-from hear_tune.pretrain.audio_store import AudioStore, AudioStoreError, build_store
+from hear_tune.pretrain import tar_shards as shards
 from hear_tune.pretrain.pairs import PairDataset, Share
-from hear_tune.pretrain.shards import ShardError, write_shards
+from hear_tune.pretrain.pcm_store import AudioStore, AudioStoreError, build_store
+from hear_tune.pretrain.tar_shards import ShardError, write_shards
 from hear_tune.probe import results
-from hear_tune.stores import EmbeddingStore, StoreError, read_library
 
 SECONDS = 30.0  # that a case may take
 MEMORY_BYTES = 400 << 20  # that it may take beyond what the child has

@@ -2,12 +2,7 @@ from argparse import ArgumentTypeError
 
 import pytest
 
-from hear_tune.arguments import (
-    non_negative_float,
-    non_negative_int,
-    positive_float,
-    positive_int,
-)
+from hear_tune.cli.common import non_negative_float, non_negative_int, positive_float, positive_int
 
 
 @pytest.mark.parametrize(

@@ -6,8 +6,9 @@ import soundfile
 from conftest import noise, tone
 from fsspec.implementations.local import LocalFileOpener
 
-from hear_tune import AudioError, decoding, headers
-from hear_tune.audio import read_blocks, to_mono
+from hear_tune import AudioError
+from hear_tune.audio import decoding, headers
+from hear_tune.audio.reading import read_blocks, to_mono
 
 RATE = 22_050
 

@@ -5,9 +5,9 @@ import pytest
 import soundfile
 from conftest import noise, tone
 
-from hear_tune import files
+from hear_tune.audio import files
 from hear_tune.cli import main
-from hear_tune.pretrain.audio_store import AudioStore, AudioStoreError, build_store, to_pcm
+from hear_tune.pretrain.pcm_store import AudioStore, AudioStoreError, build_store, to_pcm
 
 RATE = 22_050
 

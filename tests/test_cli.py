@@ -14,8 +14,9 @@ from conftest import noise
 from test_checkpoints import lightning_checkpoint
 
 import hear_tune
-from hear_tune import cli, export
+from hear_tune import cli
 from hear_tune.cli import main
+from hear_tune.embedding import export
 
 
 @pytest.fixture(autouse=True)

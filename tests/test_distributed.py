@@ -13,8 +13,8 @@ import torch
 from conftest import tone
 from safetensors import safe_open
 
-from hear_tune.pretrain.audio_store import build_store
-from hear_tune.pretrain.shards import write_shards
+from hear_tune.pretrain.pcm_store import build_store
+from hear_tune.pretrain.tar_shards import write_shards
 
 pytestmark = [
     pytest.mark.slow,

@@ -150,7 +150,7 @@ def test_public_name_has_a_place_in_the_reference(name):
 
 
 def test_figure_is_up_to_date():
-    from hear_tune.figure import network_svg
+    from hear_tune.networks.figure import network_svg
 
     drawing = (ROOT / "figures/tune-plus.svg").read_text()
     assert drawing == network_svg(hear_tune.get_variant("tune+"))

@@ -15,11 +15,11 @@ from conftest import tone
 requests = pytest.importorskip("requests", reason="needs the extra data")
 
 from hear_tune.cli import main  # noqa: E402
+from hear_tune.common.files import InUseError, sole_use  # noqa: E402
 from hear_tune.datasets import archives, catalog, download  # noqa: E402
 from hear_tune.datasets.archives import ArchiveError, DiskSpaceError, unpack  # noqa: E402
 from hear_tune.datasets.download import DownloadError, download_all, fetch  # noqa: E402
 from hear_tune.datasets.sources import Download  # noqa: E402
-from hear_tune.files import InUseError, sole_use  # noqa: E402
 
 CONTENT = np.random.default_rng(0).bytes(3_000_000)
 SHA256 = hashlib.sha256(CONTENT).hexdigest()

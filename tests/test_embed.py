@@ -17,10 +17,12 @@ from models import CrashingModel, ModelElsewhere
 from test_audio import bad_files, odd_files
 
 import hear_tune
-from hear_tune import embed, files, groups, workers
-from hear_tune.clips import PER_CHOICES
-from hear_tune.files import InUseError
-from hear_tune.stores import StoreError, read_library
+from hear_tune.audio import files
+from hear_tune.common.files import InUseError
+from hear_tune.embedding import folder as embed
+from hear_tune.embedding import groups, workers
+from hear_tune.embedding.framing import PER_CHOICES
+from hear_tune.embedding.output import StoreError, read_library
 
 RATE = 22_050
 
@@ -304,7 +306,7 @@ def test_a_csv_of_others_is_not_overwritten(small_model, music, tmp_path):
 
 
 def test_rows_of_a_file_that_goes_bad_late_are_taken_back(small_model, tmp_path, monkeypatch):
-    monkeypatch.setattr("hear_tune.stores._ROWS_PER_WRITE", 100)
+    monkeypatch.setattr("hear_tune.embedding.output._ROWS_PER_WRITE", 100)
     soundfile.write(tmp_path / "whole.wav", noise(3_000_000), RATE)
     soundfile.write(tmp_path / "bad.wav", noise(3_000_000), RATE, subtype="FLOAT")
     data = bytearray((tmp_path / "bad.wav").read_bytes())

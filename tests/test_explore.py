@@ -17,7 +17,8 @@ from conftest import noise, tone
 
 import hear_tune
 from hear_tune.cli import main
-from hear_tune.clips import ClipEmbeddings
+from hear_tune.embedding.batching import ClipEmbeddings
+from hear_tune.embedding.output import EmbeddingStore, LibraryRows, StoreError, read_library
 from hear_tune.explore.index import IndexSearch, _mark_of
 from hear_tune.explore.map import write_map
 from hear_tune.explore.projection import ProjectionError, cluster, project
@@ -33,7 +34,6 @@ from hear_tune.explore.similar import (
     query_of_library,
     unit,
 )
-from hear_tune.stores import EmbeddingStore, LibraryRows, StoreError, read_library
 
 RATE = 22_050
 CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
@@ -349,7 +349,7 @@ def test_a_damaged_index_is_made_anew(large_library, capsys):
 def test_the_making_of_an_index_goes_on_where_it_stopped(large_library, monkeypatch):
     from usearch.index import Index
 
-    monkeypatch.setattr("hear_tune.stores._ROWS_PER_WRITE", 100)
+    monkeypatch.setattr("hear_tune.embedding.output._ROWS_PER_WRITE", 100)
     monkeypatch.setattr("hear_tune.explore.index._ROWS_PER_SAVE", 500)
     added, add = [], Index.add
 

@@ -12,8 +12,9 @@ import torch
 from conftest import ROOT, noise, tone
 
 import hear_tune
-from hear_tune import baselines, export
+from hear_tune import baselines
 from hear_tune.cli import main
+from hear_tune.embedding import export
 
 
 @pytest.fixture(scope="module")

@@ -7,16 +7,9 @@ import pytest
 import soundfile
 from conftest import tone
 
-from hear_tune.audio import read_blocks
-from hear_tune.files import (
-    GROUP_BYTES,
-    GROUP_FILES,
-    InUseError,
-    find_audio,
-    group_files,
-    sole_use,
-    write_whole,
-)
+from hear_tune.audio.files import GROUP_BYTES, GROUP_FILES, find_audio, group_files
+from hear_tune.audio.reading import read_blocks
+from hear_tune.common.files import InUseError, sole_use, write_whole
 
 
 def test_writers_of_one_file_do_not_meet(tmp_path):

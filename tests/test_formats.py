@@ -10,7 +10,7 @@ import pytest
 import soundfile
 
 from hear_tune import AudioError
-from hear_tune.audio import read_blocks
+from hear_tune.audio.reading import read_blocks
 
 RATE = 22_050
 SECONDS = 3.0

@@ -5,13 +5,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hear_tune.framing import (
-    TIMESTAMP_STRIDE,
-    StretchCutter,
-    WindowCutter,
-    cut,
-    timestamp_bounds,
-)
+from hear_tune.embedding.framing import StretchCutter, WindowCutter, cut, timestamp_bounds
+from hear_tune.networks.config import TIMESTAMP_STRIDE
 
 UNIT = 729
 

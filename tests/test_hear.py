@@ -10,9 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import hear_tune
-from hear_tune.clips import embed_clips
-from hear_tune.config import WINDOW_SAMPLES
+from hear_tune.embedding.batching import embed_clips
 from hear_tune.hear import _warn_untrained
+from hear_tune.networks.config import WINDOW_SAMPLES
 
 RATE = 22_050
 

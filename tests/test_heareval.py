@@ -17,16 +17,16 @@ from conftest import ROOT, noise, tone
 import hear_tune
 from hear_tune import baselines
 from hear_tune.cli import main
-from hear_tune.config import SAMPLE_RATE_HZ
 from hear_tune.datasets.task import Clip, Task, TaskError
+from hear_tune.networks.config import SAMPLE_RATE_HZ
 from hear_tune.probe.metrics import score
 
 pytest.importorskip("click", reason='needs pip install "hear-tune[hear]"')
 pytest.importorskip("pandas", reason='needs pip install "hear-tune[hear]"')
 
-from hear_tune.heareval import results
-from hear_tune.heareval.make_task import folder_name, make_task
-from hear_tune.heareval.rates import read_audio, resample_task
+from hear_tune.hear_benchmark import results
+from hear_tune.hear_benchmark.make_task import folder_name, make_task
+from hear_tune.hear_benchmark.rates import read_audio, resample_task
 
 needs_heareval = pytest.mark.skipif(
     importlib.util.find_spec("heareval") is None,
@@ -173,7 +173,7 @@ def test_bad_clips_are_left_out_and_named(tmp_path):
 
 
 def test_an_interrupted_task_goes_on(tmp_path, monkeypatch):
-    from hear_tune.heareval import make_task as module
+    from hear_tune.hear_benchmark import make_task as module
 
     task = labelled(tmp_path / "audio", [["a"], ["b"]])
     read, paths = module.read_audio, []
@@ -229,7 +229,7 @@ def test_what_heareval_cannot_score_is_refused(tmp_path):
 
 
 def test_resampling_once_and_whole(tmp_path, monkeypatch):
-    from hear_tune.heareval import rates
+    from hear_tune.hear_benchmark import rates
 
     task = labelled(tmp_path / "audio", [["a"], ["b"]])
     make_task(task, tmp_path, rate=48_000)
@@ -497,7 +497,7 @@ def test_what_is_missing_is_said(capsys):
 def test_tensorflow_is_not_needed_and_not_left_behind():
     code = (
         "import importlib.util\n"
-        "from hear_tune.heareval.adaptations import adapt\n"
+        "from hear_tune.hear_benchmark.adaptations import adapt\n"
         "adapt()\n"
         "from heareval.embeddings.task_embeddings import Embedding\n"
         "assert Embedding('hear_tune').type == 'torch'\n"
@@ -511,7 +511,7 @@ def test_tensorflow_is_not_needed_and_not_left_behind():
 @pytest.mark.parametrize("name", ["NVIDIA A100", b"NVIDIA A100"])
 def test_names_of_gpus_are_text_or_bytes(monkeypatch, name):
     """heareval's own module, on a machine with one GPU that is made up."""
-    from hear_tune.heareval.adaptations import _keep_device_names, adapt
+    from hear_tune.hear_benchmark.adaptations import _keep_device_names, adapt
 
     adapt()
     pynvml = types.ModuleType("pynvml")
@@ -534,7 +534,7 @@ def test_names_of_gpus_are_text_or_bytes(monkeypatch, name):
 def test_trainer_takes_heareval_options():
     from heareval.predictions import task_predictions
 
-    from hear_tune.heareval.adaptations import adapt
+    from hear_tune.hear_benchmark.adaptations import adapt
 
     adapt()
     trainer = task_predictions.pl.Trainer(gpus=None, logger=False, enable_checkpointing=False)
@@ -544,7 +544,7 @@ def test_trainer_takes_heareval_options():
 @needs_heareval
 def test_old_lightning_is_left_alone(monkeypatch):
     """Where Lightning has what heareval wants, nothing is replaced."""
-    from hear_tune.heareval import adaptations
+    from hear_tune.hear_benchmark import adaptations
 
     class OldTrainer:
         def __init__(self, gpus=None):

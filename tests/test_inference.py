@@ -8,7 +8,7 @@ from conftest import noise
 from torch.nn import functional as F
 
 import hear_tune
-from hear_tune.inference import FoldedEncoder
+from hear_tune.networks.folded import FoldedEncoder
 
 
 def encoder_with_statistics(name):

@@ -20,10 +20,10 @@ import soundfile
 from conftest import noise, tone
 
 import hear_tune
-from hear_tune import files
+from hear_tune.audio import files
 from hear_tune.cli import EXIT_ERROR, EXIT_INTERRUPTED, main
-from hear_tune.pretrain.audio_store import AudioStore, build_store
-from hear_tune.workers import Crew, Outcome
+from hear_tune.embedding.workers import Crew, Outcome
+from hear_tune.pretrain.pcm_store import AudioStore, build_store
 
 pytestmark = pytest.mark.slow
 RATE = 22_050
@@ -129,7 +129,7 @@ def work(argv, said=os.devnull, file_bytes=resource.RLIM_INFINITY):
 def context():
     """Processes that have imported everything before they begin."""
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["test_interruptions", "hear_tune.pretrain.cli"])
+    context.set_forkserver_preload(["test_interruptions", "hear_tune.cli.pretrain"])
     return context
 
 

@@ -14,8 +14,8 @@ from hear_tune import EmbeddingModel
 from hear_tune.baselines import musicnn as module
 from hear_tune.baselines.musicnn import Musicnn, MusicnnNetwork
 from hear_tune.baselines.tf_checkpoint import TfCheckpointError, read_tf_checkpoint
-from hear_tune.checkpoints import CheckpointError
-from hear_tune.config import WINDOW_SAMPLES
+from hear_tune.checkpoints.files import CheckpointError
+from hear_tune.networks.config import WINDOW_SAMPLES
 
 REFERENCE = json.loads((Path(__file__).parent / "fixtures/musicnn_reference.json").read_text())
 SECONDS = 7

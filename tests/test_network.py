@@ -6,12 +6,12 @@ import pytest
 import torch
 
 from hear_tune import VARIANTS, ConfigError, SampleCNNConfig, TuneConfig, build_encoder, get_variant
-from hear_tune.checkpoints import load_checkpoint
-from hear_tune.config import WINDOW_SAMPLES, config_from_dict, config_to_dict
-from hear_tune.conversion import infer_config, tensor_shapes
-from hear_tune.layers import encoder_layers
-from hear_tune.model import EmbeddingModel
-from hear_tune.summary import PROBE_CLASSES, macs_per_second, parameter_count
+from hear_tune.checkpoints.files import load_checkpoint
+from hear_tune.checkpoints.foreign import infer_config, tensor_shapes
+from hear_tune.embedding.model import EmbeddingModel
+from hear_tune.networks.config import WINDOW_SAMPLES, config_from_dict, config_to_dict
+from hear_tune.networks.geometry import encoder_layers
+from hear_tune.networks.summary import PROBE_CLASSES, macs_per_second, parameter_count
 
 REFERENCE = json.loads((Path(__file__).parent / "fixtures/reference_outputs.json").read_text())
 

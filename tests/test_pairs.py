@@ -6,9 +6,9 @@ import pytest
 import soundfile
 import torch
 
-from hear_tune.config import SAMPLE_RATE_HZ
-from hear_tune.pretrain.audio_store import AudioStore, build_store
+from hear_tune.networks.config import SAMPLE_RATE_HZ
 from hear_tune.pretrain.pairs import PairDataset, PairLoader, Share, to_float
+from hear_tune.pretrain.pcm_store import AudioStore, build_store
 
 CROP = 2_000
 

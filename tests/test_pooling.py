@@ -2,8 +2,8 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from hear_tune.allocator import keep_freed_memory
-from hear_tune.pooling import max_pool
+from hear_tune.common.allocator import keep_freed_memory
+from hear_tune.networks.pooling import max_pool
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16])

@@ -25,11 +25,12 @@ from safetensors import safe_open
 
 import hear_tune
 from hear_tune.cli import EXIT_ERROR, EXIT_INTERRUPTED, main
-from hear_tune.pretrain import callbacks, cli
-from hear_tune.pretrain.audio_store import build_store
+from hear_tune.cli import pretrain as cli
+from hear_tune.pretrain import callbacks
 from hear_tune.pretrain.callbacks import probe_accuracy
-from hear_tune.pretrain.clmr import CLMR
 from hear_tune.pretrain.lars import LARS
+from hear_tune.pretrain.module import CLMR
+from hear_tune.pretrain.pcm_store import build_store
 from hear_tune.pretrain.settings import MACHINE, SETTINGS
 
 RATE = 22_050
@@ -354,7 +355,7 @@ def work(arguments, said):
 def test_stopped_from_outside(arguments, tmp_path):
     """Ctrl-C and SIGTERM lose nothing, kill -9 what came after a checkpoint; all go on exactly."""
     context = multiprocessing.get_context("forkserver")  # which imports everything but once
-    context.set_forkserver_preload(["hear_tune.pretrain.cli"])
+    context.set_forkserver_preload(["hear_tune.cli.pretrain"])
     checkpoint, written = tmp_path / "run/last.ckpt", None
     for kind in (signal.SIGKILL, signal.SIGINT, signal.SIGTERM):
         said = tmp_path / kind.name

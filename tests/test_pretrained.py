@@ -9,7 +9,8 @@ import torch
 from conftest import noise, tone
 
 import hear_tune
-from hear_tune.pretrained import DEFAULT_PRETRAINED, load_encoder
+from hear_tune.checkpoints.pretrained import load_encoder
+from hear_tune.weights import DEFAULT_PRETRAINED
 
 
 @pytest.mark.parametrize("row", hear_tune.PRETRAINED.values(), ids=lambda row: row.name)

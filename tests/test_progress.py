@@ -4,7 +4,7 @@ import time
 
 import pytest
 
-from hear_tune.progress import one_line, progress_bar, say
+from hear_tune.common.progress import one_line, progress_bar, say
 
 
 def test_no_bar_without_standard_error(monkeypatch):

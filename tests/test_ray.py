@@ -16,15 +16,15 @@ from conftest import noise
 from models import CrashingModel, SlowModel
 
 import hear_tune
-from hear_tune import files
+from hear_tune.audio import files
 from hear_tune.cli import main
-from hear_tune.files import InUseError, sole_use
-from hear_tune.stores import StoreError, read_library
+from hear_tune.common.files import InUseError, sole_use
+from hear_tune.embedding.output import StoreError, read_library
 
 pytest.importorskip("ray", reason="Ray is not installed")
 import psutil
 
-from hear_tune.ray_engine import embed_on_ray
+from hear_tune.embedding.ray import embed_on_ray
 
 RATE = 22_050
 

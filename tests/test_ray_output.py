@@ -12,12 +12,12 @@ import pytest
 import soundfile
 from conftest import noise
 
-from hear_tune import object_lock
-from hear_tune.files import InUseError
-from hear_tune.groups import Group, embed_group
-from hear_tune.object_lock import sole_use_of_store
+from hear_tune.common.files import InUseError
+from hear_tune.embedding import object_lock
+from hear_tune.embedding.groups import Group, embed_group
+from hear_tune.embedding.object_lock import sole_use_of_store
 
-MODULE = "hear_tune.ray_engine"
+MODULE = "hear_tune.embedding.ray"
 HAS_RAY = find_spec("ray") is not None
 
 

@@ -11,12 +11,12 @@ import torch
 from conftest import noise
 
 from hear_tune.cli import main
-from hear_tune.config import SAMPLE_RATE_HZ
-from hear_tune.pretrain import shards as shards_module
-from hear_tune.pretrain.audio_store import AudioStore, build_store
+from hear_tune.networks.config import SAMPLE_RATE_HZ
+from hear_tune.pretrain import tar_shards as shards_module
 from hear_tune.pretrain.data import PretrainData
 from hear_tune.pretrain.pairs import PairLoader, Share
-from hear_tune.pretrain.shards import (
+from hear_tune.pretrain.pcm_store import AudioStore, build_store
+from hear_tune.pretrain.tar_shards import (
     ShardError,
     StreamedPairs,
     index_shards,

@@ -11,9 +11,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hear_tune.clips import ClipEmbeddings
-from hear_tune.pretrain.audio_store import Track
-from hear_tune.stores import EmbeddingStore, StoreError, read_library
+from hear_tune.embedding.batching import ClipEmbeddings
+from hear_tune.embedding.output import EmbeddingStore, StoreError, read_library
+from hear_tune.pretrain.pcm_store import Track
 
 IDENTITY = {"model": "x", "per": "window"}
 NAMES = [f"{number}.wav" for number in range(12)]

@@ -7,8 +7,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import hear_tune
-from hear_tune.clips import concatenate
-from hear_tune.streaming import STREAM_PER_CHOICES
+from hear_tune.embedding.batching import concatenate
+from hear_tune.embedding.streaming import STREAM_PER_CHOICES
 
 
 def stream(embedder, chunks):

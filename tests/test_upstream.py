@@ -17,7 +17,7 @@ import yaml
 from conftest import ROOT, noise
 
 import hear_tune
-from hear_tune.audio import to_mono
+from hear_tune.audio.reading import to_mono
 from hear_tune.cli import main
 from hear_tune.datasets.task import Clip
 

@@ -11,11 +11,13 @@ import pytest
 import soundfile
 from conftest import noise
 
-from hear_tune import files, workers
+from hear_tune.audio import files
 from hear_tune.cli import main
-from hear_tune.pretrain import audio_store, shards
-from hear_tune.pretrain.audio_store import AudioStore, build_store
-from hear_tune.workers import Crew, Outcome, WorkerError
+from hear_tune.embedding import workers
+from hear_tune.embedding.workers import Crew, Outcome, WorkerError
+from hear_tune.pretrain import pcm_store as audio_store
+from hear_tune.pretrain import tar_shards as shards
+from hear_tune.pretrain.pcm_store import AudioStore, build_store
 
 RATE = 22_050
 KILLED = "was killed by SIGKILL"

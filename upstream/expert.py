@@ -10,13 +10,13 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.utils.rnn import pad_sequence
 
-from hear_tune.audio import to_mono
-from hear_tune.clips import BATCH_SAMPLES
-from hear_tune.config import SAMPLE_RATE_HZ
-from hear_tune.framing import TIMESTAMP_STRIDE, mirror_to_multiple
-from hear_tune.inference import evaluating
-from hear_tune.model import to_frames
-from hear_tune.network import Encoder
+from hear_tune.audio.reading import to_mono
+from hear_tune.embedding.batching import BATCH_SAMPLES
+from hear_tune.embedding.framing import mirror_to_multiple
+from hear_tune.embedding.model import to_frames
+from hear_tune.networks.config import SAMPLE_RATE_HZ, TIMESTAMP_STRIDE
+from hear_tune.networks.encoders import Encoder
+from hear_tune.networks.folded import evaluating
 
 S3PRL_RATE_HZ = 16_000
 

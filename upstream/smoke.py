@@ -11,8 +11,8 @@ from pathlib import Path
 import numpy as np
 import soundfile
 
-from .command import run_s3prl
 from .configuration import config_path
+from .runner import run_s3prl
 
 SECONDS = 0.5
 HEAR_RATE_HZ = 48_000  # of HEAR's public folders

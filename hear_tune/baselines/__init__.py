@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import os
 
+from ..embedding.model import EmbeddingModel, LayerChoice
 from ..hear import get_scene_embeddings, get_timestamp_embeddings
-from ..model import EmbeddingModel, LayerChoice
-from ..network import LayeredEncoder
+from ..networks.encoders import LayeredEncoder
 from .musicnn import Musicnn
 from .spectral import LogMel, MfccStatistics
 

@@ -20,11 +20,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ..audio import Samples
-from ..checkpoints import CheckpointError, sha256_of
-from ..config import SAMPLE_RATE_HZ, WINDOW_SAMPLES
-from ..layers import Layer, TimeGrid
-from ..network import LayeredEncoder
+from ..checkpoints.files import CheckpointError, sha256_of
+from ..common.samples import Samples
+from ..networks.config import SAMPLE_RATE_HZ, WINDOW_SAMPLES
+from ..networks.encoders import LayeredEncoder
+from ..networks.geometry import Layer, TimeGrid
 from .tf_checkpoint import Array, read_tf_checkpoint
 
 # What the network was trained on; all counts of samples are at this rate.

@@ -11,11 +11,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from ..audio import Samples
-from ..config import SAMPLE_RATE_HZ, WINDOW_SAMPLES
-from ..framing import TIMESTAMP_STRIDE
-from ..layers import Layer, TimeGrid
-from ..network import LayeredEncoder
+from ..common.samples import Samples
+from ..networks.config import SAMPLE_RATE_HZ, TIMESTAMP_STRIDE, WINDOW_SAMPLES
+from ..networks.encoders import LayeredEncoder
+from ..networks.geometry import Layer, TimeGrid
 
 FFT_SAMPLES = 2048
 MEL_BANDS = 128

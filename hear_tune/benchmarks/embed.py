@@ -30,16 +30,15 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from .. import baselines
-from ..allocator import keep_freed_memory
-from ..audio import read_blocks
-from ..config import SAMPLE_RATE_HZ, WINDOW_SAMPLES
-from ..devices import core_count
-from ..embed import embed_folder
-from ..files import find_audio
+from ..audio.files import find_audio
+from ..audio.reading import read_blocks
+from ..common.allocator import keep_freed_memory
+from ..common.devices import core_count
+from ..embedding.folder import embed_folder
+from ..embedding.model import EmbeddingModel
 from ..hear import UntrainedWarning, get_scene_embeddings, load_model
-from ..inference import Backend, Precision
-from ..model import EmbeddingModel
-from ..variants import DEFAULT_VARIANT
+from ..networks.config import SAMPLE_RATE_HZ, WINDOW_SAMPLES, Backend, Precision
+from ..networks.variants import DEFAULT_VARIANT
 from .machine import machine, peak_bytes
 
 BATCHES = (1, 16, 64)  # windows

@@ -11,8 +11,8 @@ from typing import Any
 
 import torch
 
-from ..devices import core_count
-from ..files import write_whole
+from ..common.devices import core_count
+from ..common.files import write_whole
 
 
 def machine() -> dict[str, Any]:

@@ -24,17 +24,17 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from .. import network
-from ..allocator import keep_freed_memory
-from ..config import FACTOR, SAMPLE_RATE_HZ, WINDOW_SAMPLES
-from ..network import build_encoder
-from ..pooling import max_pool
-from ..pretrain.audio_store import AudioStore, build_store
+from ..common.allocator import keep_freed_memory
+from ..networks import encoders as network
+from ..networks.config import FACTOR, SAMPLE_RATE_HZ, WINDOW_SAMPLES
+from ..networks.encoders import build_encoder
+from ..networks.pooling import max_pool
+from ..networks.variants import DEFAULT_VARIANT, get_variant
 from ..pretrain.augment import clmr_chain
 from ..pretrain.loss import NTXent
 from ..pretrain.pairs import PairDataset, to_float
+from ..pretrain.pcm_store import AudioStore, build_store
 from ..pretrain.projector import projection_head
-from ..variants import DEFAULT_VARIANT, get_variant
 from .machine import machine, peak_bytes
 
 _TRACKS, _TRACK_SECONDS = 64, 10

@@ -19,7 +19,7 @@ from itertools import accumulate
 from pathlib import Path
 from typing import IO, Any
 
-from ..progress import progress_bar
+from ..common.progress import progress_bar
 
 
 class ArchiveError(OSError):

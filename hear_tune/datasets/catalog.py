@@ -8,8 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from .sources import Download, mirdata_downloads
-from .task import Task, TaskError
-from .validate import SecondsRange
+from .task import SecondsRange, Task, TaskError
 
 LABELLED = "labelled"  # one's own data
 GROUP_HELP = "of a CSV: what must not stand in two splits (default: group or artist, if it has one)"

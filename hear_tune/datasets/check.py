@@ -6,7 +6,7 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 
-from ..files import find_audio
+from ..audio.files import find_audio
 from .content import content_groups
 from .task import LEAST_FOLDS, TEST, TRAIN, VALID, Clip, Task, TaskError, folds, turns
 

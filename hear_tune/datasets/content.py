@@ -7,7 +7,7 @@ from collections import defaultdict
 from collections.abc import Iterable
 from pathlib import Path
 
-from ..progress import progress_bar
+from ..common.progress import progress_bar
 
 _CHUNK_BYTES = 1 << 20
 

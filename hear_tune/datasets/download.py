@@ -15,8 +15,8 @@ from pathlib import Path
 import requests
 import urllib3
 
-from ..files import sole_use
-from ..progress import progress_bar
+from ..common.files import sole_use
+from ..common.progress import progress_bar
 from .archives import check_space, unpack
 from .content import file_digest
 from .sources import Download

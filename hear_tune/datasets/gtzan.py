@@ -13,7 +13,7 @@ from collections.abc import Iterable
 from importlib.util import find_spec
 from pathlib import Path
 
-from ..audio import AudioError, read_blocks
+from ..audio.reading import AudioError, read_blocks
 from .content import content_groups
 from .splits import stratified_folds
 from .task import TEST, TRAIN, VALID, Clip, Task, TaskError, used_classes

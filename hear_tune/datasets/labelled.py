@@ -24,8 +24,8 @@ from collections import Counter
 from collections.abc import Callable, Collection, Iterable
 from pathlib import Path
 
-from ..audio import SUFFIXES
-from ..files import find_audio
+from ..audio.files import find_audio
+from ..audio.reading import SUFFIXES
 from .content import content_groups
 from .splits import DEFAULT_SEED, joined_groups, stratified_split
 from .tables import find_delimiter, finite_number, read_table

@@ -15,6 +15,7 @@ SPLITS = (TRAIN, VALID, TEST)
 FOLD = "fold"  # splits of a cross-validation are fold00, fold01, ...
 LEAST_FOLDS = 3  # one to test, one to choose by, one to train on
 
+SecondsRange = tuple[float, float]  # of the clips of a data set, least and most
 Turn = dict[str, tuple[str, ...]]
 
 _SPELLINGS = {

@@ -6,13 +6,11 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from ..audio import AudioError, Remark, missing_audio, read_blocks
-from ..config import SAMPLE_RATE_HZ
-from ..devices import core_count
-from ..progress import progress_bar
-from .task import Task
-
-SecondsRange = tuple[float, float]
+from ..audio.reading import AudioError, Remark, missing_audio, read_blocks
+from ..common.devices import core_count
+from ..common.progress import progress_bar
+from ..networks.config import SAMPLE_RATE_HZ
+from .task import SecondsRange, Task
 
 
 @dataclass

@@ -19,9 +19,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ..clips import Vectors
-from ..progress import progress_bar
-from ..stores import fingerprint, read_rows, read_vectors
+from ..common.progress import progress_bar
+from ..embedding.batching import Vectors
+from ..embedding.output import fingerprint, read_rows, read_vectors
 from .similar import QueryError, Ranked, unit
 
 _SUFFIX = ".usearch"

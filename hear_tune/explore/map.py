@@ -15,15 +15,15 @@ from urllib.parse import quote
 import numpy as np
 import numpy.typing as npt
 
+from ..common.files import write_whole
+from ..common.progress import progress_bar
 from ..datasets.tables import read_table
-from ..files import write_whole
-from ..progress import progress_bar
-from ..stores import Library
+from ..embedding.output import Library
+from . import MAX_POINTS
 from .pages import fill, read_part
 from .projection import cluster, project
 from .similar import neighbours
 
-MAX_POINTS = 50_000  # that a page draws smoothly
 NEIGHBOURS = 10
 _SEED = 0
 _UNLABELLED = "(no label)"
@@ -69,7 +69,7 @@ def write_map(
     Parameters
     ----------
     library
-        From `hear_tune.stores.read_library`.
+        From `hear_tune.embedding.output.read_library`.
     output
         The page. It plays the files of the library from where they are; relative paths hold as
         long as page and music are moved together.

@@ -7,12 +7,12 @@ from importlib.util import find_spec
 import numpy as np
 import numpy.typing as npt
 
-from ..clips import Vectors
+from ..embedding.batching import Vectors
+from . import PCA, UMAP
 from .similar import unit
 
 Points = npt.NDArray[np.float32]
 
-PCA, UMAP = "pca", "umap"
 _UMAP_NEIGHBOURS = 15
 _SEED = 0
 

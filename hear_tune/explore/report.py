@@ -10,7 +10,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from ..files import write_whole
+from ..common.files import write_whole
 from ..probe.plots import plot_classes, plot_comparison, plot_confusion, plot_layers
 from ..probe.results import Result, by_task, layers_text, load, task_rows
 from .pages import fill

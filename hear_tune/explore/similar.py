@@ -12,19 +12,20 @@ import fsspec
 import numpy as np
 import numpy.typing as npt
 
-from ..audio import Remark, is_url
-from ..clips import ClipEmbeddings, Vectors
-from ..config import SAMPLE_RATE_HZ
-from ..embed import embed_file
-from ..files import path_text
+from ..audio.files import path_text
+from ..audio.reading import Remark, is_url
+from ..checkpoints.pretrained import load_encoder
+from ..common.progress import one_line
+from ..embedding.batching import ClipEmbeddings, Vectors
+from ..embedding.folder import embed_file
+from ..embedding.model import EmbeddingModel
+from ..embedding.output import Library, LibraryRows
 from ..hear import untrained_encoder
-from ..inference import precision_of
-from ..model import EmbeddingModel
-from ..network import Encoder
-from ..pretrained import PRETRAINED, load_encoder
-from ..progress import one_line
-from ..stores import Library, LibraryRows
-from ..variants import VARIANTS
+from ..networks.config import SAMPLE_RATE_HZ
+from ..networks.encoders import Encoder
+from ..networks.folded import precision_of
+from ..networks.variants import VARIANTS
+from ..weights import PRETRAINED
 
 _FILE_URL = "file://"
 _CHUNK_VALUES = 1 << 24  # cosines held at a time, 64 MiB of float32

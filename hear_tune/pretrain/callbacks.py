@@ -20,14 +20,15 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from tqdm import tqdm
 
-from ..audio import AudioError, Remark, Samples, missing_audio, read_blocks
-from ..checkpoints import load_checkpoint, save_checkpoint
-from ..clips import embed_clips
-from ..files import find_audio
-from ..model import EmbeddingModel
-from ..network import CROP_SAMPLES, Encoder
-from ..progress import progress_bar, say
-from .clmr import CLMR
+from ..audio.files import find_audio
+from ..audio.reading import AudioError, Remark, missing_audio, read_blocks
+from ..checkpoints.files import load_checkpoint, save_checkpoint
+from ..common.progress import progress_bar, say
+from ..common.samples import Samples
+from ..embedding.batching import embed_clips
+from ..embedding.model import EmbeddingModel
+from ..networks.encoders import CROP_SAMPLES, Encoder
+from .module import CLMR
 from .pairs import Pairs
 from .ranges import at_least
 from .settings import MACHINE, SETTINGS, machine_differences

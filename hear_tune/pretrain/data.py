@@ -8,11 +8,11 @@ from typing import Any
 
 from lightning.pytorch import LightningDataModule
 
-from ..config import SAMPLE_RATE_HZ, WINDOW_SAMPLES
-from .audio_store import AudioStore
+from ..networks.config import SAMPLE_RATE_HZ, WINDOW_SAMPLES
 from .pairs import PairDataset, PairLoader, PairSource, Share, number_folders
+from .pcm_store import AudioStore
 from .ranges import at_least
-from .shards import Shard, StreamedPairs, read_index
+from .tar_shards import Shard, StreamedPairs, read_index
 
 _DIGEST_DIGITS = 12  # enough to tell by, and short enough for an error
 

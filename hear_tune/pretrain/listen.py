@@ -13,8 +13,8 @@ import torch
 from matplotlib import pyplot as plt
 from torch import Tensor
 
-from ..audio import Remark, naming, read_blocks
-from ..config import SAMPLE_RATE_HZ
+from ..audio.reading import Remark, naming, read_blocks
+from ..networks.config import SAMPLE_RATE_HZ
 from .augment import RandomTransform, clmr_chain
 
 PICTURE = "spectrograms.png"

@@ -16,9 +16,9 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from ..config import SAMPLE_RATE_HZ
-from ..framing import pad_end
-from .audio_store import FULL_SCALE, AudioStore, Pcm, Track
+from ..common.samples import pad_end
+from ..networks.config import SAMPLE_RATE_HZ
+from .pcm_store import FULL_SCALE, AudioStore, Pcm, Track
 
 
 @dataclass(frozen=True)

@@ -14,13 +14,14 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from ..audio import missing_audio
-from ..config import WINDOW_SAMPLES
+from ..audio.files import path_text
+from ..audio.reading import missing_audio
+from ..common.files import write_whole
 from ..datasets.task import Clip, Task
-from ..embed import embed_folder
-from ..files import path_text, write_whole
-from ..model import EmbeddingModel
-from ..stores import read_remarks
+from ..embedding.folder import embed_folder
+from ..embedding.model import EmbeddingModel
+from ..embedding.output import read_remarks
+from ..networks.config import WINDOW_SAMPLES
 
 Matrix = npt.NDArray[np.float32]
 State = list[int]  # size in bytes, mtime and ctime in ns; empty for a file that is not there

@@ -11,7 +11,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from ..config import WINDOW_SAMPLES
+from ..common.progress import progress_bar
 from ..datasets.check import check_variety
 from ..datasets.task import (
     LEAST_FOLDS,
@@ -25,7 +25,7 @@ from ..datasets.task import (
     folds,
     turns,
 )
-from ..progress import progress_bar
+from ..networks.config import WINDOW_SAMPLES
 from .features import Features, Matrix
 from .heads import Examples, Head, Settings, train
 from .metrics import PRIMARY, Array, score

@@ -17,10 +17,10 @@ import numpy as np
 import sklearn
 import torch
 
-from ..config import SAMPLE_RATE_HZ, WINDOW_SAMPLES
+from ..common.files import write_whole
 from ..datasets.task import SPLITS, Task
-from ..files import write_whole
-from ..model import EmbeddingModel
+from ..embedding.model import EmbeddingModel
+from ..networks.config import SAMPLE_RATE_HZ, WINDOW_SAMPLES
 from .features import Features
 from .metrics import INTERVAL_PERCENT, PRIMARY, intervals, score
 from .protocols import PROTOCOLS, Predictions, Protocol, example_samples, run_protocol

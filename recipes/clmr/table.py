@@ -6,8 +6,8 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
+from hear_tune.networks.variants import get_variant
 from hear_tune.probe.results import cell, load
-from hear_tune.variants import get_variant
 
 # Macro ROC-AUC and average precision, in percent, of encoders pre-trained on other data (Vélez
 # Vásquez & Burgoyne, ISMIR 2022); those of magnatagatune itself are in the table of variants.

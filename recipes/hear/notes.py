@@ -12,8 +12,8 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from hear_tune.config import SAMPLE_RATE_HZ
-from hear_tune.heareval.rates import write_audio
+from hear_tune.hear_benchmark.rates import write_audio
+from hear_tune.networks.config import SAMPLE_RATE_HZ
 
 NAME, VERSION, MODE = "synthesized-notes", "1.0", "full"
 SECONDS = 8.0

@@ -39,9 +39,9 @@ import numpy.typing as npt
 import soundfile
 from tqdm import tqdm
 
-from hear_tune.config import SAMPLE_RATE_HZ
-from hear_tune.files import write_whole
-from hear_tune.framing import pad_end
+from hear_tune.common.files import write_whole
+from hear_tune.common.samples import pad_end
+from hear_tune.networks.config import SAMPLE_RATE_HZ
 
 HERE = Path(__file__).parent
 COLUMNS = ["file", "soundfonts", "licences", "programs", "kind", "seconds"]

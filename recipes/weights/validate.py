@@ -34,8 +34,8 @@ from hear_tune.baselines import BASELINES
 from hear_tune.datasets.catalog import get_data_set
 from hear_tune.datasets.tables import read_table
 from hear_tune.datasets.task import TEST
-from hear_tune.model import EmbeddingModel
-from hear_tune.network import LayeredEncoder
+from hear_tune.embedding.model import EmbeddingModel
+from hear_tune.networks.encoders import LayeredEncoder
 from hear_tune.probe.features import embed_task
 
 FOLDS = 5

@@ -1,0 +1,47 @@
+from .audio.reading import AudioError, Remark
+from .checkpoints.files import CheckpointError, load_checkpoint, save_checkpoint
+from .checkpoints.hub import Encoder, build_encoder
+from .common.files import InUseError
+from .embedding.batching import ClipEmbeddings
+from .embedding.folder import FolderReport, embed_array, embed_file, embed_folder
+from .embedding.model import EmbeddingModel
+from .embedding.output import StoreError
+from .embedding.streaming import Embedder
+from .hear import UntrainedWarning, get_scene_embeddings, get_timestamp_embeddings, load_model
+from .networks.config import ConfigError, SampleCNNConfig, TuneConfig
+from .networks.variants import VARIANTS, Variant, get_variant
+from .weights import PRETRAINED, Pretrained
+
+__version__: str
+
+__all__ = [
+    "PRETRAINED",
+    "VARIANTS",
+    "AudioError",
+    "CheckpointError",
+    "ClipEmbeddings",
+    "ConfigError",
+    "Embedder",
+    "EmbeddingModel",
+    "Encoder",
+    "FolderReport",
+    "InUseError",
+    "Pretrained",
+    "Remark",
+    "SampleCNNConfig",
+    "StoreError",
+    "TuneConfig",
+    "UntrainedWarning",
+    "Variant",
+    "__version__",
+    "build_encoder",
+    "embed_array",
+    "embed_file",
+    "embed_folder",
+    "get_scene_embeddings",
+    "get_timestamp_embeddings",
+    "get_variant",
+    "load_checkpoint",
+    "load_model",
+    "save_checkpoint",
+]

@@ -1,0 +1,1 @@
+"""Reading audio files: finding, decoding, mixing to mono and resampling."""

@@ -1,0 +1,152 @@
+"""Finding audio files, grouping the work on them, and writing files whole or not at all."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from glob import glob, has_magic
+from pathlib import Path
+
+import fsspec
+
+from .reading import SUFFIXES, is_url
+
+GROUP_FILES = 16
+GROUP_BYTES = 64 << 20
+_LEAST_GROUP_BYTES = 2 << 20
+_GROUP_BYTES_PER_FILE = 64 << 10  # of the whole list: an album is cut finer, to keep all cores busy
+
+
+@dataclass(frozen=True)
+class FoundAudio:
+    """What a search found.
+
+    Attributes
+    ----------
+    paths
+        Audio files without duplicates, URLs as text; those of a folder by name, hidden ones left
+        out.
+    unreadable
+        Reason by path of each folder that could not be searched.
+    ignored
+        How many other files there were, by suffix.
+    """
+
+    paths: list[Path | str]
+    unreadable: dict[str, str]
+    ignored: Counter[str]
+
+
+def find_audio(inputs: str | os.PathLike[str] | Sequence[str | os.PathLike[str]]) -> FoundAudio:
+    """Search folders through all levels for names of audio files; a file stands for itself.
+
+    Links to folders are followed, each folder once. Patterns (``music/**/*.mp3``) and URLs that
+    fsspec knows (``s3://bucket/music``) are searched likewise.
+
+    Raises
+    ------
+    FileNotFoundError
+        If there is no audio file at all.
+    ValueError
+        If a URL is of a kind that needs another package, or its store cannot be searched.
+    """
+    given = [inputs] if isinstance(inputs, str | os.PathLike) else list(inputs)
+    found = FoundAudio([], {}, Counter())
+    for text in [os.fspath(path) for path in given]:
+        if is_url(text):
+            _search_url(text, found)
+        elif os.path.isdir(text):
+            _search(Path(text), found)
+        elif has_magic(text) and not os.path.exists(text):
+            _take(map(Path, sorted(glob(text, recursive=True))), found)
+        else:
+            found.paths.append(Path(text))
+    if not found.paths and not found.unreadable:
+        looked = ", ".join(os.fspath(path) for path in given) or "no inputs"
+        raise FileNotFoundError(
+            f"no audio files in {looked} (looked for {', '.join(sorted(SUFFIXES))})"
+        )
+    found.paths[:] = dict.fromkeys(found.paths)
+    return found
+
+
+def _search(top: Path, found: FoundAudio) -> None:
+    def note(error: OSError) -> None:
+        found.unreadable[str(error.filename)] = f"folder cannot be read ({error.strerror})"
+
+    known = {os.path.realpath(top)}
+    for folder, folders, names in os.walk(top, onerror=note, followlinks=True):
+        places = {name: os.path.join(folder, name) for name in folders if not name.startswith(".")}
+        new = []
+        for name in sorted(places, key=lambda name: (os.path.islink(places[name]), name)):
+            place = os.path.realpath(places[name])
+            if place not in known:
+                known.add(place)
+                new.append(name)
+        folders[:] = sorted(new)
+        visible = (name for name in sorted(names) if not name.startswith("."))
+        _take((Path(folder, name) for name in visible), found)
+
+
+def _search_url(url: str, found: FoundAudio) -> None:
+    try:
+        store, root = fsspec.core.url_to_fs(url)
+        if has_magic(root):
+            names = store.glob(root)
+        else:
+            names = store.find(root) if store.isdir(root) else [root]
+    except Exception as error:  # each kind of store has errors of its own
+        raise ValueError(f"{url}: cannot be searched ({type(error).__name__}: {error})") from error
+    hidden = re.compile(r"/\.")
+    visible = (name for name in sorted(names) if not hidden.search(name.removeprefix(root)))
+    before, _, after = _chain(url)
+    _take(("::".join([*before, store.unstrip_protocol(name), *after]) for name in visible), found)
+
+
+def _chain(url: str) -> tuple[list[str], str, list[str]]:
+    """Parts of a chained URL before and after the place in a store, as zip://a.wav::music.zip."""
+    parts = url.split("::")
+    place = next(number for number, part in enumerate(parts) if "://" in part)
+    return parts[:place], parts[place], parts[place + 1 :]
+
+
+def _take(paths: Iterable[Path | str], found: FoundAudio) -> None:
+    """Sort names into audio and others."""
+    for path in paths:
+        own = _chain(path)[1] if isinstance(path, str) and is_url(path) else path
+        suffix = os.path.splitext(own)[1].lower()
+        if suffix in SUFFIXES:
+            found.paths.append(path)
+        else:
+            found.ignored[suffix or "no suffix"] += 1
+
+
+def path_text(path: Path | str) -> str:
+    """A path as text that any file format can hold, whatever bytes are in it."""
+    return os.fsencode(path).decode("utf-8", "backslashreplace")
+
+
+def _size(path: Path | str) -> int:
+    """0 of what is no file here: the one who reads it will tell."""
+    try:
+        return os.stat(path).st_size
+    except OSError:
+        return 0
+
+
+def group_files(paths: Sequence[Path | str]) -> Iterator[list[Path | str]]:
+    """Cut a list into groups of bounded number and size, in order; a short list into finer ones."""
+    most_bytes = min(GROUP_BYTES, max(_LEAST_GROUP_BYTES, len(paths) * _GROUP_BYTES_PER_FILE))
+    group: list[Path | str] = []
+    size = 0
+    for path in paths:
+        group.append(path)
+        size += _size(path)
+        if len(group) >= GROUP_FILES or size >= most_bytes:
+            yield group
+            group, size = [], 0
+    if group:
+        yield group

@@ -1,0 +1,272 @@
+"""Checkpoints: one safetensors file that rebuilds its model, and nothing that can run code.
+
+The file's metadata holds the configuration, the variant's name, the sample rate, the training
+record and the version of hear-tune. The checkpoints of the TUNE authors and of CLMR are read as
+well (`hear_tune.checkpoints.foreign`).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+from torch import Tensor
+
+from ..common.devices import one_thread
+from ..common.files import write_whole
+from ..networks.config import (
+    SAMPLE_RATE_HZ,
+    ConfigError,
+    EncoderConfig,
+    config_from_dict,
+    config_to_dict,
+)
+from ..networks.encoders import (
+    CROP_SAMPLES,
+    EMBEDDING_LAYERS,
+    Encoder,
+    build_encoder,
+)
+from ..networks.geometry import encoder_layers
+from ..networks.variants import variant_name
+from .foreign import ForeignCheckpointError, infer_config, rename_tensors, tensor_shapes
+from .unpickling import UnpicklingError, read_state_dict
+
+HUB_FILE_NAME = "model.safetensors"  # the name that huggingface_hub's tools look for
+METADATA_KEY = "hear_tune"
+EXPECTED = (
+    "expected a hear-tune checkpoint (.safetensors), a Lightning checkpoint of the TUNE authors "
+    "(.ckpt) or CLMR's released weights (.pt)"
+)
+_LISTED_PROBLEMS = 3
+_LONGEST_HEADER_BYTES = 100_000_000  # the limit of safetensors
+_LONGEST_CROP_SAMPLES = 60 * SAMPLE_RATE_HZ  # more is no crop, and much memory per window
+
+
+class CheckpointError(ValueError):
+    """A file is not a usable checkpoint."""
+
+
+def sha256_of(path: str | os.PathLike[str]) -> str:
+    """Hexadecimal SHA-256 of a file."""
+    digest = hashlib.sha256()
+    with open(path, "rb") as file:
+        while chunk := file.read(1 << 20):
+            digest.update(chunk)
+    return digest.hexdigest()
+
+
+def save_checkpoint(encoder: Encoder, path: str | os.PathLike[str]) -> str:
+    """Write an encoder to one file, replacing any file of that name at once or not at all.
+
+    Parameters
+    ----------
+    encoder
+        Its configuration, weights and `training_record` are kept.
+    path
+        The file to write, by convention ``*.safetensors``.
+
+    Returns
+    -------
+    str
+        SHA-256 of the written file.
+
+    Raises
+    ------
+    CheckpointError
+        If a weight is NaN or infinite.
+    """
+    path = Path(path)
+    metadata = {
+        "config": config_to_dict(encoder.config),
+        "variant": variant_name(encoder.config),
+        "sample_rate": SAMPLE_RATE_HZ,
+        "training": encoder.training_record,
+        "hear_tune_version": version("hear-tune"),
+    }
+    tensors = {name: t.detach().cpu().contiguous() for name, t in encoder.state_dict().items()}
+    try:
+        _check_finite(tensors)
+    except CheckpointError as error:
+        raise CheckpointError(f"{path}: not written: {error}") from error
+    # a single key: the order of several would differ from file to file
+    write_whole(path, save(tensors, {METADATA_KEY: json.dumps(metadata)}))
+    return sha256_of(path)
+
+
+def load_checkpoint(path: str | os.PathLike[str], sha256: str | None = None) -> Encoder:
+    """Build the encoder of a checkpoint of hear-tune, of the TUNE authors or of CLMR.
+
+    No code of the file's choice is ever run.
+
+    Parameters
+    ----------
+    path
+        A file, or a folder written by ``save_pretrained``.
+    sha256
+        The file's known hash, checked before anything is read.
+
+    Returns
+    -------
+    Encoder
+        In evaluation mode, float32.
+
+    Raises
+    ------
+    FileNotFoundError
+        If there is no such file.
+    CheckpointError
+        If the file is not a usable checkpoint; the message says what it is.
+    """
+    path = Path(path)
+    if path.is_dir():
+        path = path / HUB_FILE_NAME
+    # weights can be trained wherever they were loaded, and a process can be forked afterwards
+    with torch.inference_mode(False), one_thread():
+        return _load(path, sha256)
+
+
+def _load(path: Path, sha256: str | None) -> Encoder:
+    if not path.is_file():
+        raise FileNotFoundError(f"{path}: no such checkpoint; {EXPECTED}")
+    digest = sha256_of(path)
+    if sha256 is not None and digest != sha256.lower():
+        raise CheckpointError(
+            f"{path}: its sha256 is {digest}, not {sha256}: the file is damaged or another one; "
+            "fetch it again"
+        )
+    try:
+        config, tensors, training = _read(path)
+        _check_crop(config, training)
+        _check_embedding_layers(config, training)
+        tensors = {name: _as_float32(tensor) for name, tensor in tensors.items()}
+        _check_fit(config, tensors)
+        _check_finite(tensors)
+    except (CheckpointError, ConfigError, ForeignCheckpointError, UnpicklingError) as error:
+        raise CheckpointError(f"{path}: {error}") from error
+    with torch.device("meta"):  # no random weights only to overwrite them
+        encoder = build_encoder(config)
+    encoder.load_state_dict(tensors, assign=True)
+    encoder.training_record = training
+    return encoder.eval()
+
+
+def _read(path: Path) -> tuple[EncoderConfig, dict[str, Tensor], dict[str, Any]]:
+    kind = _identify(path)
+    if kind == "safetensors":
+        header, tensors = _read_safetensors(path)
+        if METADATA_KEY in header:
+            metadata = _parse_metadata(header[METADATA_KEY])
+            return config_from_dict(metadata["config"]), tensors, metadata["training"]
+    elif kind == "pickle":
+        tensors = read_state_dict(path)
+    else:
+        raise CheckpointError(f"{kind}; {EXPECTED}")
+    tensors = rename_tensors(tensors)
+    shapes = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
+    return infer_config(shapes), tensors, {"converted_from": path.name}
+
+
+def _identify(path: Path) -> str:
+    """What a file is, by its first bytes: "safetensors", "pickle", or a phrase for people."""
+    size = path.stat().st_size
+    with path.open("rb") as file:
+        head = file.read(64)
+    # first: the length of its header may begin like anything else
+    header_bytes = int.from_bytes(head[:8], "little")
+    if head[8:9] == b"{" and header_bytes <= _LONGEST_HEADER_BYTES:
+        if 8 + header_bytes <= size:
+            return "safetensors"
+        return f"a safetensors file cut off after {size:,} bytes"
+    if not head:
+        return "the file is empty"
+    if head.startswith(b"version https://git-lfs"):
+        return "this is a git-lfs pointer, not the weights: run `git lfs pull`"
+    if head.lstrip().startswith(b"<"):
+        return "this is a web page, not weights: the download failed"
+    if head.startswith((b"PK", b"\x80")):
+        return "pickle"
+    return f"not a checkpoint: it starts with {head[:8]!r}"
+
+
+def _read_safetensors(path: Path) -> tuple[dict[str, str], dict[str, Tensor]]:
+    try:
+        with safe_open(path, framework="pt") as file:
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+            return file.metadata() or {}, tensors
+    except (SafetensorError, OSError) as error:
+        raise CheckpointError(f"a damaged or cut-off safetensors file ({error})") from error
+
+
+def _parse_metadata(text: str) -> dict[str, Any]:
+    try:
+        metadata: dict[str, Any] = json.loads(text)
+        config, training = metadata["config"], metadata["training"]
+        rate = metadata["sample_rate"]
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
+        raise CheckpointError("its metadata are damaged") from error
+    if not isinstance(config, dict) or not isinstance(training, dict):
+        raise CheckpointError("its metadata are damaged")
+    if rate != SAMPLE_RATE_HZ:
+        raise CheckpointError(f"made for audio at {rate} Hz; this version knows {SAMPLE_RATE_HZ}")
+    return metadata
+
+
+def _check_crop(config: EncoderConfig, training: dict[str, Any]) -> None:
+    """Windows will be as long as the crops of training: they must suit the encoder, and memory."""
+    stride = max(layer.stride for layer in encoder_layers(config))
+    crop = training.get(CROP_SAMPLES, stride)
+    if type(crop) is not int or not 0 < crop <= _LONGEST_CROP_SAMPLES or crop % stride:
+        raise CheckpointError(
+            f"its metadata are damaged: crops of {crop!r} samples, no multiple of {stride}"
+        )
+
+
+def _check_embedding_layers(config: EncoderConfig, training: dict[str, Any]) -> None:
+    known = [layer.name for layer in encoder_layers(config)]
+    names = training.get(EMBEDDING_LAYERS, known[-1:])
+    several = isinstance(names, list) and all(name in known for name in names)
+    if not several or not 0 < len(names) == len(set(names)):
+        raise CheckpointError(f"its metadata are damaged: embedding layers {names!r}")
+
+
+def _as_float32(tensor: Tensor) -> Tensor:
+    return tensor.float() if tensor.is_floating_point() else tensor
+
+
+def _check_fit(config: EncoderConfig, tensors: dict[str, Tensor]) -> None:
+    expected = tensor_shapes(config)
+    found = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
+    problems = [f"it lacks {name}" for name in expected if name not in found]
+    problems += [f"unknown tensor {name}" for name in found if name not in expected]
+    problems += [
+        f"{name} is {found[name]}, not {shape}"
+        for name, shape in expected.items()
+        if found.get(name, shape) != shape
+    ]
+    problems += [
+        f"{name} is {tensor.dtype}"
+        for name, tensor in tensors.items()
+        if tensor.dtype not in (torch.float32, torch.int64)
+    ]
+    if problems:
+        hidden = len(problems) - _LISTED_PROBLEMS
+        listed = "; ".join(problems[:_LISTED_PROBLEMS]) + (f"; {hidden} more" if hidden > 0 else "")
+        raise CheckpointError(f"its tensors do not fit a {variant_name(config)} encoder: {listed}")
+
+
+def _check_finite(tensors: dict[str, Tensor]) -> None:
+    broken = [name for name, tensor in tensors.items() if not torch.isfinite(tensor).all()]
+    if broken:
+        kind = str(tensors[broken[0]].dtype).removeprefix("torch.")
+        raise CheckpointError(
+            f"NaN or infinite weights, or weights beyond {kind}, in "
+            f"{', '.join(broken[:_LISTED_PROBLEMS])}"
+        )

@@ -1,0 +1,46 @@
+"""``hear-tune augment``: hear and see the augmentations."""
+
+from __future__ import annotations
+
+import argparse
+
+from .common import (
+    EXIT_FAILED,
+    Commands,
+    non_negative_int,
+    positive_float,
+    positive_int,
+    require_extra,
+)
+
+SUMMARY = "hear and see what training does to audio"
+
+
+def add_command(commands: Commands) -> None:
+    """Add the command to the parser."""
+    parser = commands.add_parser("augment", help=SUMMARY)
+    parser.description = (
+        "Write views of an audio file as contrastive training makes them: whole chains of CLMR's "
+        "transforms, then each transform alone, and a picture of their spectrograms."
+    )
+    parser.add_argument("file", metavar="FILE")
+    parser.add_argument("-o", "--output", required=True, metavar="DIR")
+    parser.add_argument("--views", type=positive_int, default=4, help="whole chains (default: 4)")
+    parser.add_argument(
+        "--seconds", type=positive_float, default=5.0, help="of the file (default: 5)"
+    )
+    parser.add_argument("--seed", type=non_negative_int, default=0)
+    parser.set_defaults(run=_augment)
+
+
+def _augment(options: argparse.Namespace) -> int:
+    require_extra("pretrain", "matplotlib")
+    from ..audio.decoding import Remark, missing_audio
+    from ..pretrain.listen import write_views
+
+    remarks: list[Remark] = []
+    written = write_views(
+        options.file, options.output, options.views, options.seconds, options.seed, remarks
+    )
+    print(f"{options.output}: {len(written) - 1} sounds, {written[-1].name}")
+    return EXIT_FAILED if missing_audio(remarks) else 0

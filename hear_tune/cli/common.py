@@ -1,0 +1,106 @@
+"""What the commands share: parsers, types of arguments, options, exit codes and failures."""
+
+from __future__ import annotations
+
+import argparse
+import math
+from argparse import ArgumentParser, ArgumentTypeError
+from collections.abc import Mapping
+from importlib.util import find_spec
+from typing import Any, TypeAlias
+
+from ..common.progress import one_line, say
+from ..weights import DEFAULT_PRETRAINED, PRETRAINED
+
+EXIT_FAILED = 1  # the work was done, but not all of it
+EXIT_ERROR = 2  # nothing could be done
+EXIT_INTERRUPTED = 130
+
+WEIGHTS_HELP = (
+    f"weights of the package ({', '.join(PRETRAINED)}), or a checkpoint: .safetensors, .ckpt, .pt "
+    f"(default: {DEFAULT_PRETRAINED})"
+)
+SHA256_HELP = "known SHA-256 of the checkpoint, checked before it is read"
+
+
+class Parser(ArgumentParser):
+    """Takes no options by their beginnings: a typo of one could be another."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(allow_abbrev=False, **options)
+
+
+# a string: argparse's own class takes no parameter at run time before Python 3.14
+Commands: TypeAlias = "argparse._SubParsersAction[Parser]"
+
+
+def add_verbatim(commands: Commands, name: str, summary: str) -> Parser:
+    """Add a command that hands all its arguments on, ``--help`` included, as ``arguments``."""
+    # without prefix characters nothing looks like an option to argparse
+    parser = commands.add_parser(name, help=summary, add_help=False, prefix_chars="\0")
+    parser.add_argument("arguments", nargs=argparse.REMAINDER)
+    return parser
+
+
+def require_extra(extra: str, *modules: str) -> None:
+    """Raise a ValueError that names the extra to install if one of its modules is missing."""
+    missing = [module for module in modules if find_spec(module) is None]
+    if missing:
+        raise ValueError(f'this needs {missing[0]}: pip install "hear-tune[{extra}]"')
+
+
+def report_failures(failed: Mapping[str, str]) -> int:
+    """Name each file that failed, with its reason; returns the exit code."""
+    for path, reason in sorted(failed.items()):
+        say(f"  failed: {one_line(path)}: {one_line(reason)}")
+    return EXIT_FAILED if failed else 0
+
+
+def positive_int(text: str) -> int:
+    """A whole number of at least 1."""
+    return _int_from(1, text)
+
+
+def several(text: str) -> int:
+    """A whole number of at least 2."""
+    return _int_from(2, text)
+
+
+def non_negative_int(text: str) -> int:
+    """A whole number of at least 0."""
+    return _int_from(0, text)
+
+
+def positive_float(text: str) -> float:
+    """A finite number above 0."""
+    number = _finite(text)
+    if not number > 0:
+        raise ArgumentTypeError(f"must be a number above 0, not {text}")
+    return number
+
+
+def non_negative_float(text: str) -> float:
+    """A finite number of at least 0."""
+    number = _finite(text)
+    if not number >= 0:
+        raise ArgumentTypeError(f"must be a number of at least 0, not {text}")
+    return number
+
+
+def _finite(text: str) -> float:
+    """A number from its text; NaN, which compares with nothing, if it is none or not finite."""
+    try:
+        number = float(text)
+    except ValueError:
+        return math.nan
+    return number if math.isfinite(number) else math.nan
+
+
+def _int_from(lowest: int, text: str) -> int:
+    try:
+        number = int(text)
+    except ValueError:
+        number = lowest - 1
+    if number < lowest:
+        raise ArgumentTypeError(f"must be a whole number of at least {lowest}, not {text}")
+    return number

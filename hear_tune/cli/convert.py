@@ -1,0 +1,46 @@
+"""``hear-tune convert``: any checkpoint as safetensors."""
+
+from __future__ import annotations
+
+import argparse
+
+from .common import SHA256_HELP, Commands
+
+SUMMARY = "turn any checkpoint into safetensors"
+
+
+def add_command(commands: Commands) -> None:
+    """Add the command to the parser."""
+    parser = commands.add_parser("convert", help=SUMMARY)
+    parser.description = (
+        "Read a checkpoint of hear-tune, of the TUNE authors (.ckpt) or of CLMR (.pt), without "
+        "running any code from it, and write it as safetensors."
+    )
+    parser.add_argument("checkpoint", metavar="FILE")
+    parser.add_argument("-o", "--output", required=True, metavar="OUT.safetensors")
+    parser.add_argument("--sha256", help=SHA256_HELP)
+    parser.add_argument(
+        "--half", action="store_true", help="in float16: half the size, float32 again when loaded"
+    )
+    parser.add_argument(
+        "--layers", metavar="A,B", help="that embed when none is named (default: as before)"
+    )
+    parser.set_defaults(run=_convert)
+
+
+def _convert(options: argparse.Namespace) -> int:
+    from ..checkpoints.files import load_checkpoint, save_checkpoint
+    from ..embedding.model import choose_layers
+    from ..networks.encoders import EMBEDDING_LAYERS
+    from ..networks.variants import variant_name
+
+    if not options.output.endswith(".safetensors"):
+        raise ValueError(f"{options.output}: the name must end in .safetensors")
+    encoder = load_checkpoint(options.checkpoint, options.sha256)
+    if options.half:
+        encoder = encoder.half()
+    if options.layers is not None:
+        encoder.training_record[EMBEDDING_LAYERS] = choose_layers(encoder, options.layers)
+    digest = save_checkpoint(encoder, options.output)
+    print(f"{options.output}: {variant_name(encoder.config)}, sha256 {digest}")
+    return 0

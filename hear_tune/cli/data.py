@@ -1,0 +1,149 @@
+"""``hear-tune data``: what data sets there are, getting their files, and checking them."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from ..common.progress import one_line, say
+from ..datasets.catalog import CATALOG, GROUP_HELP, DataSet, get_data_set
+from ..datasets.task import Task, TaskError
+from .common import EXIT_FAILED, Commands, require_extra
+
+_LISTED = 20  # files named of each kind of fault
+
+SUMMARY = "get and check labelled data sets"
+
+
+def add_command(commands: Commands) -> None:
+    """Add the command to the parser."""
+    parser = commands.add_parser(
+        "data",
+        help=SUMMARY,
+        description="Labelled data sets: get their files and check them.",
+    )
+    actions = parser.add_subparsers(required=True, metavar="ACTION")
+    add = actions.add_parser
+    info = add("info", help="list the data sets, or show one and its splits")
+    info.add_argument("name", nargs="?", metavar="NAME")
+    download = add("download", help="get the files; goes on where it broke off")
+    check = add("validate", help="look for missing, broken and odd files")
+    for command in (download, check):
+        command.add_argument("name", metavar="NAME")
+    for command in (info, download, check):
+        command.add_argument("--root", metavar="DIR", help="its folder (default: one below data)")
+    for command in (info, check):
+        command.add_argument("--split", metavar="NAME", help="where several circulate")
+        command.add_argument("--group", metavar="COLUMN", help=GROUP_HELP)
+    info.set_defaults(run=_info)
+    check.set_defaults(run=_validate)
+    download.set_defaults(run=_download)
+
+
+def _info(options: argparse.Namespace) -> int:
+    if options.name is None:
+        rows = [["name", "asks for", "licence", "download"]]
+        rows += [[s.name, s.summary, s.licence, s.size or "-"] for s in CATALOG.values()]
+        print(_columns(rows))
+        return 0
+    data_set = get_data_set(options.name)
+    facts = {
+        "asks for": data_set.summary,
+        "licence": data_set.licence,
+        "described at": data_set.page,
+        "download": data_set.size,
+        "splits": ", ".join(data_set.splits),
+        "left out": data_set.left_out,
+        "by hand": data_set.manual,
+    }
+    rows = [[name, fact] for name, fact in facts.items() if fact]
+    rows += [["file", url] for d in data_set.downloads for url, _, _ in d.files]
+    print(f"{data_set.name}\n{_columns(rows)}")
+    root = _root(options, data_set)
+    if options.root is not None or root.exists():
+        print(_task_text(_load(options, data_set)))
+    return 0
+
+
+def _download(options: argparse.Namespace) -> int:
+    data_set = get_data_set(options.name)
+    require_extra("data", "requests")
+    from ..datasets.download import download_all
+
+    root = _root(options, data_set)
+    downloads = data_set.all_downloads()
+    if not downloads:
+        raise TaskError(f"{data_set.name} cannot be downloaded: {data_set.manual}")
+    archives = download_all(downloads, root)
+    print(f"{root}: all {len(downloads)} downloads are here")
+    if archives:
+        size = sum(path.stat().st_size for path in archives)
+        print(f"unpacked, may be deleted: {archives[0].parent} ({size / 1e9:.2f} GB)")
+    if data_set.manual:
+        print(f"by hand: {data_set.manual}")
+    return 0
+
+
+def _validate(options: argparse.Namespace) -> int:
+    from ..datasets.validate import validate
+
+    data_set = get_data_set(options.name)
+    task = _load(options, data_set)
+    found = validate(task, data_set.seconds)
+    print(_task_text(task))
+    print(
+        f"{found.good} files are good, {len(found.missing)} missing, "
+        f"{len(found.undecodable)} cannot be decoded, {len(found.incomplete)} not whole, "
+        f"{len(found.wrong_length)} of wrong length"
+    )
+    _print_files("missing", dict.fromkeys(found.missing, ""))
+    _print_files("cannot be decoded", found.undecodable)
+    _print_files("not whole", found.incomplete)
+    _print_files("wrong length", {p: f"{s:.2f} s" for p, s in found.wrong_length.items()})
+    if found.missing and (data_set.downloads or data_set.mirdata):
+        marks = _root(options, data_set) / "downloads" / "*.unpacked"
+        print(
+            f"to get files again, remove {marks} and give: hear-tune data download {options.name}"
+        )
+    sound = bool(found.missing) or _is_sound(task, _root(options, data_set))
+    return 0 if found.complete and sound else EXIT_FAILED
+
+
+def _is_sound(task: Task, root: Path) -> bool:
+    from ..datasets.check import check_task
+
+    try:
+        notes = check_task(task, root if root.is_dir() else None)
+    except TaskError as error:
+        say(f"  fault: {error}")
+        return False
+    for note in notes:
+        print(f"note: {note}")
+    return True
+
+
+def _columns(rows: list[list[str]]) -> str:
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    lines = ("  ".join(map(str.ljust, row, widths)) for row in rows)
+    return "\n".join(line.rstrip() for line in lines)
+
+
+def _root(options: argparse.Namespace, data_set: DataSet) -> Path:
+    return Path(options.root) if options.root is not None else data_set.default_root
+
+
+def _load(options: argparse.Namespace, data_set: DataSet) -> Task:
+    return data_set.load(_root(options, data_set), options.split, options.group)
+
+
+def _task_text(task: Task) -> str:
+    counts = ", ".join(f"{split} {len(task.of(split)):,}" for split in sorted(task.splits))
+    named = f" (split {task.split})" if task.split else ""
+    return f"{task.name}{named}: {task.kind}, {len(task.classes)} classes; {counts}"
+
+
+def _print_files(fault: str, reasons: dict[Path, str]) -> None:
+    for path, reason in list(reasons.items())[:_LISTED]:
+        say(f"  {fault}: {one_line(str(path))}{f': {one_line(reason)}' if reason else ''}")
+    if len(reasons) > _LISTED:
+        say(f"  {fault}: {len(reasons) - _LISTED} more")

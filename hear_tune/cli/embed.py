@@ -1,0 +1,152 @@
+"""``hear-tune embed``: embed folders and files of music."""
+
+from __future__ import annotations
+
+import argparse
+from typing import TYPE_CHECKING
+
+from ..common.progress import one_line, say
+from ..embedding.framing import PER_CHOICES
+from ..networks.config import BACKEND_HELP, BACKENDS, PRECISION_HELP, PRECISIONS
+from .common import (
+    EXIT_ERROR,
+    EXIT_FAILED,
+    SHA256_HELP,
+    WEIGHTS_HELP,
+    Commands,
+    positive_float,
+    positive_int,
+    report_failures,
+    require_extra,
+)
+
+if TYPE_CHECKING:
+    from ..embedding.folder import FolderReport
+    from ..embedding.model import EmbeddingModel
+
+SUMMARY = "embed folders and files of music"
+
+
+def add_command(commands: Commands) -> None:
+    """Add the command to the parser."""
+    parser = commands.add_parser("embed", help=SUMMARY)
+    parser.description = (
+        "Embed all audio files of folders, or single files. An interrupted job goes on where it "
+        "stopped when the command is given again; Parquet output is extended by new files."
+    )
+    parser.add_argument(
+        "inputs",
+        nargs="+",
+        metavar="FOLDER|FILE",
+        help="patterns and URLs of fsspec too (s3://...)",
+    )
+    parser.add_argument(
+        "-o",
+        "--output",
+        required=True,
+        metavar="OUT",
+        help=".parquet, .npy (and .csv) or .h5; of --engine ray: a folder, or the URL of one",
+    )
+    parser.add_argument("--model", default="", metavar="NAME|FILE", help=WEIGHTS_HELP)
+    parser.add_argument("--sha256", help=SHA256_HELP)
+    parser.add_argument(
+        "--variant", metavar="NAME", help="instead: this encoder with random weights"
+    )
+    parser.add_argument(
+        "--per", choices=PER_CHOICES, default="track", help="rows of the output (default: track)"
+    )
+    parser.add_argument(
+        "--layers", metavar="A,B", help='layers to concatenate, or "all" (default: the embedding)'
+    )
+    parser.add_argument(
+        "--hop-ms",
+        type=positive_float,
+        metavar="MS",
+        help="between windows (default: side by side)",
+    )
+    parser.add_argument("--device", default="cpu", help="cpu, cuda, cuda:1, mps (default: cpu)")
+    parser.add_argument(
+        "--precision", choices=PRECISIONS, default=PRECISIONS[0], help=PRECISION_HELP
+    )
+    parser.add_argument("--backend", choices=BACKENDS, default=BACKENDS[0], help=BACKEND_HELP)
+    parser.add_argument(
+        "--workers",
+        type=positive_int,
+        help="processes (default: one per core; one on other devices)",
+    )
+    parser.add_argument(
+        "--engine",
+        choices=["local", "ray"],
+        default="local",
+        help="ray: on all cores, or GPUs, of a Ray cluster (default: local)",
+    )
+    parser.add_argument(
+        "--ray-address",
+        metavar="ADDRESS",
+        help="of a running cluster (default: RAY_ADDRESS, or new)",
+    )
+    parser.add_argument("--overwrite", action="store_true", help="replace an existing output")
+    parser.set_defaults(run=_embed, less_memory="fewer --workers or --device cpu")
+
+
+def _embed(options: argparse.Namespace) -> int:
+    from ..common.allocator import keep_freed_memory
+    from ..common.devices import core_count, find_device
+    from ..embedding.folder import embed_folder
+    from ..hear import load_model
+
+    if options.per == "timestamp" and options.hop_ms is not None:
+        raise ValueError("--hop-ms is between windows; timestamps come every 33.06 ms")
+    layers = {"timestamp_layers" if options.per == "timestamp" else "layers": options.layers}
+    model = load_model(
+        options.model,
+        variant=options.variant,
+        sha256=options.sha256,
+        hop_ms=options.hop_ms,
+        backend=options.backend,
+        precision=options.precision,
+        **layers,
+    )
+    if options.engine == "ray":
+        return _embed_on_ray(options, model)
+    model.to(find_device(options.device))
+    keep_freed_memory()
+    workers = options.workers
+    if workers is None:
+        workers = core_count() if model.device.type == "cpu" else 1
+    report = embed_folder(
+        options.inputs, options.output, model, options.per, options.overwrite, workers
+    )
+    return _end_embedding(report, options.output)
+
+
+def _embed_on_ray(options: argparse.Namespace, model: EmbeddingModel) -> int:
+    require_extra("ray", "ray")
+    from ..embedding.ray import embed_on_ray
+
+    if options.overwrite:
+        raise ValueError("--engine ray adds to a folder: remove it to embed anew")
+    report = embed_on_ray(
+        options.inputs,
+        options.output,
+        model,
+        options.per,
+        options.workers,
+        options.device,
+        options.ray_address,
+    )
+    return _end_embedding(report, options.output)
+
+
+def _end_embedding(report: FolderReport, output: str) -> int:
+    """Say what became of the files; returns the exit code."""
+    kept = f", {report.skipped} already there" if report.skipped else ""
+    print(f"{output}: {report.embedded} files embedded{kept}, {len(report.failed)} failed")
+    for path, remarks in sorted(report.remarks.items()):
+        for kind, _, detail in (remark.partition(": ") for remark in remarks):
+            say(f"  {kind}: {one_line(path)}: {one_line(detail)}")
+    if report.ignored:
+        kinds = ", ".join(f"{suffix} ({n})" for suffix, n in report.ignored.most_common(5))
+        say(f"  ignored, no audio by their names: {kinds}")
+    code = report_failures(report.failed) or (EXIT_FAILED if report.incomplete else 0)
+    return code if report.embedded or report.skipped else EXIT_ERROR

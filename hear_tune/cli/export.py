@@ -1,0 +1,38 @@
+"""``hear-tune export``: a model as ONNX or torch.export."""
+
+from __future__ import annotations
+
+import argparse
+
+from .common import SHA256_HELP, WEIGHTS_HELP, Commands, positive_float
+
+SUMMARY = "write a model as ONNX or torch.export"
+
+
+def add_command(commands: Commands) -> None:
+    """Add the command to the parser."""
+    parser = commands.add_parser("export", help=SUMMARY)
+    parser.description = (
+        "Write a model as .onnx, or as torch.export's .pt2, framing included: audio at 22,050 Hz "
+        "goes in, (clips, samples) of any number and length, and embeddings come out. The file is "
+        "checked against the model."
+    )
+    parser.add_argument("output", metavar="OUT", help=".onnx or .pt2")
+    parser.add_argument("--model", default="", metavar="NAME|FILE", help=WEIGHTS_HELP)
+    parser.add_argument("--sha256", help=SHA256_HELP)
+    parser.add_argument("--per", choices=["track", "window"], default="track")
+    parser.add_argument("--layers", metavar="A,B", help="as of embed")
+    parser.add_argument("--hop-ms", type=positive_float, metavar="MS", help="between windows")
+    parser.set_defaults(run=_export)
+
+
+def _export(options: argparse.Namespace) -> int:
+    from ..embedding.export import export_model
+    from ..hear import load_model
+
+    model = load_model(
+        options.model, sha256=options.sha256, layers=options.layers, hop_ms=options.hop_ms
+    )
+    difference = export_model(model, options.output, options.per)
+    print(f"{options.output}: {model.identity}, within {difference:.1e} of the model")
+    return 0

@@ -1,0 +1,104 @@
+"""``hear-tune hear``: the HEAR benchmark, by heareval's own programs."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+
+from ..datasets.catalog import get_data_set
+from ..networks.config import SAMPLE_RATE_HZ
+from .common import (
+    Commands,
+    add_verbatim,
+    positive_float,
+    positive_int,
+    report_failures,
+    require_extra,
+)
+
+SUMMARY = "run the HEAR benchmark"
+
+
+def add_command(commands: Commands) -> None:
+    """Add the command to the parser."""
+    parser = commands.add_parser(
+        "hear",
+        help=SUMMARY,
+        description="The HEAR benchmark by its own evaluation kit, heareval 2021.1.3.",
+    )
+    tools = parser.add_subparsers(required=True, metavar="TOOL")
+    for name, summary in _RUNNERS.items():
+        add_verbatim(tools, name, summary).set_defaults(run=_run, tool=name)
+    _add_table(tools)
+    _add_make_task(tools)
+
+
+_RUNNERS = {
+    "run": "embeddings and predictions of one model, with the options of both",
+    "embeddings": "heareval.embeddings.runner: its own options",
+    "predictions": "heareval.predictions.runner: its own options",
+}
+
+
+def _run(options: argparse.Namespace) -> int:
+    require_extra("hear", "click", "pandas")
+    from ..hear_benchmark import runners
+
+    return report_failures(getattr(runners, options.tool)(options.arguments))
+
+
+def _add_table(tools: Commands) -> None:
+    parser = tools.add_parser(
+        "table", help="scores of all models in a folder, beside the official leaderboard's"
+    )
+    parser.add_argument("embeddings_dir", type=Path, nargs="?", default=Path("embeddings"))
+    parser.add_argument("--json", type=Path, metavar="FILE", help="save the scores")
+    parser.set_defaults(run=_table)
+
+
+def _table(options: argparse.Namespace) -> int:
+    from ..hear_benchmark.results import collect, table
+
+    results = collect(options.embeddings_dir)
+    if not results:
+        raise FileNotFoundError(f"{options.embeddings_dir}: no scores in it")
+    print(table(results))
+    if options.json:
+        options.json.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
+    return 0
+
+
+def _add_make_task(tools: Commands) -> None:
+    parser = tools.add_parser(
+        "make-task",
+        help="turn a labelled data set into a task folder",
+        description="Turn a labelled data set into a task folder that heareval accepts.",
+    )
+    parser.add_argument("name", metavar="NAME", help="a data set: see hear-tune data info")
+    parser.add_argument("--root", type=Path, metavar="DIR", help="its folder")
+    parser.add_argument("--split", metavar="NAME", help="where several circulate")
+    parser.add_argument("-o", "--output", type=Path, default=Path("tasks"), metavar="DIR")
+    parser.add_argument(
+        "--seconds",
+        type=positive_float,
+        help="cut clips to this length, or fill them up with silence (default: the data set's, or "
+        "clips as they are where lengths vary)",
+    )
+    parser.add_argument(
+        "--rate", type=positive_int, default=SAMPLE_RATE_HZ, help="in Hz (%(default)s)"
+    )
+    parser.set_defaults(run=_make_task)
+
+
+def _make_task(options: argparse.Namespace) -> int:
+    from ..hear_benchmark.make_task import folder_name, make_task
+
+    data_set = get_data_set(options.name)
+    task = data_set.load(options.root or data_set.default_root, options.split)
+    seconds = options.seconds
+    if seconds is None and data_set.seconds is not None:
+        seconds = sum(data_set.seconds) / 2
+    failed = make_task(task, options.output, seconds, options.rate)
+    print(f"{options.output / folder_name(task)}: {len(task.clips) - len(failed)} clips")
+    return report_failures(failed)

@@ -1,0 +1,72 @@
+"""``hear-tune similar``: what of a library sounds like a query."""
+
+from __future__ import annotations
+
+import argparse
+
+from .common import Commands, non_negative_float, positive_int
+
+SUMMARY = "what of a library sounds like this"
+
+
+def add_command(commands: Commands) -> None:
+    """Add the command to the parser."""
+    parser = commands.add_parser(
+        "similar",
+        help=SUMMARY,
+        description="Find the tracks or moments of a library that are nearest to an audio file by "
+        "cosine. Every row is compared. A query that is in the library is not found itself.",
+    )
+    parser.add_argument("query", metavar="QUERY", help="an audio file, or a path in the library")
+    parser.add_argument("library", metavar="LIBRARY.parquet", help="written by hear-tune embed")
+    parser.add_argument(
+        "--model",
+        default="",
+        metavar="NAME|FILE",
+        help="the checkpoint that the library was embedded with (not needed for the package's)",
+    )
+    parser.add_argument(
+        "-n", "--count", type=positive_int, default=10, metavar="N", help="(%(default)s)"
+    )
+    parser.add_argument(
+        "--at", type=non_negative_float, metavar="SECONDS", help="only this moment of the query"
+    )
+    parser.add_argument("--per-track", action="store_true", help="the best moment of each track")
+    parser.add_argument(
+        "--index",
+        action="store_true",
+        help="beyond a million rows: look rows up in LIBRARY.parquet.usearch, made at first and "
+        "whenever the library has changed, instead of comparing all; a few may be missed",
+    )
+    parser.set_defaults(run=_similar)
+
+
+def _similar(options: argparse.Namespace) -> int:
+    from ..embedding.output import read_library
+    from ..explore.index import IndexSearch
+    from ..explore.similar import (
+        ExactSearch,
+        Search,
+        covering,
+        embed_query,
+        find_similar,
+        own_paths,
+        query_of_library,
+        table,
+    )
+
+    search: Search
+    if options.index:
+        search = IndexSearch(options.library)
+    else:
+        search = ExactSearch(read_library(options.library))
+    own = own_paths(search.library, options.query)
+    if options.query in own:
+        query = query_of_library(search, options.query)
+    else:  # embedded anew even if it has rows: relative paths may start in another folder
+        query = embed_query(options.query, search.library, options.model)
+    if options.at is not None:
+        query = covering(query, options.at)
+    matches = find_similar(search, query, options.count, leave_out=own, per_track=options.per_track)
+    print(table(matches))
+    return 0

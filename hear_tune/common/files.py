@@ -1,0 +1,80 @@
+"""Locking folders, and writing files whole or not at all."""
+
+from __future__ import annotations
+
+import os
+import secrets
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+
+
+@contextmanager
+def writing(path: str | os.PathLike[str]) -> Iterator[None]:
+    """Name the file for which there is no room or permission."""
+    try:
+        yield
+    except OSError as error:
+        reason = error.strerror or error
+        raise OSError(f"{os.fspath(path)}: cannot be written ({reason})") from error
+
+
+class InUseError(ValueError):
+    """Another process works on the same folder or file."""
+
+
+@contextmanager
+def sole_use(
+    folder: str | os.PathLike[str],
+    doing: str,
+    of: str | os.PathLike[str] | None = None,
+    timeout_seconds: float = 0,
+) -> Iterator[None]:
+    """Keep other processes of this machine out of a folder.
+
+    Parameters
+    ----------
+    folder
+        Where the lock lies; made if it is not there.
+    doing
+        What the process does that has it, for the others' error: "writing it".
+    of
+        What is kept from others, for that error; by default the folder.
+    timeout_seconds
+        How long to wait for the other process.
+
+    Raises
+    ------
+    InUseError
+        If another process has it.
+    OSError
+        If the folder cannot be written.
+    """
+    place = os.fspath(of or folder)
+    lock = FileLock(Path(folder) / "lock", timeout=timeout_seconds)
+    with writing(place):
+        Path(folder).mkdir(parents=True, exist_ok=True)
+        try:
+            lock.acquire()
+        except Timeout as error:
+            raise InUseError(f"{place}: another process is {doing}") from error
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def write_whole(path: str | os.PathLike[str], content: str | bytes) -> None:
+    """Write a file, replacing any of that name at once or not at all; text as UTF-8."""
+    target = Path(path)
+    partial = target.with_name(f".{secrets.token_hex(8)}.partial")  # no two writers share it
+    with writing(target):
+        try:
+            partial.write_bytes(content.encode() if isinstance(content, str) else content)
+            partial.replace(target)
+        except BaseException:
+            with suppress(OSError):
+                partial.unlink()
+            raise

@@ -1,0 +1,87 @@
+"""A group of files that is embedded, and written, at once."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from ..audio.files import path_text
+from ..audio.reading import SILENT, AudioError, Remark, read_blocks
+from ..common.samples import Samples
+from ..networks.config import SAMPLE_RATE_HZ
+from .batching import embed_clips
+from .framing import Per
+from .model import EmbeddingModel
+from .output import PartWriter
+from .workers import Job, Note, Outcome
+
+
+@dataclass(frozen=True)
+class Group(Job):
+    """Files, and the part of an output that they go to."""
+
+    part: PartWriter
+    per: Per
+
+
+def embed_group(group: Group, model: EmbeddingModel, note: Note) -> None:
+    """Embed the files of a group and write their part; a bad file is left out of it.
+
+    Parameters
+    ----------
+    group
+        Of one output.
+    model
+        From `hear_tune.load_model`.
+    note
+        Called with what became of each file as soon as it was read, in the order of the files.
+
+    Raises
+    ------
+    OSError
+        If the part cannot be written.
+    """
+    failed: list[str] = []
+
+    def read(path: Path | str) -> Iterator[Samples]:
+        length, silent = 0, True
+        remarks: list[Remark] = []
+        try:
+            for block in read_blocks(path, remarks):
+                length += len(block)
+                silent = silent and not block.any()
+                yield block
+        except AudioError as error:
+            failed.append(path_text(path))
+            note(Outcome(path, error=str(error)))
+        else:
+            remarks += [SILENT] if silent else []
+            part.remark(path_text(path), remarks)
+            note(Outcome(path, length / SAMPLE_RATE_HZ, remarks=tuple(remarks)))
+
+    with group.part as part:
+        clips = ((path, read(path)) for path in group.paths)
+        for path, embeddings in embed_clips(model, clips, group.per):
+            part.add(path_text(path), embeddings)
+        part.drop(failed)
+
+
+class GroupEmbedder:
+    """Embeds groups in another process, with a model of its own there.
+
+    Parameters
+    ----------
+    model
+        It is copied.
+    device
+        Where the other process puts the copy.
+    """
+
+    def __init__(self, model: EmbeddingModel, device: str) -> None:
+        self._model = copy.deepcopy(model).cpu()
+        self._device = device
+
+    def __call__(self, group: Group, note: Note) -> None:
+        embed_group(group, self._model.to(self._device), note)

@@ -1,0 +1,205 @@
+"""An encoder with the choices that turn clips into embeddings: layers, windows, timestamps."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Iterator, Sequence
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from ..common.devices import heed_fork
+from ..common.samples import Samples
+from ..networks.config import SAMPLE_RATE_HZ, TIMESTAMP_STRIDE, Backend, Precision
+from ..networks.encoders import LayeredEncoder
+from ..networks.folded import InferenceNetwork, any_tensor, evaluating
+from .framing import Stretch, StretchCutter, Window, WindowCutter, cut
+
+LayerChoice = str | Sequence[str] | None
+
+STRETCH_SAMPLES = 24 * 3**9  # 21.4 s of timestamps at a time
+
+
+class EmbeddingModel(nn.Module):
+    """An encoder that embeds clips of any length, and computes as in evaluation mode.
+
+    Parameters
+    ----------
+    encoder
+        With its weights.
+    layers
+        Of the embeddings of windows and clips: None (the encoder's `embedding_layers`), a name or
+        several (comma-separated or a sequence; their time averages are concatenated), or "all".
+    timestamp_layers
+        Of the embeddings of timestamps, likewise. None takes three time scales: the bottleneck, the
+        layer at the timestamps' own stride, and the last.
+    hop_ms
+        Between windows; None for windows side by side.
+    backend, precision
+        How embeddings are computed: see `hear_tune.networks.folded.InferenceNetwork`.
+
+    Attributes
+    ----------
+    encoder
+        The plain network, whatever the backend. It may be trained on: embeddings are always those
+        of its weights as they are, and its training mode stays as it is.
+    sample_rate
+        Of all audio that it takes, 22,050 Hz.
+    scene_embedding_size, timestamp_embedding_size
+        Sizes of the embeddings.
+
+    Raises
+    ------
+    ValueError
+        If a layer, backend or precision is unknown, or the hop is not within a window's length.
+    """
+
+    sample_rate = SAMPLE_RATE_HZ
+
+    def __init__(
+        self,
+        encoder: LayeredEncoder,
+        layers: LayerChoice = None,
+        timestamp_layers: LayerChoice = None,
+        hop_ms: float | None = None,
+        backend: Backend = "auto",
+        precision: Precision = "float32",
+    ) -> None:
+        super().__init__()
+        self.encoder = encoder
+        self.inference = InferenceNetwork(backend, precision)
+        self.layers = _choose(encoder, layers, encoder.embedding_layers)
+        self.timestamp_layers = _choose(encoder, timestamp_layers, _three_scales(encoder))
+        self.window_samples = encoder.window_samples
+        self.hop_samples = _hop_samples(hop_ms, self.window_samples)
+        self.training = encoder.training
+
+    @property
+    def scene_embedding_size(self) -> int:
+        return sum(self.encoder.layer(name).channels for name in self.layers)
+
+    @property
+    def timestamp_embedding_size(self) -> int:
+        return sum(self.encoder.layer(name).channels for name in self.timestamp_layers)
+
+    @property
+    def device(self) -> torch.device:
+        return any_tensor(self.encoder).device
+
+    @property
+    def identity(self) -> str:
+        """Which encoder this is, down to its weights, and its precision if it is not float32."""
+        rounded = self.inference.precision != "float32"
+        return self.encoder.identity + (f" {self.inference.precision}" if rounded else "")
+
+    @property
+    def layer_columns(self) -> dict[str, slice]:
+        """Where each chosen layer lies in an embedding."""
+        columns, start = {}, 0
+        for name in self.layers:
+            end = start + self.encoder.layer(name).channels
+            columns[name] = slice(start, end)
+            start = end
+        return columns
+
+    @torch.no_grad()
+    def embed_windows(self, audio: Tensor) -> Tensor:
+        """One embedding per window: (batch, samples) -> (batch, scene_embedding_size)."""
+        features = self._features(audio, self.layers)
+        return torch.cat([feature.mean(dim=-1) for feature in features], dim=1)
+
+    @torch.no_grad()
+    def embed_timestamps(self, audio: Tensor) -> Tensor:
+        """One embedding per 729 samples, every layer brought to that stride.
+
+        (batch, samples) -> (batch, samples / 729, timestamp_embedding_size). Finer layers are
+        averaged over each timestamp's samples, coarser ones interpolated linearly between the
+        centres of their frames.
+        """
+        features = self._features(audio, self.timestamp_layers)
+        frames = audio.shape[-1] // TIMESTAMP_STRIDE
+        return torch.cat([to_frames(feature, frames) for feature in features], dim=1).mT
+
+    def _features(self, audio: Tensor, names: list[str]) -> list[Tensor]:
+        heed_fork()
+        network = self.inference.of(self.encoder)
+        audio = audio[:, None].to(any_tensor(network).dtype)
+        # batch statistics would make a clip depend on its batch, and change the model
+        with evaluating(network):
+            return list(network.features(audio, names).values())
+
+    def windows(self, blocks: Iterable[Samples]) -> Iterator[Window]:
+        """Cut a clip into the windows that this model embeds."""
+        return cut(blocks, self.window_cutter())
+
+    def stretches(self, blocks: Iterable[Samples]) -> Iterator[Stretch]:
+        """Cut a clip into stretches with all the context that their timestamps depend on."""
+        return cut(blocks, self.stretch_cutter(STRETCH_SAMPLES))
+
+    def window_cutter(self) -> WindowCutter:
+        """What cuts a clip into windows."""
+        return WindowCutter(self.window_samples, self.hop_samples, self.encoder.fill)
+
+    def stretch_cutter(self, samples: int) -> StretchCutter:
+        """What cuts a clip into stretches of at least so many samples, with their context."""
+        unit = self.encoder.timestamp_unit(self.timestamp_layers)
+        grids = [self.encoder.layer(name).grid for name in self.timestamp_layers]
+        before = max(grid.stride - grid.first for grid in grids)  # a stride more to interpolate
+        after = max(grid.stride + grid.last for grid in grids)
+        return StretchCutter(
+            _round_up(samples, unit), _round_up(before, unit), _round_up(after, unit), unit
+        )
+
+
+def _choose(encoder: LayeredEncoder, choice: LayerChoice, default: list[str]) -> list[str]:
+    return default if choice is None else choose_layers(encoder, choice)
+
+
+def choose_layers(encoder: LayeredEncoder, choice: str | Sequence[str]) -> list[str]:
+    """Names of the layers chosen: a name or several, comma-separated or a sequence; or "all".
+
+    Raises
+    ------
+    ValueError
+        If one is unknown or named twice, or there is none.
+    """
+    if choice == "all":
+        return [layer.name for layer in encoder.layers]
+    names = choice.split(",") if isinstance(choice, str) else list(choice)
+    names = [encoder.layer(name.strip()).name for name in names]
+    if not names or len(set(names)) < len(names):
+        raise ValueError(f"layers must be named once each, at least one: {choice!r}")
+    return names
+
+
+def _three_scales(encoder: LayeredEncoder) -> list[str]:
+    layers = encoder.layers
+    fine = [layer for layer in layers if layer.name.startswith("contractive")][-1:]
+    middle = [layer for layer in layers if layer.stride == TIMESTAMP_STRIDE][-1:]
+    names = [layer.name for layer in (*fine, *middle)]
+    return list(dict.fromkeys([*names, encoder.default_layer]))
+
+
+def _hop_samples(hop_ms: float | None, window_samples: int) -> int:
+    if hop_ms is None:
+        return window_samples
+    longest_ms = 1000 * window_samples / SAMPLE_RATE_HZ
+    hop = round(hop_ms * SAMPLE_RATE_HZ / 1000) if math.isfinite(hop_ms) else 0
+    if not 0 < hop <= window_samples:
+        shortest_ms = 1000 / SAMPLE_RATE_HZ
+        raise ValueError(
+            f"hop_ms must be from {shortest_ms:.2g} (a sample) to {longest_ms:.0f}, not {hop_ms}"
+        )
+    return hop
+
+
+def to_frames(feature: Tensor, frames: int) -> Tensor:
+    """Bring (batch, channels, T) to `frames` frames over the same time."""
+    if feature.shape[-1] >= frames:
+        return F.avg_pool1d(feature, feature.shape[-1] // frames)
+    return F.interpolate(feature, size=frames, mode="linear", align_corners=False)
+
+
+def _round_up(value: int, unit: int) -> int:
+    return -(-value // unit) * unit

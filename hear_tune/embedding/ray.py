@@ -1,0 +1,231 @@
+"""Embedding on all machines of a Ray cluster: the same rows, in a folder of Parquet files.
+
+Every group of files becomes one file of the output, named by its place; it appears whole or not at
+all. So nothing is lost when a worker dies, whose groups Ray gives to another, or the program, which
+goes on when it is started again. Music and output may lie wherever fsspec reads and writes.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import pickle
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import fsspec
+import ray
+import ray.data
+from fsspec.implementations.local import LocalFileSystem
+
+from ..audio.files import find_audio
+from ..audio.reading import Remarks
+from ..common.files import sole_use
+from ..common.progress import progress_bar
+from .folder import FolderReport, Progress, check_per, groups_to_do, identity_of
+from .framing import Per
+from .groups import Group, GroupEmbedder
+from .model import EmbeddingModel
+from .object_lock import sole_use_of_store
+from .output import PartWriter, StoreError, check_identity, join_parquet, part_name, read_files
+from .workers import Crew, Note, Outcome
+
+OBJECT_STORE_BYTES = 256 << 20  # only names and the model pass between processes
+_MAX_BLOCKS = 10_000
+_CUDA = "cuda"
+_DOING = "writing it"
+
+
+def embed_on_ray(
+    inputs: str | os.PathLike[str] | Sequence[str | os.PathLike[str]],
+    output: str,
+    model: EmbeddingModel,
+    per: Per = "track",
+    workers: int | None = None,
+    device: str = "cpu",
+    address: str | None = None,
+) -> FolderReport:
+    """Embed folders and files of music on a Ray cluster, with a progress bar.
+
+    Parameters
+    ----------
+    inputs
+        Folders, files, patterns and URLs that all machines of the cluster can read.
+    output
+        A folder, or the URL of one, that all machines can write. Files of which it has rows are
+        left out.
+    model
+        From `hear_tune.load_model`.
+    per
+        "track", "window" or "timestamp": rows per file.
+    workers
+        Processes; by default one per core of the cluster, or per GPU.
+    device
+        "cpu", or "cuda" for a GPU per process.
+    address
+        Of a running cluster; by default RAY_ADDRESS, or a cluster of this machine's cores that ends
+        with the work.
+
+    Returns
+    -------
+    FolderReport
+        Also of the files that could not be embedded.
+
+    Raises
+    ------
+    FileNotFoundError, ValueError
+        If the inputs hold no audio, or an option is wrong.
+    StoreError
+        If the output belongs to another model or other options.
+    InUseError
+        If another program writes it, on this machine or, if it is in an object store, on any.
+    """
+    check_per(per)
+    if device not in ("cpu", _CUDA):
+        raise ValueError(f"device must be cpu or {_CUDA} on a Ray cluster, not {device!r}")
+    found = find_audio(inputs)
+    report = FolderReport(failed=dict(found.unreadable), ignored=found.ignored)
+    parts = _Parts(output, identity_of(model, per))
+    with parts.locked(), progress_bar(total=len(found.paths), unit="file", smoothing=0.1) as bar:
+        parts.take_stock()
+        progress = Progress(report, bar)
+        groups = [
+            (part_name(number, parts.numbers), todo)
+            for number, todo in groups_to_do(found.paths, parts.done, progress)
+        ]
+        if groups:
+            with _cluster(address):
+                work = pickle.dumps(GroupEmbedder(model, device))
+                task = _Task(parts, work, per, device)
+                _embed(groups, task, workers, progress.note)
+    return report
+
+
+class _Parts:
+    """The output: a folder of Parquet files, wherever fsspec writes."""
+
+    def __init__(self, output: str, identity: dict[str, object]) -> None:
+        self.identity = identity
+        self._output = output
+        self._store, self._root = fsspec.core.url_to_fs(os.path.expanduser(output))
+        self._store.makedirs(self._root, exist_ok=True)
+        self.numbers: set[int] = set()
+        self.done: dict[str, Remarks] = {}
+
+    def take_stock(self) -> None:
+        """List what is there, and remove what killed programs left; to be done while locked."""
+        self._store.invalidate_cache()
+        for path in self._store.glob(f"{self._root}/*.parquet"):
+            self.numbers.add(_number(self._output, path))
+            with self._local_copy(path) as copy:
+                check_identity(copy, self._output, self.identity)
+                self.done |= read_files(copy)
+        for leftover in self._store.glob(f"{self._root}/*.partial"):
+            self._store.rm_file(leftover)
+
+    @contextmanager
+    def _local_copy(self, path: str) -> Iterator[Path]:
+        with tempfile.TemporaryDirectory() as folder:
+            copy = Path(folder, "part.parquet")
+            self._store.get_file(path, os.fspath(copy))
+            yield copy
+
+    @contextmanager
+    def new(self, name: str) -> Iterator[PartWriter]:
+        """A part to be written next; it appears, whole, once the context ends without an error."""
+        with tempfile.TemporaryDirectory() as folder:
+            written, scratch, part = (Path(folder, f"{n}.parquet") for n in range(3))
+            yield PartWriter(written, self.identity)
+            if written.exists():  # a group without any good file has no rows
+                join_parquet([written], scratch, part)  # leaves out rows that were taken back
+                partial = f"{self._root}/{name}.{os.getpid()}.partial"
+                self._store.put_file(os.fspath(part), partial)
+                self._store.mv(partial, f"{self._root}/{name}")
+
+    def locked(self) -> AbstractContextManager[None]:
+        """Keep other programs from the output."""
+        if isinstance(self._store, LocalFileSystem):
+            return sole_use(self._root, _DOING)
+        return sole_use_of_store(self._store, self._root, _DOING)
+
+
+def _number(output: str, path: str) -> int:
+    stem = Path(path).stem
+    if not stem.isdecimal():
+        raise StoreError(
+            f"{output}: {path} is not of an output of hear-tune; choose another folder"
+        )
+    return int(stem)
+
+
+@dataclass(frozen=True)
+class _Task:
+    """What all workers do alike."""
+
+    parts: _Parts
+    work: bytes  # as of `Crew`
+    per: Per
+    device: str
+
+
+_Groups = Sequence[tuple[str, Sequence[Path | str]]]
+
+
+def _embed(groups: _Groups, task: _Task, workers: int | None, note: Note) -> None:
+    on_gpu = task.device == _CUDA
+    resources: dict[str, float] = ray.cluster_resources()
+    count = workers or int(resources.get("GPU" if on_gpu else "CPU", 1)) or 1
+    ray.data.DataContext.get_current().enable_progress_bars = False
+    items = [{"name": name, "paths": pickle.dumps(list(paths))} for name, paths in groups]
+    dataset = ray.data.from_items(items, override_num_blocks=min(len(items), _MAX_BLOCKS))
+    outcomes = dataset.map_batches(
+        _Actor,
+        batch_size=1,
+        fn_constructor_args=(task, os.getcwd()),
+        compute=ray.data.ActorPoolStrategy(size=min(count, len(items))),
+        num_cpus=1,
+        num_gpus=1 if on_gpu else 0,
+    )
+    noted: set[Path | str] = set()
+    for row in outcomes.iter_rows():
+        outcome: Outcome = pickle.loads(row["outcome"])
+        if outcome.path not in noted:  # a group that was given to another actor may come twice
+            noted.add(outcome.path)
+            note(outcome)
+
+
+class _Actor:
+    """One process of the cluster, and its worker, which a bad file may take down."""
+
+    def __init__(self, task: _Task, folder: str) -> None:
+        os.chdir(folder)  # where relative paths start
+        self._task = task
+        self._crew = Crew(task.work, workers=1, device=task.device)
+
+    def __call__(self, batch: dict[str, Any]) -> dict[str, list[bytes]]:
+        outcomes: list[bytes] = []
+        for name, paths in zip(batch["name"], batch["paths"], strict=True):
+            with self._task.parts.new(name) as part:
+                group = Group(tuple(pickle.loads(paths)), part, self._task.per)
+                self._crew.run([group], lambda o: outcomes.append(pickle.dumps(o)))
+        return {"outcome": outcomes}
+
+
+@contextmanager
+def _cluster(address: str | None) -> Iterator[None]:
+    """A running cluster, or one of this machine for as long as the work takes."""
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR"}
+    if address or os.environ.get("RAY_ADDRESS"):
+        ray.init(address, **quiet)
+    else:
+        ray.init(include_dashboard=False, object_store_memory=OBJECT_STORE_BYTES, **quiet)
+    logging.getLogger("ray.data").setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        ray.shutdown()

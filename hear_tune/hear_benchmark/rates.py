@@ -1,0 +1,85 @@
+"""The audio of a task at another sample rate: heareval takes a folder per rate, and makes none."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import soundfile
+
+from ..audio.decoding import decode
+from ..audio.reading import AudioError, Remark, average, missing_audio, naming, resampled
+from ..common.progress import progress_bar
+
+_SUBTYPE = "PCM_16"  # of the public tasks
+
+
+def resample_task(task: Path, rate: int) -> None:
+    """Make the folder with a task's audio at a rate from the one at the highest rate.
+
+    The folder appears when it is complete; until then its files gather in a hidden one, where an
+    interrupted job goes on.
+
+    Parameters
+    ----------
+    task
+        The task's folder.
+    rate
+        In Hz. Nothing is done if the task has it already.
+
+    Raises
+    ------
+    OSError
+        If the task has no audio, or a file is missing.
+    ValueError
+        If a file cannot be decoded.
+    """
+    target = task / str(rate)
+    if target.is_dir():
+        return
+    rates = [int(folder.name) for folder in task.iterdir() if folder.name.isdecimal()]
+    if not rates:
+        raise FileNotFoundError(f"{task}: no folder of audio named by its sample rate, as 48000")
+    source, partial = task / str(max(rates)), task / f".{rate}.partial"
+    for name in progress_bar(list(_names(task)), desc=f"{task.name} at {rate} Hz", unit="file"):
+        if not (partial / name).exists():
+            write_audio(partial / name, read_audio(source / name, rate), rate)
+    partial.rename(target)
+
+
+def read_audio(path: Path, rate: int) -> npt.NDArray[np.float32]:
+    """Samples of a file at a rate in Hz, channels averaged: (samples,).
+
+    Raises
+    ------
+    FileNotFoundError, ValueError
+        If there is no such file, or it cannot be decoded or is empty.
+    """
+    if not path.is_file():
+        raise FileNotFoundError(f"{path}: no such file")
+    remarks: list[Remark] = []
+    with naming(path):
+        pieces = ((average(block), own_rate) for block, own_rate in decode(path, remarks))
+        samples = np.concatenate(list(resampled(pieces, rate)))
+        if missing := missing_audio(remarks):
+            raise AudioError(missing)
+    return samples
+
+
+def write_audio(path: Path, samples: npt.NDArray[np.float32], rate: int) -> None:
+    """Write a WAV file, whole or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f".{path.name}.partial")
+    soundfile.write(partial, samples, rate, _SUBTYPE, format="WAV")
+    partial.replace(path)
+
+
+def _names(task: Path) -> Iterator[Path]:
+    """Files of all splits, below the folder of a rate."""
+    metadata = json.loads((task / "task_metadata.json").read_text(encoding="utf-8"))
+    for split in metadata["splits"]:
+        for file in json.loads((task / f"{split}.json").read_text(encoding="utf-8")):
+            yield Path(split, file)

@@ -1,0 +1,210 @@
+"""heareval's own runners, and what they lack around them."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import traceback
+from collections.abc import Callable, Iterable, Sequence
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import click
+
+from hear_tune.common.allocator import keep_freed_memory
+
+from ..weights import PRETRAINED
+from .rates import resample_task
+from .results import DONE_FILE, MODEL_FILE, collect, table
+
+HEAREVAL = "heareval==2021.1.3"
+ALL_TASKS = "all"
+
+Params = dict[str, Any]
+
+
+class _Weights(click.Path):
+    """A checkpoint by its path, or weights of the package by their name."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        row = PRETRAINED.get(value)
+        return super().convert(os.fspath(row.path) if row else value, param, ctx)
+
+
+class _Runner:
+    """A program of heareval, whose options its own parser reads."""
+
+    def __init__(self, name: str) -> None:
+        try:
+            from .adaptations import adapt
+
+            adapt()
+        except ImportError as error:
+            raise ValueError(
+                f'heareval cannot be imported ({error}): pip install "hear-tune[hear]", then '
+                f"pip install --no-deps {HEAREVAL}"
+            ) from error
+        keep_freed_memory()
+        self._command: click.Command = import_module(f"heareval.{name}.runner").runner
+        self.options = self._command.params
+        for option in self.options:
+            if option.name == "model":
+                option.type = _Weights(exists=True)
+
+    def __call__(self, params: Params) -> None:
+        assert self._command.callback is not None
+        self._command.callback(**params)
+
+
+def run(arguments: Sequence[str]) -> dict[str, str]:
+    """Embed tasks and score the predictions; returns reasons by folder of those that failed."""
+    embeddings, predictions = _Runner("embeddings"), _Runner("predictions")
+    scoring = [option for option in predictions.options if option.name != "task_dirs"]
+    params = _parse("run", [*embeddings.options, _NAME, *scoring], arguments)
+    settings = {str(option.name): params.pop(str(option.name)) for option in scoring}
+    folders, failed = _embed(embeddings, params)
+    failed |= _predict(predictions, folders, settings)
+    print(table(collect(Path(params["embeddings_dir"]))))
+    return failed
+
+
+def embeddings(arguments: Sequence[str]) -> dict[str, str]:
+    """Embed tasks; returns reasons by folder of those that failed."""
+    runner = _Runner("embeddings")
+    folders, failed = _embed(runner, _parse("embeddings", [*runner.options, _NAME], arguments))
+    for folder in folders:
+        print(folder)
+    return failed
+
+
+def predictions(arguments: Sequence[str]) -> dict[str, str]:
+    """Score the embeddings of tasks; returns reasons by folder of those that failed."""
+    runner = _Runner("predictions")
+    params = _parse("predictions", runner.options, arguments)
+    return _predict(runner, [Path(folder) for folder in params.pop("task_dirs")], params)
+
+
+_NAME = click.Option(["--name"], help="of the model, in tables (default: module and options)")
+
+
+def _parse(name: str, options: list[click.Parameter], arguments: Sequence[str]) -> Params:
+    command = click.Command(name, params=options)
+    try:
+        return command.make_context(f"hear-tune hear {name}", list(arguments)).params
+    except click.exceptions.Exit as done:  # --help was printed
+        raise SystemExit(done.exit_code) from None
+    except click.ClickException as error:
+        raise ValueError(error.format_message()) from error
+
+
+def _embed(runner: _Runner, params: Params) -> tuple[list[Path], dict[str, str]]:
+    """Embed tasks; returns the folders of those that are done, and why others failed.
+
+    heareval names a model's folder by its module and options alone: another checkpoint would be
+    taken for the one that is there. Here each model has a folder of its own around heareval's.
+    """
+    module, name = params["module"], params.pop("name")
+    tasks = _tasks(Path(params["tasks_dir"]), params["task"])
+    options = json.loads(params["model_options"])
+    model = _load(module, params["model"], options)
+    record = _record(module, params["model"], options, getattr(model, "identity", ""), name)
+    folder = Path(params["embeddings_dir"]) / record["folder"]
+    if name is not None or not (folder / MODEL_FILE).exists():  # a given name is kept
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / MODEL_FILE).write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+
+    def embed(task: Path) -> None:
+        resample_task(task, model.sample_rate)
+        one = {"task": task.name, "embeddings_dir": str(folder)}
+        runner(params | one)
+
+    failed = _each(tasks, embed)
+    done = [
+        mark.parent for task in tasks for mark in folder.glob(f"*/{task.name}/.done.embeddings")
+    ]
+    return done, failed
+
+
+def _load(module: str, model: str | None, options: object) -> Any:
+    if not isinstance(options, dict):
+        raise ValueError(f"--model-options must be a JSON object, not {options!r}")
+    try:
+        load_model = import_module(module).load_model
+    except (ImportError, AttributeError) as error:
+        raise ValueError(f"{module} is no HEAR module ({error})") from error
+    return load_model(**options) if model is None else load_model(model, **options)
+
+
+def _tasks(tasks_dir: Path, task: str) -> list[Path]:
+    found = sorted(path.parent for path in tasks_dir.glob("[!.]*/task_metadata.json"))
+    if task != ALL_TASKS:
+        found = [path for path in found if path.name == task]
+    if not found:
+        raise FileNotFoundError(f"{tasks_dir}: no task {task!r} with a task_metadata.json in it")
+    return found
+
+
+def _record(
+    module: str, model: str | None, options: Params, identity: str, name: str | None
+) -> dict[str, str]:
+    """What a model is: its folder is named by the digest of all but the name."""
+    weights = "" if model is None else _digest(Path(model))
+    key = json.dumps([module, weights, options, identity], sort_keys=True)
+    given = [module, *([Path(model).name] if model else []), *(f"{v}" for v in options.values())]
+    return {
+        "folder": hashlib.sha256(key.encode()).hexdigest()[:12],
+        "name": name or " ".join(given),
+        "module": module,
+        "weights": weights,
+        "options": json.dumps(options),
+        "identity": identity,
+    }
+
+
+def _digest(path: Path) -> str:
+    """SHA-256 of a file, or of all files of a folder."""
+    digest = hashlib.sha256()
+    files = [path] if path.is_file() else sorted(p for p in path.rglob("*") if p.is_file())
+    for file in files:
+        digest.update(os.fsencode(file.relative_to(path)))
+        with file.open("rb") as content:
+            for block in iter(lambda: content.read(1 << 20), b""):
+                digest.update(block)
+    return digest.hexdigest()
+
+
+def _predict(runner: _Runner, folders: Sequence[Path], params: Params) -> dict[str, str]:
+    def predict(folder: Path) -> None:
+        done = folder / DONE_FILE
+        if done.exists():
+            points = json.loads(done.read_text(encoding="utf-8"))["grid_points"]
+            if points != params["grid_points"]:
+                raise ValueError(f"has scores of --grid-points {points}; to do it again: rm {done}")
+            return
+        try:
+            runner(params | {"task_dirs": [str(folder)]})
+        finally:
+            _remove_checkpoints(folder)
+
+    return _each(folders, predict)
+
+
+def _remove_checkpoints(folder: Path) -> None:
+    """One per point of the grid and fold stays behind, and is never read again."""
+    for checkpoints in Path("logs", folder).glob("lightning_logs/version_*/checkpoints"):
+        shutil.rmtree(checkpoints)
+
+
+def _each(folders: Iterable[Path], work: Callable[[Path], None]) -> dict[str, str]:
+    """Work on each folder; reasons of those that failed. Tracebacks tell where, in heareval."""
+    failed = {}
+    for folder in folders:
+        try:
+            work(folder)
+        except Exception as error:
+            traceback.print_exc()
+            failed[str(folder)] = f"{type(error).__name__}: {error}"
+    return failed

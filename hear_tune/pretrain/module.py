@@ -1,0 +1,180 @@
+"""CLMR: contrastive learning of musical representations (Spijkervet & Burgoyne, ISMIR 2021)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+from lightning.pytorch import LightningModule
+from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
+from torch import Tensor
+
+from ..checkpoints.pretrained import load_encoder
+from ..networks.config import ConfigError, EncoderConfig
+from ..networks.encoders import Encoder, build_encoder
+from ..networks.variants import DEFAULT_VARIANT, get_variant, variant_name
+from .augment import AugmentationChain, clmr_chain
+from .average import moving_average
+from .collapse import effective_rank, embedding_spread
+from .loss import NTXent
+from .pairs import Pairs, to_float
+from .projector import PROJECTION_SIZE, projection_head
+from .ranges import at_least
+
+
+class CheckpointMismatchError(ValueError):
+    """A training run cannot go on from a checkpoint of another one."""
+
+
+class LossNotFiniteError(ArithmeticError):
+    """The loss became NaN or infinite."""
+
+
+def _trained(weights: str, config: EncoderConfig) -> Encoder:
+    encoder = load_encoder(weights)
+    if encoder.config != config:
+        raise ConfigError(f"{weights} is a {variant_name(encoder.config)}: give that variant")
+    return encoder.train()
+
+
+class CLMR(LightningModule):
+    """An encoder under contrastive training.
+
+    Two crops of a track, each augmented on its own, pass through the encoder and a projection head;
+    NT-Xent pulls them together and pushes other tracks away. The defaults are those of the TUNE
+    authors. Both views pass separately, as theirs do: batch normalisation sees one view at a time.
+
+    Parameters
+    ----------
+    variant
+        A published encoder: ``hear-tune variants`` lists them.
+    weights
+        Name or path of trained weights to start from, of that variant; by default random ones.
+    projection_size
+        Output of the projection head, Linear - ReLU - Linear without biases.
+    temperature
+        Of NT-Xent.
+    augmentation
+        Chain of transforms; by default CLMR's.
+    optimizer
+        Adam at 3e-4; any torch optimizer, or `hear_tune.pretrain.lars.LARS`.
+    lr_scheduler
+        Any torch scheduler, stepped with the optimizer; by default none.
+    average_decay
+        Keep an exponential moving average of the encoder's weights and batch statistics, by which
+        each step leaves this share of the old; it is what is exported. 0 for none.
+    seed
+        Of the weights and augmentations; taken from the data's.
+
+    Raises
+    ------
+    ConfigError
+        If there is no such variant, or the weights are of another one.
+    FileNotFoundError, CheckpointError
+        If the weights cannot be loaded.
+    ValueError
+        If a number is out of range.
+    """
+
+    def __init__(
+        self,
+        variant: str = DEFAULT_VARIANT,
+        weights: str | None = None,
+        projection_size: int = PROJECTION_SIZE,
+        temperature: float = 0.5,
+        augmentation: AugmentationChain | None = None,
+        optimizer: OptimizerCallable = lambda parameters: torch.optim.Adam(parameters, lr=3e-4),
+        lr_scheduler: LRSchedulerCallable | None = None,
+        average_decay: float = 0.0,
+        seed: int = 0,
+    ) -> None:
+        super().__init__()
+        at_least(1, projection_size=projection_size)
+        config = get_variant(variant).config
+        torch.manual_seed(seed)
+        self.encoder = build_encoder(config) if weights is None else _trained(weights, config)
+        self.before = self.encoder.training_record
+        self.projector = projection_head(config.embedding_size, projection_size)
+        self.average = moving_average(self.encoder, average_decay) if average_decay else None
+        self.augmentation = clmr_chain() if augmentation is None else augmentation
+        self.loss = NTXent(temperature)
+        self.variant = variant
+        self.average_decay = average_decay
+        self.seed = seed
+        self._make_optimizer = optimizer
+        self._make_scheduler = lr_scheduler
+
+    def forward(self, audio: Tensor) -> Tensor:
+        """Embeddings (batch, embedding_size) of audio (batch, samples)."""
+        embeddings: Tensor = self.encoder(audio[:, None])
+        return embeddings
+
+    def training_step(self, pairs: Pairs) -> Tensor:
+        """Loss of a batch of pairs."""
+        generator = self._generator()
+        views = [self.augmentation(to_float(view), generator) for view in pairs.crops.unbind(1)]
+        first, second = (self(view) for view in views)
+        contrast = self.loss(self.projector(first), self.projector(second), pairs.groups)
+        if not torch.isfinite(contrast.loss):
+            raise LossNotFiniteError(
+                f"the loss became {contrast.loss.item()} at step {self.global_step}; the last "
+                "checkpoint is from before; try a lower learning rate or full precision"
+            )
+        self.log("train/loss", contrast.loss.detach(), prog_bar=True)
+        self.log("train/contrastive_accuracy", contrast.accuracy, prog_bar=True)
+        every = self.trainer.log_every_n_steps  # type: ignore[attr-defined]
+        if every and self.global_step % every == 0:
+            self.log("train/embedding_spread", embedding_spread(first.detach()))
+            self.log("train/effective_rank", effective_rank(first.detach()))
+        loss: Tensor = contrast.loss
+        return loss
+
+    def _generator(self) -> torch.Generator:
+        """Randomness of one batch, which depends on nothing but its place in the run."""
+        place = [self.seed, self.global_rank, self.trainer.train_dataloader.delivered]  # type: ignore[union-attr]
+        (state,) = np.random.SeedSequence(place).generate_state(1, np.uint64)
+        return torch.Generator().manual_seed(int(state >> np.uint64(1)))
+
+    @property
+    def result(self) -> Encoder:
+        """The encoder that training is for: the average of its weights, if one is kept."""
+        if self.average is None:
+            return self.encoder
+        assert isinstance(self.average.module, Encoder)
+        return self.average.module
+
+    def optimizer_step(self, *args: Any, **options: Any) -> None:
+        """Step, and let the average follow."""
+        super().optimizer_step(*args, **options)
+        if self.average is not None:
+            self.average.update_parameters(self.encoder)
+
+    def configure_optimizers(self) -> Any:
+        """Build the optimizer and, if there is one, the scheduler, stepped together."""
+        optimizer = self._make_optimizer(p for p in self.parameters() if p.requires_grad)
+        if self._make_scheduler is None:
+            return optimizer
+        scheduler = {"scheduler": self._make_scheduler(optimizer), "interval": "step"}
+        return {"optimizer": optimizer, "lr_scheduler": scheduler}
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Note the variant, so that a run never goes on with another, and what came before it."""
+        checkpoint["hear_tune_variant"] = self.variant
+        checkpoint["hear_tune_before"] = self.before
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Refuse a checkpoint of another variant, or one that differs in keeping an average."""
+        found = checkpoint.get("hear_tune_variant")
+        if found != self.variant:
+            raise CheckpointMismatchError(
+                f"the checkpoint to resume from is of {found}, not of {self.variant}; "
+                "choose another output folder, or --resume never"
+            )
+        averaged = any(name.startswith("average.") for name in checkpoint["state_dict"])
+        if averaged != (self.average is not None):
+            raise CheckpointMismatchError(
+                f"the checkpoint to resume from has {'an' if averaged else 'no'} average of the "
+                "weights: give the same average_decay, or choose another output folder"
+            )
+        self.before = checkpoint.get("hear_tune_before", self.before)

@@ -1,0 +1,147 @@
+"""One run of a probe: a task, a model and a protocol, to results on disk."""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+import unicodedata
+from dataclasses import replace
+from pathlib import Path
+
+from .. import baselines
+from ..common.allocator import keep_freed_memory
+from ..common.devices import core_count, find_device
+from ..common.progress import say
+from ..datasets import labelled
+from ..datasets.catalog import LABELLED, get_data_set
+from ..datasets.check import check_task
+from ..datasets.task import Clip, Task
+from ..embedding.model import EmbeddingModel
+from ..hear import load_model
+from ..weights import DEFAULT_PRETRAINED
+from . import LAYERS
+from .features import Features, embed_task
+from .plots import plot_classes, plot_confusion, plot_layers
+from .protocols import CLMR_LINEAR, PROTOCOLS, Protocol, budgeted
+from .results import Result, cell, load, primary, probe, save, table
+
+_STEM_BYTES = 160  # of a result's name; file systems take 255 with what follows it
+_DIGEST_DIGITS = 8
+
+
+def run(options: argparse.Namespace) -> dict[str, str]:
+    """Do what the options of ``hear-tune probe`` say; returns reasons by path of failed clips."""
+    if all(place.lower().endswith(".json") for place in options.task):
+        print(table([load(place) for place in options.task]))
+        return {}
+    if len(options.task) > 1:
+        raise ValueError(f"one task at a time, not {', '.join(options.task)}")
+    task, root = _task(options)
+    model, name = _model(options)
+    workers = options.workers or (core_count() if model.device.type == "cpu" else 1)
+    keep_freed_memory()
+    features = embed_task(task, model, options.cache, workers)
+
+    def scored(features: Features, protocol: Protocol) -> Result:
+        seeds, most = options.seeds, options.max_clips
+        return probe(task, features, model, protocol, seeds, name, root.resolve(), most)
+
+    if options.protocol == LAYERS:
+        results = []
+        for layer in features.layers:
+            results.append(scored(features.of([layer]), CLMR_LINEAR))
+            metric = primary(results[-1])
+            say(f"{layer}: {metric} {cell(results[-1], metric)}")
+    else:
+        results = [scored(features, budgeted(PROTOCOLS[options.protocol], options.points))]
+    _write(results, options.output, options.layers)
+    print(table(results))
+    return features.failed
+
+
+def _task(options: argparse.Namespace) -> tuple[Task, Path]:
+    """The task, and where its clips are."""
+    (place,) = options.task
+    path = Path(place)
+    if path.is_dir() or labelled.is_table(path):
+        data_set, root = get_data_set(LABELLED), path
+    else:
+        data_set = get_data_set(place)
+        root = options.root or data_set.default_root
+    task = data_set.load(root, options.split, options.group)
+    for remark in check_task(task, root if root.is_dir() else None):
+        say(f"{task.name}: {remark}")
+    if options.max_clips is not None:
+        task = replace(task, clips=_thinned(task, options.max_clips))
+    return task, root
+
+
+def _thinned(task: Task, most: int) -> tuple[Clip, ...]:
+    """At most so many clips of each split, evenly from all of them."""
+    kept: list[Clip] = []
+    for split in task.splits:
+        clips = task.of(split)
+        count = min(most, len(clips))
+        kept += [clips[number * len(clips) // count] for number in range(count)]
+    return tuple(kept)
+
+
+def _model(options: argparse.Namespace) -> tuple[EmbeddingModel, str]:
+    layers = "all" if options.protocol == LAYERS else options.layers
+    device = find_device(options.device)
+    if options.baseline:
+        model = baselines.load_model(name=options.baseline, layers=layers)
+        return model.to(device), options.name or options.baseline
+    model = load_model(options.model, variant=options.variant, layers=layers).to(device)
+    if options.variant:
+        return model, options.name or f"{options.variant} untrained"
+    return model, options.name or Path(options.model or DEFAULT_PRETRAINED).stem
+
+
+def _write(results: list[Result], folder: Path, layers: str | None) -> None:
+    first = results[0]
+    stem = _stem(first, layers, each_layer=len(results) > 1)
+    if len(results) > 1:
+        for result in results:
+            save(result, folder / f"{stem}_{result['layers'][0]}.json")
+        plot_layers(results, folder / f"{stem}_layers.svg")
+        plot_layers(results, folder / f"{stem}_layers.png")
+        return
+    save(first, folder / f"{stem}.json")
+    if first["per_class"]:
+        plot_classes(first, folder / f"{stem}_classes.png")
+    if first["confusion"]:
+        plot_confusion(first, folder / f"{stem}_confusion.png")
+
+
+_SETTINGS = (
+    "task", "root", "max_clips", "kind", "split", "labels_sha256", "model", "identity", "protocol",
+    "grid_points", "seeds",
+)  # fmt: skip
+
+
+def _stem(result: Result, layers: str | None, each_layer: bool) -> str:
+    """The name of a result's files: the same for the same command, another for any other."""
+    settings = {name: result[name] for name in _SETTINGS}
+    if not each_layer:
+        settings["layers"] = result["layers"]
+    digest = hashlib.sha256(json.dumps(settings).encode()).hexdigest()[:_DIGEST_DIGITS]
+    chosen = (layers or "").replace(",", "+")
+    parts = [result["task"], result["split"], result["model"], chosen, result["protocol"]]
+    name = _file_name("_".join(part for part in parts if part))
+    return f"{_cut(name, _STEM_BYTES)}_{digest}"
+
+
+def _file_name(text: str) -> str:
+    """Text with letters, marks and digits of every script kept, and hyphens for all else."""
+    kept = "".join(
+        c if unicodedata.category(c)[0] in "LMN" or c in "_.+-" else " "
+        for c in unicodedata.normalize("NFC", text)
+    )
+    return "-".join(kept.split())
+
+
+def _cut(text: str, size: int) -> str:
+    """The beginning of a text that has at most so many bytes."""
+    return text.encode()[:size].decode(errors="ignore")
