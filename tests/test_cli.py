@@ -14,7 +14,6 @@ from conftest import noise
 from test_checkpoints import lightning_checkpoint
 
 import hear_tune
-from hear_tune import cli
 from hear_tune.cli import main
 from hear_tune.embedding import export
 
@@ -235,7 +234,7 @@ def test_want_of_memory_ends_in_a_line_with_what_helps(error, message, monkeypat
     def fail(*_, **__):
         raise error
 
-    monkeypatch.setattr(cli, "load_model", fail)
+    monkeypatch.setattr("hear_tune.hear.load_model", fail)
     assert main(["embed", "x", "-o", "y.parquet"]) == 2
     (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith(f"hear-tune: error: {message}")
