@@ -1,6 +1,8 @@
 from .audio.reading import AudioError, Remark
-from .checkpoints.files import CheckpointError, load_checkpoint, save_checkpoint
+from .checkpoints import CheckpointError
+from .checkpoints.files import load_checkpoint, save_checkpoint
 from .checkpoints.hub import Encoder, build_encoder
+from .common.errors import HearTuneError
 from .common.files import InUseError
 from .embedding.batching import ClipEmbeddings
 from .embedding.folder import FolderReport, embed_array, embed_file, embed_folder
@@ -25,6 +27,7 @@ __all__ = [
     "EmbeddingModel",
     "Encoder",
     "FolderReport",
+    "HearTuneError",
     "InUseError",
     "Pretrained",
     "Remark",

@@ -19,14 +19,14 @@ import hear_tune
 from hear_tune.cli import main
 from hear_tune.embedding.batching import ClipEmbeddings
 from hear_tune.embedding.output import EmbeddingStore, LibraryRows, StoreError, read_library
+from hear_tune.explore import ExploreError
 from hear_tune.explore.index import IndexSearch, _mark_of
 from hear_tune.explore.map import write_map
-from hear_tune.explore.projection import ProjectionError, cluster, project
+from hear_tune.explore.projection import cluster, project
 from hear_tune.explore.report import write_report
 from hear_tune.explore.runs import read_run
 from hear_tune.explore.similar import (
     ExactSearch,
-    QueryError,
     find_similar,
     model_of_library,
     neighbours,
@@ -413,7 +413,7 @@ def test_a_query_has_the_library_s_precision(tmp_path, music):
 def test_trained_weights_of_a_variant_are_asked_for(tmp_path):
     library = write_library(tmp_path / "l.parquet", {"a.wav": [[1, 0]]})
     library.identity.update(model="tune-vanilla-small sha256:00ff", layers=None)
-    with pytest.raises(QueryError, match="give the checkpoint"):
+    with pytest.raises(ExploreError, match="give the checkpoint"):
         model_of_library(library)
 
 
@@ -462,7 +462,7 @@ def test_few_points_are_laid_out_all_the_same():
         assert points.shape == (count, 2)
         assert np.isfinite(points).all()
         assert "UMAP needs more than 15 points" in described
-    with pytest.raises(ProjectionError, match="more than 15"):
+    with pytest.raises(ExploreError, match="more than 15"):
         project(np.eye(5, dtype=np.float32), "umap")
 
 
@@ -485,7 +485,7 @@ def test_umap_keeps_clouds_apart():
 
 def test_clusters_are_numbered_from_the_largest():
     assert cluster(two_clouds(), 2) == [0] * 30 + [1] * 20
-    with pytest.raises(ProjectionError, match="50 points cannot be in 51 clusters"):
+    with pytest.raises(ExploreError, match="50 points cannot be in 51 clusters"):
         cluster(two_clouds(), 51)
 
 

@@ -14,7 +14,7 @@ from hear_tune import EmbeddingModel
 from hear_tune.baselines import musicnn as module
 from hear_tune.baselines.musicnn import Musicnn, MusicnnNetwork
 from hear_tune.baselines.tf_checkpoint import TfCheckpointError, read_tf_checkpoint
-from hear_tune.checkpoints.files import CheckpointError
+from hear_tune.checkpoints import CheckpointError
 from hear_tune.networks.config import WINDOW_SAMPLES
 
 REFERENCE = json.loads((Path(__file__).parent / "fixtures/musicnn_reference.json").read_text())

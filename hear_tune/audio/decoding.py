@@ -24,6 +24,7 @@ import numpy.typing as npt
 import soundfile
 from av.codec.context import Flags2
 
+from ..common.errors import HearTuneError
 from .headers import (
     HEAD_BYTES,
     TAGS,
@@ -93,7 +94,7 @@ SUFFIXES = frozenset(
 )
 
 
-class AudioError(ValueError):
+class AudioError(HearTuneError, ValueError):
     """A file or array holds no usable audio; the message says why."""
 
 

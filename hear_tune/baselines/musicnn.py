@@ -20,7 +20,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ..checkpoints.files import CheckpointError, sha256_of
+from ..checkpoints import CheckpointError
+from ..checkpoints.files import sha256_of
 from ..common.samples import Samples
 from ..networks.config import SAMPLE_RATE_HZ, WINDOW_SAMPLES
 from ..networks.encoders import LayeredEncoder

@@ -16,6 +16,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from ..common.errors import HearTuneError
+
 Array = npt.NDArray[Any]
 
 _MAGIC = (0xDB4775248B80FB57).to_bytes(8, "little")  # the last bytes of a table
@@ -35,7 +37,7 @@ _DIM = 2
 _DIM_SIZE = 1
 
 
-class TfCheckpointError(ValueError):
+class TfCheckpointError(HearTuneError, ValueError):
     """The files are not a usable TensorFlow checkpoint."""
 
 

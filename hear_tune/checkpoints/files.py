@@ -36,8 +36,9 @@ from ..networks.encoders import (
 )
 from ..networks.geometry import encoder_layers
 from ..networks.variants import variant_name
-from .foreign import ForeignCheckpointError, infer_config, rename_tensors, tensor_shapes
-from .unpickling import UnpicklingError, read_state_dict
+from . import CheckpointError
+from .foreign import infer_config, rename_tensors, tensor_shapes
+from .unpickling import read_state_dict
 
 HUB_FILE_NAME = "model.safetensors"  # the name that huggingface_hub's tools look for
 METADATA_KEY = "hear_tune"
@@ -48,10 +49,6 @@ EXPECTED = (
 _LISTED_PROBLEMS = 3
 _LONGEST_HEADER_BYTES = 100_000_000  # the limit of safetensors
 _LONGEST_CROP_SAMPLES = 60 * SAMPLE_RATE_HZ  # more is no crop, and much memory per window
-
-
-class CheckpointError(ValueError):
-    """A file is not a usable checkpoint."""
 
 
 def sha256_of(path: str | os.PathLike[str]) -> str:
@@ -149,7 +146,7 @@ def _load(path: Path, sha256: str | None) -> Encoder:
         tensors = {name: _as_float32(tensor) for name, tensor in tensors.items()}
         _check_fit(config, tensors)
         _check_finite(tensors)
-    except (CheckpointError, ConfigError, ForeignCheckpointError, UnpicklingError) as error:
+    except (CheckpointError, ConfigError) as error:
         raise CheckpointError(f"{path}: {error}") from error
     with torch.device("meta"):  # no random weights only to overwrite them
         encoder = build_encoder(config)

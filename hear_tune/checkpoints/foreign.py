@@ -14,12 +14,9 @@ from torch import Tensor
 
 from ..networks.config import ConfigError, EncoderConfig, SampleCNNConfig, TuneConfig
 from ..networks.encoders import build_encoder
+from . import CheckpointError
 
 Shapes = Mapping[str, tuple[int, ...]]
-
-
-class ForeignCheckpointError(ValueError):
-    """Tensors are not those of a known encoder."""
 
 
 # --- From their names to ours ---
@@ -55,7 +52,7 @@ def rename_tensors(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
     Raises
     ------
-    ForeignCheckpointError
+    CheckpointError
         If no tensor is one of an encoder's.
     """
     for prefix in (*_PREFIXES, ""):
@@ -66,7 +63,7 @@ def rename_tensors(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
         if any(name.startswith(("contractive.", "blocks.")) for name in renamed):
             return renamed
     sample = ", ".join(list(tensors)[:3])
-    raise ForeignCheckpointError(
+    raise CheckpointError(
         f"its tensors ({sample}, ...) are not those of a Tailed U-Net or of CLMR's encoder"
     )
 
@@ -102,7 +99,7 @@ def infer_config(shapes: Shapes) -> EncoderConfig:
 
     Raises
     ------
-    ForeignCheckpointError
+    CheckpointError
         If there is none.
     """
     try:
@@ -110,8 +107,8 @@ def infer_config(shapes: Shapes) -> EncoderConfig:
             if tensor_shapes(config) == dict(shapes):
                 return config
     except (ConfigError, KeyError, IndexError) as error:
-        raise ForeignCheckpointError(f"its tensors describe no known encoder ({error})") from error
-    raise ForeignCheckpointError("its tensors describe no known encoder")
+        raise CheckpointError(f"its tensors describe no known encoder ({error})") from error
+    raise CheckpointError("its tensors describe no known encoder")
 
 
 def _candidates(shapes: Shapes) -> list[EncoderConfig]:

@@ -20,6 +20,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from . import CheckpointError
+
 MAX_SHARING = 4  # tensors may share data: Lightning names each of an encoder's twice
 MAX_PICKLE_BYTES = 32 << 20  # real ones, optimizer state included, stay below 1 MiB
 
@@ -61,10 +63,6 @@ _SUSPECT_BUILTINS = frozenset(
 )
 
 
-class UnpicklingError(ValueError):
-    """A file is no pickle of tensors, is damaged, or means harm."""
-
-
 @dataclass(frozen=True)
 class _Global:
     """A name in a module; never looked up."""
@@ -91,7 +89,7 @@ class _TensorPlan:
         """What the tensor takes in memory."""
         sizes = (self.offset, *self.size, *self.stride)
         if len(self.size) != len(self.stride) or any(type(n) is not int or n < 0 for n in sizes):
-            raise UnpicklingError("a tensor has an impossible shape")
+            raise CheckpointError("a tensor has an impossible shape")
         return prod(self.size) * self.storage.dtype.itemsize
 
     def build(self, data: memoryview) -> Tensor:
@@ -101,7 +99,7 @@ class _TensorPlan:
         if 0 in self.size:
             return torch.empty(self.size, dtype=self.storage.dtype)
         if self.offset + reach >= held:
-            raise UnpicklingError("a tensor reaches outside its data")
+            raise CheckpointError("a tensor reaches outside its data")
         flat = torch.frombuffer(bytearray(data), dtype=self.storage.dtype, count=held)
         return flat.as_strided(self.size, self.stride, self.offset).clone()
 
@@ -129,7 +127,7 @@ def read_state_dict(path: Path) -> dict[str, Tensor]:
 
     Raises
     ------
-    UnpicklingError
+    CheckpointError
         If the file is damaged, asks for what no checkpoint needs, or holds no state dict.
     """
     try:
@@ -144,16 +142,16 @@ def read_state_dict(path: Path) -> dict[str, Tensor]:
             if isinstance(name, str) and isinstance(plan, _TensorPlan)
         }
         if sum(plan.bytes for plan in plans.values()) > MAX_SHARING * path.stat().st_size:
-            raise UnpicklingError("its tensors claim far more data than the file holds")
+            raise CheckpointError("its tensors claim far more data than the file holds")
         tensors = {name: plan.build(read_storage(plan.storage)) for name, plan in plans.items()}
-    except UnpicklingError:
+    except CheckpointError:
         raise
     except Exception as error:  # damaged files fail in every way that parsers know
-        raise UnpicklingError(
+        raise CheckpointError(
             f"a damaged or cut-off pickle ({type(error).__name__}: {error})"
         ) from error
     if not tensors:
-        raise UnpicklingError("a pickle without a state dict of tensors")
+        raise CheckpointError("a pickle without a state dict of tensors")
     return tensors
 
 
@@ -171,22 +169,22 @@ def _open_zip(path: Path) -> tuple[Any, StorageReader]:
         entries = {entry.filename: entry for entry in archive.infolist()}
     programs = [name for name in entries if name.endswith("data.pkl")]
     if any(name.endswith("constants.pkl") or "/code/" in name for name in entries):
-        raise UnpicklingError("refused: a TorchScript program, which is code and not weights")
+        raise CheckpointError("refused: a TorchScript program, which is code and not weights")
     if len(programs) != 1:
-        raise UnpicklingError("a zip file, but not one of torch.save: expected one data.pkl in it")
+        raise CheckpointError("a zip file, but not one of torch.save: expected one data.pkl in it")
     root = programs[0].removesuffix("data.pkl")
 
     def read(name: str) -> bytes:
         entry = entries[name]
         if entry.compress_type != zipfile.ZIP_STORED:
-            raise UnpicklingError(f"{name} is compressed, which torch.save never does")
+            raise CheckpointError(f"{name} is compressed, which torch.save never does")
         with zipfile.ZipFile(path) as archive:
             return archive.read(entry)
 
     if entries.get(f"{root}byteorder") and read(f"{root}byteorder") != b"little":
-        raise UnpicklingError("written on a big-endian machine; save it again on another")
+        raise CheckpointError("written on a big-endian machine; save it again on another")
     if entries[programs[0]].file_size > MAX_PICKLE_BYTES:
-        raise UnpicklingError(f"its pickle is larger than {MAX_PICKLE_BYTES:,} bytes")
+        raise CheckpointError(f"its pickle is larger than {MAX_PICKLE_BYTES:,} bytes")
     content = _Machine(io.BytesIO(read(programs[0]))).run()
     return content, lambda storage: memoryview(read(f"{root}data/{storage.key}"))
 
@@ -198,16 +196,16 @@ def _open_legacy(path: Path) -> tuple[Any, StorageReader]:
     machine = _Machine(file)
     magic, _, _, content, keys = (machine.run() for _ in range(5))
     if magic != 0x1950A86A20F9469CFC6C:
-        raise UnpicklingError("a pickle, but not one of torch.save")
+        raise CheckpointError("a pickle, but not one of torch.save")
     storages: dict[str, memoryview] = {}
     position = file.tell()
     for key in keys:
         if key not in machine.storages:
-            raise UnpicklingError("it holds data of an unknown kind")
+            raise CheckpointError("it holds data of an unknown kind")
         count = int.from_bytes(data[position : position + 8], "little")
         end = position + 8 + count * machine.storages[key].dtype.itemsize
         if end > len(data):
-            raise UnpicklingError("cut off within its tensors' data")
+            raise CheckpointError("cut off within its tensors' data")
         storages[key] = memoryview(data)[position + 8 : end]
         position = end
     return content, lambda storage: storages[storage.key]
@@ -229,7 +227,7 @@ class _Machine:
             if opcode.name == "STOP":
                 return self._stack.pop()
             self._step(opcode, argument)
-        raise UnpicklingError("cut off")
+        raise CheckpointError("cut off")
 
     def _step(self, opcode: pickletools.OpcodeInfo, argument: Any) -> None:
         stack = self._stack
@@ -331,10 +329,10 @@ class _Machine:
 
 def _global(module: Any, name: Any) -> _Global:
     if not (isinstance(module, str) and isinstance(name, str)):
-        raise UnpicklingError("it names something that has no name")
+        raise CheckpointError("it names something that has no name")
     builtin = module in ("builtins", "__builtin__") and name.split(".")[0] in _SUSPECT_BUILTINS
     if builtin or module.split(".")[0].lstrip("_") in _SUSPECT_MODULES:
-        raise UnpicklingError(
+        raise CheckpointError(
             f"refused: it asks for {module}.{name}, which no checkpoint needs and which could run "
             "code; do not trust this file"
         )

@@ -15,6 +15,7 @@ from io import TextIOWrapper
 from itertools import chain
 from types import ModuleType
 
+from ..common.errors import HearTuneError
 from ..common.progress import one_line, say
 from . import (
     augment,
@@ -60,7 +61,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         say("\ninterrupted; what was finished is kept for the same command")
         return EXIT_INTERRUPTED
-    except (ValueError, OSError, ArithmeticError) as error:
+    except (HearTuneError, ValueError, OSError, ArithmeticError) as error:
         return _fail(str(error))
     except (MemoryError, BrokenExecutor, RuntimeError) as error:
         if (reason := _out_of_memory(error)) is None:

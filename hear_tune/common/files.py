@@ -10,6 +10,8 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
+from .errors import HearTuneError
+
 
 @contextmanager
 def writing(path: str | os.PathLike[str]) -> Iterator[None]:
@@ -21,7 +23,7 @@ def writing(path: str | os.PathLike[str]) -> Iterator[None]:
         raise OSError(f"{os.fspath(path)}: cannot be written ({reason})") from error
 
 
-class InUseError(ValueError):
+class InUseError(HearTuneError, ValueError):
     """Another process works on the same folder or file."""
 
 

@@ -20,14 +20,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from ..common.progress import progress_bar
-
-
-class ArchiveError(OSError):
-    """An archive is damaged, or has something in it that has no place here."""
-
-
-class DiskSpaceError(OSError):
-    """The disk is too small for what is to be written."""
+from . import DownloadError
 
 
 def unpack(parts: Sequence[Path], folder: Path) -> int:
@@ -47,9 +40,9 @@ def unpack(parts: Sequence[Path], folder: Path) -> int:
 
     Raises
     ------
-    ArchiveError
+    DownloadError
         If it is damaged, or has a link or a file outside `folder` in it.
-    DiskSpaceError
+    DownloadError
         If the disk is too small for it.
     """
     name = parts[0]
@@ -61,8 +54,8 @@ def unpack(parts: Sequence[Path], folder: Path) -> int:
             for member in progress_bar(members, desc=f"unpacking {name.name}", unit="file"):
                 count += 1
                 _write(member, _target(folder, member.name))
-    except ArchiveError as error:
-        raise ArchiveError(f"{name}: {error}") from error
+    except DownloadError as error:
+        raise DownloadError(f"{name}: {error}") from error
     except (
         zipfile.BadZipFile,
         tarfile.TarError,
@@ -73,7 +66,7 @@ def unpack(parts: Sequence[Path], folder: Path) -> int:
         NotImplementedError,  # a compression that zipfile has not
         RuntimeError,  # a password
     ) as error:
-        raise ArchiveError(f"{name}: no archive, or damaged ({error})") from error
+        raise DownloadError(f"{name}: no archive, or damaged ({error})") from error
     return count
 
 
@@ -82,12 +75,12 @@ def check_space(folder: Path, needed: int) -> None:
 
     Raises
     ------
-    DiskSpaceError
+    DownloadError
         If fewer than `needed` bytes are free.
     """
     free = shutil.disk_usage(folder).free
     if needed > free:
-        raise DiskSpaceError(
+        raise DownloadError(
             f"{folder}: {needed / 1e9:.2f} GB are needed and {free / 1e9:.2f} GB are free; "
             "make room, or choose another folder with --root"
         )
@@ -113,7 +106,7 @@ def _zip_members(file: IO[bytes], folder: Path) -> Iterator[_Member]:
         infos = [info for info in archive.infolist() if not info.is_dir()]
         for info in infos:
             if stat.S_ISLNK(info.external_attr >> 16):
-                raise ArchiveError(f"{info.filename!r} is a link")
+                raise DownloadError(f"{info.filename!r} is a link")
         new = (i.file_size for i in infos if not _is_there(folder / i.filename, i.file_size))
         check_space(folder, sum(new))
         for info in infos:
@@ -126,7 +119,7 @@ def _tar_members(file: IO[bytes]) -> Iterator[_Member]:
             if info.isfile():
                 yield _Member(info.name, info.size, partial(_tar_file, archive, info))
             elif not info.isdir():
-                raise ArchiveError(f"{info.name!r} is a link or a device")
+                raise DownloadError(f"{info.name!r} is a link or a device")
 
 
 def _tar_file(archive: tarfile.TarFile, info: tarfile.TarInfo) -> IO[bytes]:
@@ -138,7 +131,7 @@ def _tar_file(archive: tarfile.TarFile, info: tarfile.TarInfo) -> IO[bytes]:
 def _target(folder: Path, name: str) -> Path:
     target = folder / name
     if Path(os.path.realpath(folder)) not in Path(os.path.realpath(target)).parents:
-        raise ArchiveError(f"{name!r} would be written outside the folder")
+        raise DownloadError(f"{name!r} would be written outside the folder")
     return target
 
 

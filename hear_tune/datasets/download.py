@@ -17,6 +17,7 @@ import urllib3
 
 from ..common.files import sole_use
 from ..common.progress import progress_bar
+from . import DownloadError
 from .archives import check_space, unpack
 from .content import file_digest
 from .sources import Download
@@ -30,10 +31,6 @@ _CHUNK_BYTES = 1 << 20
 _ALGORITHMS = {32: "md5", 40: "sha1", 64: "sha256"}  # by hexadecimal digits
 _AS_IT_IS = {"Accept-Encoding": "identity"}  # lengths and ranges are then those of the file
 _TRANSIENT_STATUS = frozenset({408, 425, 429, 500, 502, 503, 504})
-
-
-class DownloadError(OSError):
-    """A file could not be got, or is not the one that was wanted."""
 
 
 class _BrokenOffError(Exception):
@@ -59,9 +56,9 @@ def download_all(downloads: Sequence[Download], root: Path) -> list[Path]:
     ------
     DownloadError
         If a file cannot be got, or has another digest than it should.
-    ArchiveError
+    DownloadError
         If an archive is damaged or would write elsewhere.
-    DiskSpaceError
+    DownloadError
         If the disk is too small.
     InUseError
         If another process downloads into the folder.

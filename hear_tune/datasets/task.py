@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, get_args
 
+from ..common.errors import HearTuneError
+
 Kind = Literal["multiclass", "multilabel", "regression", "key"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
 TRAIN, VALID, TEST = "train", "valid", "test"
@@ -33,7 +35,7 @@ _SHORT = {  # in names that are known to be of splits
 _FILLERS = ("subset", "set", "data", "split")
 
 
-class TaskError(ValueError):
+class TaskError(HearTuneError, ValueError):
     """Labels, audio and splits do not fit together."""
 
 

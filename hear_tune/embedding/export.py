@@ -22,6 +22,7 @@ import torch.fx.experimental._config
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from ..common.errors import HearTuneError
 from ..common.files import write_whole
 from ..networks.config import SAMPLE_RATE_HZ
 from ..networks.encoders import Encoder
@@ -37,7 +38,7 @@ _OPSET = 18
 _TOLERANCE = 1e-4  # of the largest value
 
 
-class ExportError(ArithmeticError):
+class ExportError(HearTuneError, ArithmeticError):
     """An exported file does not compute what its model does."""
 
 

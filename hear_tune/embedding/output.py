@@ -26,6 +26,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from ..audio.reading import Remark, Remarks
+from ..common.errors import HearTuneError
 from ..common.files import sole_use
 from .batching import ClipEmbeddings, Vectors
 
@@ -38,7 +39,7 @@ _INDEX_COLUMNS = ["path", "start", "end", "model"]
 _VECTORS = "embedding"
 
 
-class StoreError(ValueError):
+class StoreError(HearTuneError, ValueError):
     """An output file cannot be written as asked."""
 
 

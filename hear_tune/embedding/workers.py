@@ -24,11 +24,12 @@ import torch
 
 from ..audio.reading import Remark
 from ..common.allocator import keep_freed_memory
+from ..common.errors import HearTuneError
 
 _READY = "ready"
 
 
-class WorkerError(ChildProcessError):
+class WorkerError(HearTuneError, ChildProcessError):
     """A worker failed, and not because of a file."""
 
 

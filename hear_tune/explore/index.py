@@ -22,7 +22,8 @@ import numpy.typing as npt
 from ..common.progress import progress_bar
 from ..embedding.batching import Vectors
 from ..embedding.output import fingerprint, read_rows, read_vectors
-from .similar import QueryError, Ranked, unit
+from . import ExploreError
+from .similar import Ranked, unit
 
 _SUFFIX = ".usearch"
 _ROWS_PER_SAVE = 1 << 18
@@ -46,14 +47,14 @@ class IndexSearch:
     ------
     FileNotFoundError, StoreError
         If the library cannot be read.
-    QueryError
+    ExploreError
         If usearch is missing.
     """
 
     def __init__(self, library: str | os.PathLike[str]) -> None:
         self.library = read_rows(library)
         if find_spec("usearch") is None:
-            raise QueryError('an index needs usearch: pip install "hear-tune[index]"')
+            raise ExploreError('an index needs usearch: pip install "hear-tune[index]"')
         self._index = _open(Path(library), len(self.library.paths))
 
     def vectors(self, rows: npt.NDArray[np.intp]) -> Vectors:

@@ -19,7 +19,7 @@ from ..common.files import write_whole
 from ..common.progress import progress_bar
 from ..datasets.tables import read_table
 from ..embedding.output import Library
-from . import MAX_POINTS
+from . import MAX_POINTS, ExploreError
 from .pages import fill, read_part
 from .projection import cluster, project
 from .similar import neighbours
@@ -47,10 +47,6 @@ class Grouping:
     name: str
     groups: list[str]
     members: npt.NDArray[np.intp]
-
-
-class MapError(ValueError):
-    """A map cannot be drawn as asked."""
 
 
 def write_map(
@@ -93,13 +89,13 @@ def write_map(
 
     Raises
     ------
-    MapError
+    ExploreError
         If no path of the library has a label, or there is no folder to write into.
-    ProjectionError, TaskError
+    ExploreError, TaskError
         If the projection or the clusters cannot be had, or the table of labels is wrong.
     """
     if not Path(output).parent.is_dir():
-        raise MapError(f"{os.fspath(output)}: there is no such folder")
+        raise ExploreError(f"{os.fspath(output)}: there is no such folder")
     chosen = _choose(library, max_points)
     groupings = [_group("folder", _folders(chosen.paths))]
     if labels is not None:
@@ -124,7 +120,7 @@ def write_map(
 
 def _choose(library: Library, count: int) -> Library:
     if count < 1:
-        raise MapError(f"at least one point must be drawn, not {count}")
+        raise ExploreError(f"at least one point must be drawn, not {count}")
     if len(library.paths) <= count:
         return library
     generator = np.random.default_rng(_SEED)
@@ -152,7 +148,7 @@ def _labels(paths: Sequence[str], table: Path) -> list[str]:
     by_path = {row["path"]: row["label"] for row in read_table(table, ["path", "label"])}
     labels = [by_path.get(path, _UNLABELLED) for path in paths]
     if all(path not in by_path for path in paths):
-        raise MapError(f"{table}: has no label for any path of the library, such as {paths[0]}")
+        raise ExploreError(f"{table}: has no label for any path of the library, such as {paths[0]}")
     return labels
 
 

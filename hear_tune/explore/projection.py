@@ -8,17 +8,13 @@ import numpy as np
 import numpy.typing as npt
 
 from ..embedding.batching import Vectors
-from . import PCA, UMAP
+from . import PCA, UMAP, ExploreError
 from .similar import unit
 
 Points = npt.NDArray[np.float32]
 
 _UMAP_NEIGHBOURS = 15
 _SEED = 0
-
-
-class ProjectionError(ValueError):
-    """Vectors cannot be laid out as asked."""
 
 
 def project(vectors: Vectors, method: str | None = None) -> tuple[Points, str]:
@@ -38,13 +34,13 @@ def project(vectors: Vectors, method: str | None = None) -> tuple[Points, str]:
 
     Raises
     ------
-    ProjectionError
+    ExploreError
         If UMAP is asked for and cannot be had.
     """
     units = unit(vectors)
     hindrance = _umap_hindrance(len(vectors))
     if method == UMAP and hindrance:
-        raise ProjectionError(hindrance)
+        raise ExploreError(hindrance)
     if method == PCA or hindrance:
         points, share = _pca(units)
         note = f" ({hindrance})" if hindrance and method is None else ""
@@ -87,13 +83,13 @@ def cluster(vectors: Vectors, count: int) -> list[int]:
 
     Raises
     ------
-    ProjectionError
+    ExploreError
         If scikit-learn is missing, or there are not that many rows.
     """
     if find_spec("sklearn") is None:
-        raise ProjectionError('clusters need scikit-learn: pip install "hear-tune[map]"')
+        raise ExploreError('clusters need scikit-learn: pip install "hear-tune[map]"')
     if not 1 <= count <= len(vectors):
-        raise ProjectionError(f"{len(vectors)} points cannot be in {count} clusters")
+        raise ExploreError(f"{len(vectors)} points cannot be in {count} clusters")
     from sklearn.cluster import KMeans
 
     found = KMeans(count, n_init=4, random_state=_SEED).fit_predict(unit(vectors))

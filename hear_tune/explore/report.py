@@ -13,12 +13,9 @@ from typing import Any
 from ..common.files import write_whole
 from ..probe.plots import plot_classes, plot_comparison, plot_confusion, plot_layers
 from ..probe.results import Result, by_task, layers_text, load, task_rows
+from . import ExploreError
 from .pages import fill
 from .runs import Run, plot_curves, read_run
-
-
-class ReportError(ValueError):
-    """There is nothing to report on."""
 
 
 def write_report(
@@ -41,9 +38,9 @@ def write_report(
 
     Raises
     ------
-    ReportError
+    ExploreError
         If a folder holds neither.
-    RunError, ResultError
+    ExploreError, ResultError
         If a log or a JSON is damaged or something else.
     """
     runs: list[Run] = []
@@ -55,7 +52,7 @@ def write_report(
         elif jsons:
             results += [load(path) for path in jsons]
         else:
-            raise ReportError(f"{place}: neither a training run nor a folder of results (JSON)")
+            raise ExploreError(f"{place}: neither a training run nor a folder of results (JSON)")
     sections = [*_training(runs)] if runs else []
     for task, of_task in by_task(results).items():
         sections += _probing(task, of_task)

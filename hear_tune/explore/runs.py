@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ..probe.plots import new_figure, save_figure
+from . import ExploreError
 
 _METRICS = "metrics.csv"
 _STEP, _EPOCH = "step", "epoch"
@@ -19,10 +20,6 @@ _SMOOTHED = 50  # a running mean is over 1/50 of a curve, if it is that long
 _COLORS = ("#31688e", "#d1602f", "#35b779", "#7b4fa3", "#b8921f", "#5b646e")
 
 Row = dict[str, str]
-
-
-class RunError(ValueError):
-    """A folder is no training run."""
 
 
 @dataclass(frozen=True)
@@ -60,13 +57,13 @@ def read_run(folder: str | os.PathLike[str]) -> Run:
 
     Raises
     ------
-    RunError
+    ExploreError
         If the folder has no logs, or they are damaged.
     """
     root = Path(folder)
     logs = sorted(root.glob(f"logs/version_*/{_METRICS}"), key=_version)
     if not logs:
-        raise RunError(f"{root}: no training run: it has no logs/version_*/{_METRICS}")
+        raise ExploreError(f"{root}: no training run: it has no logs/version_*/{_METRICS}")
     rows: list[tuple[int, Row]] = []
     for log in logs:
         later = list(_rows(log))
@@ -94,7 +91,7 @@ def _rows(log: Path) -> Iterator[tuple[int, Row]]:
     lines = log.read_text(encoding="utf-8").splitlines(keepends=True)
     for row in csv.DictReader(line for line in lines if line.endswith("\n")):
         if None in row or None in row.values() or not row.get(_STEP, "").isdecimal():
-            raise RunError(f"{log}: damaged, a line is {list(row.values())}")
+            raise ExploreError(f"{log}: damaged, a line is {list(row.values())}")
         yield int(row[_STEP]), row
 
 
@@ -105,7 +102,7 @@ def _curve(
     try:
         values = np.array([float(value) for _, value in measured])
     except ValueError as error:
-        raise RunError(f"{root}: damaged, {name} has no numbers ({error})") from error
+        raise ExploreError(f"{root}: damaged, {name} has no numbers ({error})") from error
     return np.array([step for step, _ in measured], np.int64), values
 
 

@@ -26,13 +26,10 @@ from ..networks.encoders import Encoder
 from ..networks.folded import precision_of
 from ..networks.variants import VARIANTS
 from ..weights import PRETRAINED
+from . import ExploreError
 
 _FILE_URL = "file://"
 _CHUNK_VALUES = 1 << 24  # cosines held at a time, 64 MiB of float32
-
-
-class QueryError(ValueError):
-    """A library cannot be searched for a query."""
 
 
 @dataclass(frozen=True)
@@ -134,11 +131,11 @@ def find_similar(
 
     Raises
     ------
-    QueryError
+    ExploreError
         If the count is below 1.
     """
     if count < 1:
-        raise QueryError(f"at least one row must be asked for, not {count}")
+        raise ExploreError(f"at least one row must be asked for, not {count}")
     matches: list[Match] = []
     hidden = {leave_out} if isinstance(leave_out, str) else set(leave_out or ())
     seen = set(hidden)
@@ -204,13 +201,13 @@ def query_of_library(search: Search, path: str) -> ClipEmbeddings:
 
     Raises
     ------
-    QueryError
+    ExploreError
         If it has none.
     """
     library = search.library
     rows = np.array([row for row, other in enumerate(library.paths) if other == path], np.intp)
     if len(rows) == 0:
-        raise QueryError(f"{path}: not in the library")
+        raise ExploreError(f"{path}: not in the library")
     return ClipEmbeddings(search.vectors(rows), library.start[rows], library.end[rows])
 
 
@@ -273,7 +270,7 @@ def embed_query(
     ------
     FileNotFoundError
         If there is no such file.
-    QueryError
+    ExploreError
         If the model is not the library's.
     AudioError
         If the file holds no usable audio.
@@ -295,7 +292,7 @@ def model_of_library(
 
     Raises
     ------
-    QueryError
+    ExploreError
         If the checkpoint is of another model, or none is given and the package has no such model.
     """
     wanted = library.identity["model"]
@@ -308,7 +305,7 @@ def model_of_library(
         if encoder.identity == wanted.removesuffix(f" {precision}"):
             return EmbeddingModel(encoder, hop_ms=hop_ms, precision=precision, **layers)
     given = f", and {os.fspath(checkpoint)} is {known[0].identity}" if checkpoint else ""
-    raise QueryError(
+    raise ExploreError(
         f"the library was embedded by {wanted}{given}: give the checkpoint that it was embedded "
         "with as the model"
     )
@@ -326,12 +323,12 @@ def covering(query: ClipEmbeddings, seconds: float) -> ClipEmbeddings:
 
     Raises
     ------
-    QueryError
+    ExploreError
         If there are none.
     """
     rows = (query.start <= seconds) & (seconds < query.end)
     if not rows.any():
-        raise QueryError(
+        raise ExploreError(
             f"{seconds:g} s is outside the query, {query.start.min():g} to {query.end.max():g} s"
         )
     return ClipEmbeddings(query.vectors[rows], query.start[rows], query.end[rows])

@@ -9,6 +9,8 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import Any, Literal, get_args
 
+from ..common.errors import HearTuneError
+
 SAMPLE_RATE_HZ = 22_050
 FACTOR = 3
 WINDOW_SAMPLES = FACTOR**10  # 59,049 samples, 2.678 s: what the published models are trained on
@@ -25,7 +27,7 @@ BACKEND_HELP = "eager: the plain network; folded: rearranged for CPUs; auto: fol
 PRECISION_HELP = "bfloat16 is faster on CPUs that compute in it, and rounds"
 
 
-class ConfigError(ValueError):
+class ConfigError(HearTuneError, ValueError):
     """The described network cannot be built."""
 
 

@@ -14,6 +14,7 @@ from ..checkpoints.pretrained import load_encoder
 from ..networks.config import ConfigError, EncoderConfig
 from ..networks.encoders import Encoder, build_encoder
 from ..networks.variants import DEFAULT_VARIANT, get_variant, variant_name
+from . import TrainingError
 from .augment import AugmentationChain, clmr_chain
 from .average import moving_average
 from .collapse import effective_rank, embedding_spread
@@ -21,14 +22,6 @@ from .loss import NTXent
 from .pairs import Pairs, to_float
 from .projector import PROJECTION_SIZE, projection_head
 from .ranges import at_least
-
-
-class CheckpointMismatchError(ValueError):
-    """A training run cannot go on from a checkpoint of another one."""
-
-
-class LossNotFiniteError(ArithmeticError):
-    """The loss became NaN or infinite."""
 
 
 def _trained(weights: str, config: EncoderConfig) -> Encoder:
@@ -117,7 +110,7 @@ class CLMR(LightningModule):
         first, second = (self(view) for view in views)
         contrast = self.loss(self.projector(first), self.projector(second), pairs.groups)
         if not torch.isfinite(contrast.loss):
-            raise LossNotFiniteError(
+            raise TrainingError(
                 f"the loss became {contrast.loss.item()} at step {self.global_step}; the last "
                 "checkpoint is from before; try a lower learning rate or full precision"
             )
@@ -167,13 +160,13 @@ class CLMR(LightningModule):
         """Refuse a checkpoint of another variant, or one that differs in keeping an average."""
         found = checkpoint.get("hear_tune_variant")
         if found != self.variant:
-            raise CheckpointMismatchError(
+            raise TrainingError(
                 f"the checkpoint to resume from is of {found}, not of {self.variant}; "
                 "choose another output folder, or --resume never"
             )
         averaged = any(name.startswith("average.") for name in checkpoint["state_dict"])
         if averaged != (self.average is not None):
-            raise CheckpointMismatchError(
+            raise TrainingError(
                 f"the checkpoint to resume from has {'an' if averaged else 'no'} average of the "
                 "weights: give the same average_decay, or choose another output folder"
             )

@@ -24,6 +24,7 @@ import numpy.typing as npt
 from ..audio.files import find_audio, group_files, path_text
 from ..audio.reading import AudioError, Remark, missing_audio, read_blocks
 from ..common.devices import core_count
+from ..common.errors import HearTuneError
 from ..common.files import sole_use, writing
 from ..common.progress import progress_bar
 from ..common.samples import Samples
@@ -38,7 +39,7 @@ FULL_SCALE = 32_768  # int16 value of 1.0
 Pcm = npt.NDArray[np.int16]
 
 
-class AudioStoreError(ValueError):
+class AudioStoreError(HearTuneError, ValueError):
     """A store is damaged, or no store at all."""
 
 

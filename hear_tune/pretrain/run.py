@@ -22,6 +22,7 @@ from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 
 from ..common.allocator import keep_freed_memory
 from ..common.files import sole_use, write_whole, writing
+from . import TrainingError
 from .callbacks import (
     BEST_WEIGHTS,
     CHECKPOINT,
@@ -39,10 +40,6 @@ AUTO, NEVER = "auto", "never"
 _LOCK_SECONDS = 10  # workers of a killed run hold its folder until they notice
 _OUT_OF_MEMORY = ("out of memory", "DefaultCPUAllocator")  # of CUDA and MPS; of the CPU
 _NOISE = (".*args parameter is intended to run", ".*LeafSpec", ".*does not have many workers")
-
-
-class TrainingError(ValueError):
-    """Lightning, or the machine, cannot train as asked."""
 
 
 def main(arguments: Sequence[str]) -> int:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
+from . import TrainingError
+
 SETTINGS, MACHINE = "hear_tune_settings", "hear_tune_machine"  # keys of a run's checkpoint
 
 # Options of the sections "model" and "data" all count, but for those that are told by what lies
@@ -19,10 +21,6 @@ _TRAINER = (
     "precision",
     "sync_batchnorm",
 )
-
-
-class SettingsError(ValueError):
-    """A run would go on with other settings than it was begun with."""
 
 
 def run_settings(
@@ -48,7 +46,7 @@ def run_settings(
 
 
 def check_settings(begun: Mapping[str, Any], wanted: Mapping[str, Any], checkpoint: str) -> None:
-    """Raise a `SettingsError` that lists in what a run differs from what it was begun with.
+    """Raise a `TrainingError` that lists in what a run differs from what it was begun with.
 
     Options that only one of the two knows, from versions before or after, are not compared; nor are
     weights to start from that are no longer named, for a checkpoint has its own.
@@ -58,7 +56,7 @@ def check_settings(begun: Mapping[str, Any], wanted: Mapping[str, Any], checkpoi
         model.pop("weights", None)
     differences = list(_differences(begun, {**wanted, "model": model}))
     if differences:
-        raise SettingsError(
+        raise TrainingError(
             f"{checkpoint}: was begun with {'; '.join(differences)}; choose another --output, or "
             "begin anew with --resume never"
         )

@@ -30,6 +30,7 @@ from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
 from ..audio.reading import SUFFIXES, AudioError, Remark, missing_audio, read_blocks, to_mono
 from ..common.devices import core_count
+from ..common.errors import HearTuneError
 from ..common.files import sole_use, write_whole, writing
 from ..common.progress import progress_bar
 from ..embedding.workers import Crew, Job, Note, Outcome
@@ -47,7 +48,7 @@ _SEEKABLE = (b"fLaC", b"RIFF")  # what libsndfile finds a place in by its sample
 RETRIES, RETRY_SECONDS = 5, 1.0  # the pause doubles each time
 
 
-class ShardError(ValueError):
+class ShardError(HearTuneError, ValueError):
     """A shard or index is missing, damaged or not what its index says."""
 
 

@@ -17,6 +17,7 @@ import numpy as np
 import sklearn
 import torch
 
+from ..common.errors import HearTuneError
 from ..common.files import write_whole
 from ..datasets.task import SPLITS, Task
 from ..embedding.model import EmbeddingModel
@@ -39,7 +40,7 @@ NAMES = {
 Result = dict[str, Any]
 
 
-class ResultError(ValueError):
+class ResultError(HearTuneError, ValueError):
     """A file is not the result of a probe."""
 
 
