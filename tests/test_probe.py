@@ -578,7 +578,7 @@ def checkpoint(tmp_path):
 def test_no_result_replaces_another_one(labelled, checkpoint, tmp_path, monkeypatch, capsys):
     monkeypatch.setitem(PROTOCOLS, "jukemir", quick(JUKEMIR, 5))
     for picture in ("plot_classes", "plot_confusion"):
-        monkeypatch.setattr(f"hear_tune.cli.probe.{picture}", lambda *_: None)
+        monkeypatch.setattr(f"hear_tune.probe.run.{picture}", lambda *_: None)
     namesake = tmp_path / "other" / "labelled"
     shutil.copytree(labelled, namesake)
     options = ["--cache", tmp_path / "cache", "-o", tmp_path / "results"]
@@ -607,7 +607,7 @@ def test_no_result_replaces_another_one(labelled, checkpoint, tmp_path, monkeypa
 
 def test_another_split_or_label_is_a_result_of_its_own(labelled, tmp_path, monkeypatch, capsys):
     for picture in ("plot_classes", "plot_confusion"):
-        monkeypatch.setattr(f"hear_tune.cli.probe.{picture}", lambda *_: None)
+        monkeypatch.setattr(f"hear_tune.probe.run.{picture}", lambda *_: None)
     paths = sorted(labelled.rglob("*.wav"))
     rows = [(str(p), p.parent.name, str(number % 8)) for number, p in enumerate(paths)]
     edited = [(rows[0][0], "noisy", rows[0][2]), *rows[1:]]
@@ -722,7 +722,7 @@ def test_probe_embeds_in_as_many_processes_as_embed(
         return hear_tune.embed_folder(*arguments, **options)
 
     monkeypatch.setattr("hear_tune.probe.features.embed_folder", embed)
-    monkeypatch.setattr("hear_tune.cli.probe.core_count", lambda: 3)
+    monkeypatch.setattr("hear_tune.probe.run.core_count", lambda: 3)
     options = ["--baseline", "mfcc", "--cache", tmp_path / "cache", "-o", tmp_path / "results"]
     assert run(labelled, *options, *given) == 0
     assert asked == [expected]
