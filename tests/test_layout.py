@@ -1,16 +1,12 @@
 """The order of the house: which room may import from which, and what ``--help`` may load."""
 
-import ast
+import runpy
 import subprocess
 import sys
-from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
-
-import hear_tune
-
-PACKAGE = Path(hear_tune.__file__).parent
-UPSTREAM = PACKAGE.parent / "upstream"
+from conftest import ROOT
 
 # from the bottom up: a room imports from those above it in this list
 FLOORS = (
@@ -24,7 +20,6 @@ FLOORS = (
     ("benchmarks", "probe"),
     ("explore",),
     ("cli",),
-    ("__main__",),
 )
 FLOOR_OF = {room: number for number, rooms in enumerate(FLOORS) for room in rooms}
 COMMANDS = (
@@ -33,48 +28,32 @@ COMMANDS = (
 )  # fmt: skip
 
 
-def modules():
-    """(name below hear_tune, file) of every module but the package's own."""
-    for folder, prefix in ((PACKAGE, ()), (UPSTREAM, ("upstream",))):
-        for path in sorted(folder.rglob("*.py")):
-            parts = (*prefix, *path.relative_to(folder).with_suffix("").parts)
-            if parts != ("__init__",):
-                yield parts, path
-
-
-def imported_rooms(parts, path):
-    """Rooms that a module imports from, wherever in it."""
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-        if not isinstance(node, ast.ImportFrom):
-            continue
-        named = (node.module or "").split(".") if node.module else []
-        if node.level:
-            named = [*parts[: len(parts) - node.level], *named]
-        elif named[:1] == ["hear_tune"]:
-            named = named[1:]
-        else:
-            continue
-        yield from named[:1] or [alias.name for alias in node.names if alias.name in FLOOR_OF]
+rooms = SimpleNamespace(**runpy.run_path(str(ROOT / "figures" / "rooms.py")))
 
 
 def test_every_room_has_its_floor():
-    assert {parts[0] for parts, _ in modules()} == set(FLOOR_OF)
+    assert set(rooms.edges()) == set(FLOOR_OF)
 
 
 def test_imports_point_downwards():
     upwards = [
         f"{'.'.join(parts)} imports from {room}"
-        for parts, path in modules()
-        for room in imported_rooms(parts, path)
-        if room != parts[0] and FLOOR_OF[room] >= FLOOR_OF[parts[0]]
+        for parts, path in rooms.modules()
+        for room in rooms.imported_rooms(parts, path) - {parts[0]}
+        if FLOOR_OF.get(room, -1) >= FLOOR_OF[parts[0]]
     ]
     assert upwards == []
 
 
-def test_modules_of_the_benchmark_are_seen_to_import():
-    files = dict(modules())
+def test_imports_are_seen():
+    files = dict(rooms.modules())
     parts = ("embedding", "folder")
-    assert {"common", "audio", "networks"} <= set(imported_rooms(parts, files[parts]))
+    assert {"common", "audio"} <= rooms.imported_rooms(parts, files[parts])
+
+
+def test_the_figure_is_that_of_the_imports():
+    drawn = rooms.svg(rooms.edges())
+    assert (ROOT / "figures" / "rooms.svg").read_text(encoding="utf-8") == drawn
 
 
 @pytest.mark.parametrize("command", [None, *COMMANDS])

@@ -25,8 +25,8 @@ from safetensors import safe_open
 
 import hear_tune
 from hear_tune.cli import EXIT_ERROR, EXIT_INTERRUPTED, main
-from hear_tune.pretrain import run as cli
 from hear_tune.pretrain import callbacks
+from hear_tune.pretrain import run as cli
 from hear_tune.pretrain.callbacks import probe_accuracy
 from hear_tune.pretrain.lars import LARS
 from hear_tune.pretrain.module import CLMR

@@ -206,7 +206,7 @@ class Encoder(LayeredEncoder, ModelHubMixin, library_name="hear-tune", tags=["au
     training_record
         How its weights came about: any JSON-ready record; empty for random weights.
     hub_files
-        Set by `hear_tune.checkpoints.hub`.
+        Set by ``hear_tune.checkpoints.hub``.
     """
 
     hub_files: ClassVar[HubFiles]
