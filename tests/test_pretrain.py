@@ -699,6 +699,13 @@ def test_memory_that_is_too_small(arguments, capsys, monkeypatch, error):
     assert line.startswith("hear-tune: error: out of memory: give a --data.batch_size below 4")
 
 
+def test_options_are_not_taken_by_their_beginnings(arguments, capsys):
+    with pytest.raises(SystemExit) as end:
+        main([*arguments(), "--trainer.max_step", "1"])
+    assert end.value.code == EXIT_ERROR
+    assert "unrecognized arguments: --trainer.max_step" in capsys.readouterr().err
+
+
 def test_two_runs_cannot_train_in_one_folder(arguments, tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(cli, "_LOCK_SECONDS", 0.1)
     (tmp_path / "run").mkdir(exist_ok=True)

@@ -61,6 +61,7 @@ def main(arguments: Sequence[str]) -> int:
         parser_kwargs={
             "prog": "hear-tune pretrain",
             "description": "Pre-train an encoder by CLMR.",
+            "allow_abbrev": False,
         },
     )
     output, source = Path(cli.config.output), cli.datamodule.source
