@@ -1,4 +1,4 @@
-"""Configuration of the documentation. Numbers on its pages are computed here, from the package."""
+"""Configuration of the documentation; computes the numbers on its pages from the package."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ html_static_path = ["_static"]
 html_css_files = ["pages.css"]
 html_copy_source = False
 
-# Docstrings are in NumPy's style and leave types to the annotations, which signatures show.
+# Signatures show the types from the annotations.
 default_role = "py:obj"
 numpydoc_show_class_members = False
 autodoc_member_order = "bysource"
@@ -54,12 +54,12 @@ python_use_unqualified_type_names = True
 python_maximum_signature_line_length = 80
 add_module_names = False
 
-# What must be found is what belongs to hear_tune. Names of other libraries would need their sites
-# at hand; a name in backticks without a dot may be a parameter's.
+# Only names of hear_tune must resolve. Those of other libraries would need their inventories, and a
+# name in backticks without a dot may be a parameter.
 nitpicky = True
 nitpick_ignore_regex = [
     (r"py:(class|obj)", r"(collections|lightning|numpy|os|pathlib|requests|torch)\..+"),
-    (r"py:class", r"(np|npt)\..+|dict\[.*|Vectors|Tensor"),  # annotations stay as they are written
+    (r"py:class", r"(np|npt)\..+|dict\[.*|Vectors|Tensor"),  # unevaluated annotations
     (r"py:obj", r"\w+"),
 ]
 
@@ -69,7 +69,7 @@ def _milliseconds(samples: int) -> str:
 
 
 def _layers_table() -> str:
-    """The layers of the default variant, as Markdown."""
+    """Return the layers of the default variant as a Markdown table."""
     lines = ["| layer | channels | a frame every | receptive field |", "|---|--:|--:|--:|"]
     lines += [
         f"| `{layer.name}` | {layer.channels} | {_milliseconds(layer.stride)} ms "
@@ -115,13 +115,13 @@ myst_substitutions = {
     ),
 }
 
-# Markdown of the project that is a page here, and the page's name. Recipes follow a rule: the page
-# of recipes/weights/README.md is recipes/weights, so a page's name is the folder of its links.
+# Markdown files of the project that are pages here, and the pages' names. The page of
+# recipes/weights/README.md is recipes/weights, so the page's name is the folder of its links.
 _PAGES = {"MODEL_CARD.md": "model_card", "CHANGELOG.md": "changelog", "recipes": "recipes/index"}
 
 
 def lead_links(app: Sphinx, doctree: document) -> None:
-    """Lead links of an included file to the pages of their targets; name files without a page."""
+    """Resolve links of an included file to pages; links to files without a page become text."""
     page = app.env.docname
     if page not in _PAGES.values() and not page.startswith("recipes/"):
         return
@@ -129,7 +129,7 @@ def lead_links(app: Sphinx, doctree: document) -> None:
     for link in list(doctree.findall(pending_xref)):
         if link["reftype"] != "myst":
             continue
-        if posixpath.isabs(link["reftarget"]):  # a document's name, were it among the pages
+        if posixpath.isabs(link["reftarget"]):  # as myst resolves it, relative to the pages
             path = Path(link["reftarget"] + ".md").relative_to(ROOT).as_posix()
         else:
             path = posixpath.normpath(posixpath.join(folder, link["reftarget"]))
@@ -141,6 +141,6 @@ def lead_links(app: Sphinx, doctree: document) -> None:
 
 
 def setup(app: Sphinx) -> dict[str, Any]:
-    """Connect what is not in an extension."""
+    """Connect the handler of links."""
     app.connect("doctree-read", lead_links)
     return {"parallel_read_safe": True}

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Draws the README's pictures: draw.sh MUSIC, one folder of music per label.
-# Needs pip install "hear-tune[map]" playwright, and a Chromium that is installed.
+# Draws the README's figures: draw.sh MUSIC, with one folder of music per label.
+# Needs pip install "hear-tune[map]" playwright, and an installed Chromium.
 set -euo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
 work=$(mktemp -d)

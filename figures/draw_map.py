@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""A picture of a page of ``hear-tune map``, as a Chromium that is installed shows it."""
+"""Save a screenshot of a page of ``hear-tune map``, taken by an installed Chromium."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ SETTLING_MS = 1000
 
 
 def main() -> None:
-    """Draw the page that was asked for."""
+    """Save the screenshot of the page in the arguments."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("page", type=Path, metavar="MAP.html")
     parser.add_argument("picture", type=Path, metavar="OUT.png")

@@ -1,4 +1,4 @@
-"""Draw the rooms of the package and what imports what, from the imports: rooms.py ROOMS.svg."""
+"""Draw the rooms of the package and the imports between them: rooms.py ROOMS.svg."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _WIDTH, _ROW, _BOX_WIDTH, _BOX_HEIGHT, _MARGIN = 1080, 92, 208, 48, 24
 
 
 def modules() -> Iterator[tuple[tuple[str, ...], Path]]:
-    """Each module's name below hear_tune, in parts, and its file."""
+    """Yield each module's name below hear_tune, in parts, and its file."""
     for folder, prefix in ((PACKAGE, ()), (UPSTREAM, ("upstream",))):
         for path in sorted(folder.rglob("*.py")):
             parts = (*prefix, *path.relative_to(folder).with_suffix("").parts)
@@ -27,7 +27,7 @@ def modules() -> Iterator[tuple[tuple[str, ...], Path]]:
 
 
 def imported_rooms(parts: tuple[str, ...], path: Path) -> set[str]:
-    """Rooms that a module imports from, anywhere in it."""
+    """Return the rooms that a module imports from, also inside functions."""
     rooms = set()
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         if not isinstance(node, ast.ImportFrom):
@@ -44,7 +44,7 @@ def imported_rooms(parts: tuple[str, ...], path: Path) -> set[str]:
 
 
 def edges() -> Edges:
-    """The rooms that each room imports from."""
+    """Return the rooms that each room imports from."""
     found: Edges = {}
     for parts, path in modules():
         found.setdefault(parts[0], set()).update(imported_rooms(parts, path) - {parts[0]})
@@ -52,12 +52,12 @@ def edges() -> Edges:
 
 
 def level(room: str, found: Edges) -> int:
-    """The number of rooms on the longest way down from a room."""
+    """Return the length of the longest path down from a room."""
     return 1 + max((level(below, found) for below in found[room]), default=-1)
 
 
 def reduced(found: Edges) -> Edges:
-    """The edges that no longer way implies."""
+    """Return the edges that are not implied by longer paths."""
 
     def beyond(room: str) -> set[str]:
         return {far for below in found[room] for far in found[below] | beyond(below)}
@@ -66,7 +66,7 @@ def reduced(found: Edges) -> Edges:
 
 
 def svg(found: Edges) -> str:
-    """The rooms, the lowest at the bottom, as a picture."""
+    """Return the figure, with the lowest rooms at the bottom."""
     rows: dict[int, list[str]] = {}
     for room in sorted(found):
         rows.setdefault(level(room, found), []).append(room)

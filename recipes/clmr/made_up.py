@@ -1,5 +1,8 @@
 #!/usr/bin/env python3
-"""A tiny made-up MagnaTagATune, in the true layout, and folders of sounds to pre-train on."""
+"""Write a tiny synthetic MagnaTagATune in its original layout, and music to pre-train on.
+
+made_up.py DATA MUSIC FOLDER ...    writes DATA/magnatagatune and MUSIC/FOLDER
+"""
 
 from __future__ import annotations
 
@@ -17,7 +20,7 @@ CLIPS_PER_FOLDER = 3
 
 
 def main() -> None:
-    """Write both below the folders given."""
+    """Write both below the folders that the arguments name."""
     data, music, *folders = sys.argv[1:]
     root = Path(data, "magnatagatune")
     rng = np.random.default_rng(0)
@@ -41,7 +44,7 @@ def main() -> None:
 
 
 def write_sound(path: Path, frequency_hz: float, rng: np.random.Generator) -> None:
-    """A tone with some noise."""
+    """Write a tone with some noise."""
     path.parent.mkdir(parents=True, exist_ok=True)
     time = np.arange(SECONDS * SAMPLE_RATE_HZ) / SAMPLE_RATE_HZ
     sound = 0.3 * np.sin(2 * np.pi * frequency_hz * time) + 0.05 * rng.normal(size=len(time))

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""The published scores on MagnaTagATune beside one's own."""
+"""Print the published scores on MagnaTagATune beside the results: table.py DATASET RESULTS."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from hear_tune.networks.variants import get_variant
 from hear_tune.probe.results import cell, load
 
 # Macro ROC-AUC and average precision, in percent, of encoders pre-trained on other data (Vélez
-# Vásquez & Burgoyne, ISMIR 2022); those of magnatagatune itself are in the table of variants.
+# Vásquez & Burgoyne, ISMIR 2022). The variants hold those of encoders pre-trained on magnatagatune.
 OUT_OF_DOMAIN = {
     "fma": {"tune+": (89.1, 36.2), "tune-tail+5": (88.9, 35.3), "clmr": (86.2, 30.6)},
     "gtzan": {"tune+": (87.2, 32.6), "tune-tail+5": (86.9, 32.6), "clmr": (81.9, 26.2)},
@@ -33,7 +33,7 @@ def main() -> None:
 
 
 def published(dataset: str, model: str) -> tuple[str, str]:
-    """AUC and AP as shares, like one's own."""
+    """AUC and AP as fractions, like those of the results; "-" where none was published."""
     if dataset in OUT_OF_DOMAIN:
         scores: tuple[float | None, float | None] = OUT_OF_DOMAIN[dataset][model]
     else:

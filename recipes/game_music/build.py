@@ -1,14 +1,14 @@
 #!/usr/bin/env python3
-"""Music of free games (or speech) from Debian's packages, with a manifest of sources and licences.
+"""Extract the music of free games (or speech) from Debian packages, with sources and licences.
 
-Downloads each package with apt-get, takes its music out without installing it, and writes
+Downloads each package with apt-get, extracts its music without installing it, and writes
 
     OUT/music/<package>/...      the tracks
-    OUT/copyright/<package>      the package's statement of authors and licences
+    OUT/copyright/<package>      the package's copyright file
     OUT/manifest.csv             file, package, version, source, seconds, sha256, licence
 
-Interrupted, it goes on with the package under way. Needs apt-get (with lists: apt-get update),
-dpkg-deb and ffmpeg. Tracks that libsndfile cannot read (tracker modules) become FLAC.
+Run it again to resume: finished packages are skipped. Needs apt-get (run apt-get update first),
+dpkg-deb and ffmpeg. Tracks that libsndfile cannot read (tracker modules) are converted to FLAC.
 """
 
 from __future__ import annotations
@@ -32,17 +32,18 @@ from tqdm import tqdm
 DIRECT = {".flac", ".mp3", ".oga", ".ogg", ".opus", ".wav"}
 MODULES = {".it", ".mod", ".s3m", ".xm"}
 ARCHIVES = {".love", ".pk3", ".wz", ".zip"}
-SHORTEST_SECONDS = 20  # below are jingles and effects
-UNKNOWN_FRAMES = 2**63 - 1  # what libsndfile says of some Ogg files
+SHORTEST_SECONDS = 20  # shorter files are jingles and effects
+UNKNOWN_FRAMES = 2**63 - 1  # libsndfile's length of some Ogg files
 HERE = Path(__file__).parent
 COLUMNS = ["file", "package", "version", "source", "seconds", "sha256", "licence"]
 
 
 @dataclass(frozen=True)
 class Package:
-    """A row of the table: which files of a package are music, and under which licence.
+    """A row of the table of packages: which files are music, and their licence.
 
-    `long_tracks` "1000:180" means: of tracks longer than 1000 s (loops) keep the first 180 s.
+    `include` and `exclude` are regular expressions for paths in the package. `long_tracks`
+    "1000:180" keeps the first 180 s of tracks longer than 1000 s (loops).
     """
 
     package: str
@@ -52,7 +53,7 @@ class Package:
     long_tracks: str
 
     def is_music(self, name: str) -> bool:
-        """Whether a file of the package may be a track, by its name."""
+        """Return whether a file of the package may be a track, by its name."""
         if Path(name).suffix.lower() not in DIRECT | MODULES:
             return False
         if self.exclude and re.search(self.exclude, name, re.IGNORECASE):
@@ -61,7 +62,7 @@ class Package:
 
 
 def main() -> int:
-    """Build the corpus; the exit code is 1 if a package could not be had."""
+    """Build the corpus; the exit code is 1 if a package failed."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("output", type=Path, metavar="OUT")
     parser.add_argument("--packages", type=Path, default=HERE / "packages.tsv", metavar="TSV")
@@ -71,7 +72,7 @@ def main() -> int:
     options = parser.parse_args()
     for program in ("apt-get", "dpkg-deb", "ffmpeg"):
         if shutil.which(program) is None:
-            parser.error(f"{program} is needed and not there")
+            parser.error(f"{program} is needed but not installed")
     options.output.mkdir(parents=True, exist_ok=True)
     rows = read_manifest(options.output)
     done = {row["package"] for row in rows}
@@ -93,7 +94,7 @@ def main() -> int:
 
 
 def read_packages(table: Path) -> list[Package]:
-    """Rows of the table of packages."""
+    """Read the table of packages."""
     with table.open(newline="") as file:
         return [
             Package(**{name: row[name] or "" for name in Package.__annotations__})
@@ -102,7 +103,7 @@ def read_packages(table: Path) -> list[Package]:
 
 
 def read_manifest(output: Path) -> list[dict[str, str]]:
-    """Tracks of the packages that are finished."""
+    """Read the rows of finished packages; none without a manifest."""
     path = output / "manifest.csv"
     if not path.exists():
         return []
@@ -111,7 +112,7 @@ def read_manifest(output: Path) -> list[dict[str, str]]:
 
 
 def write_manifest(output: Path, rows: list[dict[str, str]]) -> None:
-    """Replace the manifest at once."""
+    """Replace the manifest atomically."""
     partial = output / "manifest.csv.partial"
     with partial.open("w", newline="") as file:
         writer = csv.DictWriter(file, COLUMNS)
@@ -123,14 +124,14 @@ def write_manifest(output: Path, rows: list[dict[str, str]]) -> None:
 def build_package(
     package: Package, output: Path, known: set[str], shortest: float
 ) -> list[dict[str, str]]:
-    """Fetch one package and keep its tracks; returns their rows of the manifest."""
+    """Download a package and keep its tracks; return their rows of the manifest."""
     folder = output / "music" / package.package
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
     rows = []
     with tempfile.TemporaryDirectory() as name:
         temporary = Path(name)
-        temporary.chmod(0o777)  # apt-get downloads as a user of its own
+        temporary.chmod(0o777)  # apt-get downloads as another user
         subprocess.run(["apt-get", "-qq", "download", package.package], cwd=temporary, check=True)
         (deb,) = temporary.glob("*.deb")
         root = temporary / "root"
@@ -153,7 +154,7 @@ def build_package(
 
 
 def find_tracks(package: Package, root: Path) -> Iterator[tuple[str, Path]]:
-    """Name in the package, and file, of each track; archives are unpacked beside themselves."""
+    """Yield the name in the package and the file of each track; unpack archives in place."""
     for path in sorted(p for p in root.rglob("*") if p.is_file() and not p.is_symlink()):
         name = path.relative_to(root).as_posix()
         if path.suffix.lower() in ARCHIVES and zipfile.is_zipfile(path):
@@ -162,20 +163,20 @@ def find_tracks(package: Package, root: Path) -> Iterator[tuple[str, Path]]:
                     if package.is_music(f"/{entry.filename}"):
                         target = path.with_name(path.name + ".unpacked")
                         yield f"{name}!/{entry.filename}", Path(archive.extract(entry, target))
-        elif not path.suffix and path.open("rb").read(4) == b"OggS":  # some games name no format
+        elif not path.suffix and path.open("rb").read(4) == b"OggS":  # some games omit the suffix
             path = path.rename(path.with_name(path.name + ".ogg"))
         if package.is_music(f"/{path.relative_to(root).as_posix()}"):
             yield name, path
 
 
 def track_name(source: str, digest: str) -> str:
-    """A readable file name that no other track has."""
+    """Return a readable file name, made unique by the track's hash."""
     stem = "_".join(Path(source).with_suffix("").parts[-2:])
     return re.sub(r"[^A-Za-z0-9.-]+", "_", stem).strip("_")[:90] + f"-{digest[:6]}"
 
 
 def keep_track(package: Package, source: Path, target: Path, shortest: float) -> Path | None:
-    """Copy or convert a track; None if it is too short or nothing can decode it."""
+    """Copy or convert a track; return None if it is too short or cannot be decoded."""
     loop, kept = (float(x) for x in (package.long_tracks or "inf:0").split(":"))
     readable = source.suffix.lower() in DIRECT and seconds(source) > 0
     if readable and seconds(source) <= loop:
@@ -192,7 +193,7 @@ def keep_track(package: Package, source: Path, target: Path, shortest: float) ->
 
 
 def seconds(path: Path) -> float:
-    """Length of an audio file; 0 if libsndfile cannot read or measure it."""
+    """Return the length of an audio file in seconds; 0 if libsndfile cannot read or measure it."""
     try:
         info = soundfile.info(path)
     except soundfile.SoundFileError:

@@ -1,4 +1,4 @@
-"""Write an event task of HEAR from synthesized notes, whose onsets are known to the sample.
+"""Write a HEAR event task of synthesised notes with sample-exact onsets.
 
 python recipes/hear/notes.py tasks [--clips 40]
 """
@@ -22,16 +22,16 @@ HARMONICS = 6
 NOTE_SECONDS = (0.3, 1.0)
 NOTES_PER_SECOND = 2.0
 NOISE = 0.003
-SHARES = {"train": 1.0, "valid": 0.3, "test": 0.3}  # clips, of those for training
+SHARES = {"train": 1.0, "valid": 0.3, "test": 0.3}  # clips, relative to the training split
 
 Event = dict[str, str | float]
 
 
 def main() -> None:
-    """Write the task into the folder that the arguments name."""
+    """Write the task into the folder of the arguments."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("tasks", type=Path)
-    parser.add_argument("--clips", type=int, default=40, help="for training (%(default)s)")
+    parser.add_argument("--clips", type=int, default=40, help="training clips (%(default)s)")
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
     write_task(options.tasks / f"{NAME}-{VERSION}-{MODE}", options.clips, options.seed)
@@ -61,7 +61,7 @@ def write_task(folder: Path, clips: int, seed: int = 0) -> None:
         "evaluation": ["event_onset_50ms_fms", "event_onset_offset_50ms_20perc_fms"],
         "evaluation_params": {
             "event_postprocessing_grid": {"median_filter_ms": [100], "min_duration": [50]},
-            # scoring of events is slow
+            # event scoring is slow
             "task_specific_param_grid": {"max_epochs": [100], "check_val_every_n_epoch": [10]},
         },
     }
@@ -69,7 +69,7 @@ def write_task(folder: Path, clips: int, seed: int = 0) -> None:
 
 
 def _clip(rng: np.random.Generator) -> tuple[npt.NDArray[np.float32], list[Event]]:
-    """Notes at random times, none of them sounding twice at once, over a little noise."""
+    """Synthesise notes at random times over a little noise; no pitch overlaps itself."""
     audio = rng.normal(0, NOISE, round(SECONDS * SAMPLE_RATE_HZ))
     free_from = dict.fromkeys(range(LOWEST, HIGHEST + 1), 0.0)
     events: list[Event] = []
@@ -87,7 +87,7 @@ def _clip(rng: np.random.Generator) -> tuple[npt.NDArray[np.float32], list[Event
 
 
 def _note(pitch: int, samples: int, rng: np.random.Generator) -> npt.NDArray[np.float64]:
-    """Harmonics of random phase, decaying, with edges of 5 ms."""
+    """Synthesise decaying harmonics of random phase, with a fade of 5 ms at either end."""
     time = np.arange(samples) / SAMPLE_RATE_HZ
     frequency = 440 * 2 ** ((pitch - 69) / 12)
     phases = rng.uniform(0, 2 * np.pi, HARMONICS)

@@ -1,12 +1,12 @@
 #!/usr/bin/env python3
-"""Embed audio files by an exported model: ONNX Runtime alone, no torch and no hear-tune.
+"""Embed audio files with an exported model, by ONNX Runtime alone: no torch and no hear-tune.
 
     pip install onnxruntime soundfile soxr
     hear-tune export tune.onnx        # once, wherever hear-tune is installed
     python embed.py tune.onnx track.flac
 
-The same steps make the same embeddings in any language that ONNX Runtime has: decode, average the
-channels, resample to the model's rate, run.
+The same steps give the same embeddings in any language that ONNX Runtime supports: decode, average
+the channels, resample to the model's rate, run.
 """
 
 import json
@@ -19,7 +19,7 @@ import soxr
 
 
 def main() -> None:
-    """Print one line of numbers per file."""
+    """Print one line of JSON per file."""
     model, *files = sys.argv[1:]
     session = onnxruntime.InferenceSession(model, providers=["CPUExecutionProvider"])
     record = json.loads(session.get_modelmeta().custom_metadata_map["hear_tune"])

@@ -2,8 +2,8 @@
 
     python prepare_philharmonia.py PHILHARMONIA philharmonia.csv
 
-PHILHARMONIA holds ``metadata.csv`` with the columns ``file``, ``instrument`` and
-``split_instrument``, and the files that it names. Rows without a split are left out.
+PHILHARMONIA holds ``metadata.csv``, with the columns ``file``, ``instrument`` and
+``split_instrument``, and the files that it lists. Rows without a split are excluded.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from hear_tune.upstream.tables import write_clips
 
 
 def notes(root: Path) -> list[Clip]:
-    """All notes that belong to a split, labelled with their instrument."""
+    """Return all notes of the splits, labelled with their instrument."""
     with (root / "metadata.csv").open(newline="", encoding="utf-8") as file:
         rows = [row for row in csv.DictReader(file) if row["split_instrument"]]
     return [Clip(root / row["file"], row["split_instrument"], (row["instrument"],)) for row in rows]

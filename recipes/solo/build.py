@@ -1,10 +1,9 @@
 #!/usr/bin/env python3
-"""Instruments of free General MIDI soundfonts: notes, phrases and unisons, rendered at random.
+"""Render instruments of free General MIDI soundfonts: random notes, phrases and unisons.
 
-For each preset of each soundfont writes tracks that strike one note at several lengths and
-strengths, and phrases (melodies and chords); for ensembles of five presets, tracks that pass one
-note from preset to preset; and for each instrument, tracks that pass one note from soundfont to
-soundfont:
+For each preset of each soundfont, writes tracks that repeat one note at several lengths and
+velocities, and phrases (melodies and chords). For ensembles of five presets, writes tracks that
+pass one note from preset to preset; for each instrument, from soundfont to soundfont:
 
     OUT/music/note/<pitch>/<soundfont>-<program>.flac
     OUT/music/phrase/<number>/<soundfont>-<program>.flac
@@ -12,10 +11,9 @@ soundfont:
     OUT/music/instrument/<program>/<pitch>.flac
     OUT/manifest.csv             file, soundfonts, licences, programs, kind, seconds
 
-Notes that lie together differ in timbre alone, unisons that lie together in pitch alone. A seed
-decides all of it.
-Interrupted, it goes on where it stopped. Needs fluidsynth, the soundfonts of soundfonts.tsv, and
-the Python package mido.
+Notes of one folder differ in timbre alone, unisons of one folder in pitch alone. The corpus is
+reproducible from fixed seeds. Run it again to resume. Needs fluidsynth, the soundfonts of
+soundfonts.tsv and the Python package mido.
 """
 
 from __future__ import annotations
@@ -46,17 +44,17 @@ from hear_tune.networks.config import SAMPLE_RATE_HZ
 HERE = Path(__file__).parent
 COLUMNS = ["file", "soundfonts", "licences", "programs", "kind", "seconds"]
 PROGRAMS = 128
-PITCHED_PROGRAMS = 96  # those behind are effects, percussion and noises
+PITCHED_PROGRAMS = 96  # later ones are effects, percussion and noises
 NOTE, PHRASE, UNISON, INSTRUMENT = "note", "phrase", "unison", "instrument"
 SECONDS = {NOTE: 5.0, PHRASE: 10.0, UNISON: 10.0, INSTRUMENT: 10.0}
-GAP_SECONDS = 1.0  # silence after a track, where its last note fades
+GAP_SECONDS = 1.0  # after a track, for its last note to fade
 LOWEST_PITCH, HIGHEST_PITCH = 33, 96
-REACH = 12  # semitones about the centre of a phrase, or of an ensemble's unisons
+REACH = 12  # semitones around the centre of a phrase, or of an ensemble's unisons
 VOICES, UNISONS = 5, 8  # presets of an ensemble, and pitches that it plays
-TURNS = 2  # of each soundfont, in a track of an instrument
+TURNS = 2  # per soundfont, in a track of an instrument
 CHORDS = [(0,), (0,), (0,), (0,), (0, 12), (0, 7), (0, 4, 7), (0, 3, 7)]
 TICKS_PER_SECOND = 960  # mido's default: 480 ticks per beat, 120 beats per minute
-QUIETEST_PEAK = 0.003  # a preset that has no sample for a note is left out
+QUIETEST_PEAK = 0.003  # quieter tracks are excluded: the preset has no sample for the note
 PEAK = 0.9
 LOAD_LITTLE = ["-o", "synth.dynamic-sample-loading=1"]  # compressed soundfonts are slow to read
 
@@ -74,7 +72,7 @@ class Preset:
 class Players:
     """Presets that play the same tracks: one alone, an ensemble, or one program of all soundfonts.
 
-    A name is that of a preset's files, or of the others' folder.
+    `name` is the stem of a preset's files, or the folder of an ensemble or instrument.
     """
 
     presets: tuple[Preset, ...]
@@ -82,31 +80,31 @@ class Players:
 
     @property
     def soundfonts(self) -> list[Path]:
-        """Each once."""
+        """The soundfonts of the presets, each once."""
         return list(dict.fromkeys(preset.soundfont for preset in self.presets))
 
     @property
     def programs(self) -> list[int]:
-        """Of each preset."""
+        """The program of each preset."""
         return [preset.program for preset in self.presets]
 
     @property
     def origin(self) -> list[str]:
-        """Soundfonts, licences and programs, as the manifest has them."""
+        """Soundfonts, licences and programs, as in the manifest."""
         licences = dict.fromkeys(preset.licence for preset in self.presets)
         fonts = " ".join(font.stem for font in self.soundfonts)
         return [fonts, "; ".join(licences), " ".join(map(str, self.programs))]
 
     @property
     def seed(self) -> list[int]:
-        """Of everything that is drawn for them."""
+        """Seed of everything drawn for these players."""
         stems = "".join(font.stem for font in self.soundfonts)
         return [*map(ord, stems), *self.programs]
 
 
 @dataclass(frozen=True)
 class Note:
-    """Start and length in seconds, MIDI pitch and velocity, and which of the players strikes it."""
+    """Start and length in seconds, MIDI pitch and velocity, and the number of its player."""
 
     start: float
     length: float
@@ -117,7 +115,7 @@ class Note:
 
 @dataclass(frozen=True)
 class Track:
-    """A file of the corpus, and what is played in it."""
+    """A file of the corpus, its kind and its notes."""
 
     file: str
     kind: str
@@ -130,12 +128,12 @@ def main() -> int:
     parser.add_argument("output", type=Path, metavar="OUT")
     parser.add_argument("--notes", type=int, default=24, help="single notes per preset")
     parser.add_argument("--phrases", type=int, default=24, help="phrases per preset")
-    parser.add_argument("--ensembles", type=int, default=2400, help="that play unisons")
-    parser.add_argument("--programs", type=int, default=PROGRAMS, help="only the first so many")
+    parser.add_argument("--ensembles", type=int, default=2400, help="ensembles that play unisons")
+    parser.add_argument("--programs", type=int, default=PROGRAMS, help="only the first N programs")
     parser.add_argument("--workers", type=int, default=2)
     options = parser.parse_args()
     if shutil.which("fluidsynth") is None:
-        parser.error("fluidsynth is needed and not there: apt-get install fluidsynth")
+        parser.error("fluidsynth is needed but not installed: apt-get install fluidsynth")
     presets = list(find_presets(options.programs))
     jobs = [(one, tuple(plan(one, options.notes, options.phrases))) for one in alone(presets)]
     for ensemble in find_ensembles(presets, options.ensembles):
@@ -156,24 +154,24 @@ def main() -> int:
 
 
 def find_presets(programs: int) -> Iterator[Preset]:
-    """All presets of the soundfonts, which must be installed."""
+    """Yield all presets of the soundfonts; exit if one is not installed."""
     with (HERE / "soundfonts.tsv").open(newline="") as file:
         for row in csv.DictReader(file, delimiter="\t"):
             path = Path(row["file"])
             if not path.exists():
-                sys.exit(f"{path} is not there: apt-get install {row['package']}")
+                sys.exit(f"{path} does not exist: apt-get install {row['package']}")
             for program in range(programs):
                 yield Preset(path, row["licence"], program)
 
 
 def alone(presets: Iterable[Preset]) -> Iterator[Players]:
-    """Each preset by itself."""
+    """Yield each preset by itself."""
     for preset in presets:
         yield Players((preset,), f"{preset.soundfont.stem}-{preset.program:03d}")
 
 
 def find_ensembles(presets: Iterable[Preset], count: int) -> Iterator[Players]:
-    """Groups of presets of one soundfont, drawn at random, the soundfonts in turn."""
+    """Draw groups of presets at random, each from one soundfont, the soundfonts in turn."""
     fonts: dict[Path, list[Preset]] = {}
     for preset in presets:
         if preset.program < PITCHED_PROGRAMS:
@@ -185,7 +183,7 @@ def find_ensembles(presets: Iterable[Preset], count: int) -> Iterator[Players]:
 
 
 def find_instruments(presets: Sequence[Preset]) -> Iterator[Players]:
-    """The presets of each program that more than one soundfont has."""
+    """Yield the presets of each pitched program that more than one soundfont has."""
     for program in range(PITCHED_PROGRAMS):
         versions = tuple(preset for preset in presets if preset.program == program)
         if len(versions) > 1:
@@ -193,7 +191,7 @@ def find_instruments(presets: Sequence[Preset]) -> Iterator[Players]:
 
 
 def plan(preset: Players, notes: int, phrases: int) -> Iterator[Track]:
-    """What a preset plays alone: notes of so many pitches, and phrases."""
+    """Plan what a preset plays alone: notes of several pitches, and phrases."""
     rng = np.random.default_rng(preset.seed)
     pitches = rng.permutation(np.arange(LOWEST_PITCH, HIGHEST_PITCH + 1))[:notes]
     for pitch in pitches.tolist():
@@ -205,7 +203,7 @@ def plan(preset: Players, notes: int, phrases: int) -> Iterator[Track]:
 
 
 def plan_unisons(ensemble: Players) -> Iterator[Track]:
-    """What an ensemble plays: unisons of several pitches about a centre."""
+    """Plan an ensemble's unisons: several pitches around a centre."""
     rng = np.random.default_rng(ensemble.seed)
     centre = rng.integers(LOWEST_PITCH + REACH, HIGHEST_PITCH - REACH + 1)
     pitches = centre + rng.permutation(np.arange(-REACH, REACH + 1))[:UNISONS]
@@ -213,7 +211,7 @@ def plan_unisons(ensemble: Players) -> Iterator[Track]:
 
 
 def plan_instrument(instrument: Players) -> Iterator[Track]:
-    """What an instrument's versions play: every pitch, each of them in turn."""
+    """Plan an instrument's tracks: every pitch, passed between all soundfonts."""
     rng = np.random.default_rng(instrument.seed)
     pitches = range(LOWEST_PITCH, HIGHEST_PITCH + 1)
     turns = list(range(len(instrument.presets))) * TURNS
@@ -229,7 +227,7 @@ def _pass_on(
 
 
 def build_tracks(players: Players, tracks: Sequence[Track], output: Path) -> list[list[str]]:
-    """Render the players' tracks, unless that was done; returns their rows of the manifest."""
+    """Render the players' tracks unless done already; return their rows of the manifest."""
     done = output / "presets" / f"{players.name}.csv"
     if done.exists():
         with done.open(newline="") as file:
@@ -249,7 +247,7 @@ def build_tracks(players: Players, tracks: Sequence[Track], output: Path) -> lis
 
 
 def synthesise(players: Players, tracks: Sequence[Track]) -> list[npt.NDArray[np.float32]]:
-    """Audio of each track, all rendered in one go."""
+    """Render all tracks in one run of fluidsynth; return the audio of each."""
     lengths = [SECONDS[track.kind] + GAP_SECONDS for track in tracks]
     starts = [0.0, *itertools.accumulate(lengths)]
     notes = [
@@ -274,19 +272,19 @@ def synthesise(players: Players, tracks: Sequence[Track]) -> list[npt.NDArray[np
 
 
 def _select(players: Players) -> Iterator[str]:
-    """Commands of fluidsynth that give each preset a channel; it numbers soundfonts from 1."""
+    """Yield fluidsynth's commands to give each preset a channel; soundfonts count from 1."""
     numbers = {font: number for number, font in enumerate(players.soundfonts, 1)}
     for channel, preset in enumerate(players.presets):
         yield f"select {channel} {numbers[preset.soundfont]} 0 {preset.program}\n"
 
 
 def strikes(rng: np.random.Generator, pitch: int) -> Iterator[Note]:
-    """One pitch again and again."""
+    """Repeat one pitch."""
     return _line(rng, SECONDS[NOTE], lambda: (pitch,))
 
 
 def phrase(rng: np.random.Generator) -> Iterator[Note]:
-    """A walk of notes and chords about a centre."""
+    """Draw a random walk of notes and chords around a centre."""
     centre = int(rng.integers(LOWEST_PITCH + REACH, HIGHEST_PITCH - REACH))
     chords = CHORDS if rng.random() < 0.5 else CHORDS[:1]
     pitch = centre
@@ -303,7 +301,7 @@ def phrase(rng: np.random.Generator) -> Iterator[Note]:
 def unison(
     rng: np.random.Generator, pitch: int, turns: Sequence[int], seconds: float
 ) -> Iterator[Note]:
-    """One pitch, passed from player to player in any order, so many seconds each turn."""
+    """Pass one pitch from player to player in random order, for `seconds` each turn."""
     for place, player in enumerate(rng.permutation(turns).tolist()):
         for note in _line(rng, seconds, lambda: (pitch,)):
             yield replace(note, start=note.start + place * seconds, player=player)
@@ -312,7 +310,7 @@ def unison(
 def _line(
     rng: np.random.Generator, seconds: float, next_pitches: Callable[[], tuple[int, ...]]
 ) -> Iterator[Note]:
-    pace = np.exp(rng.uniform(np.log(0.15), np.log(1.2)))  # seconds per note, of this track
+    pace = np.exp(rng.uniform(np.log(0.15), np.log(1.2)))  # seconds per note in this track
     place = 0.0
     while place < seconds:
         step = float(pace * np.exp(rng.normal(0, 0.5)))
@@ -324,7 +322,7 @@ def _line(
 
 
 def write_midi(notes: Sequence[Note], path: Path) -> None:
-    """The players' notes as a MIDI file, a channel for each."""
+    """Write the notes as a MIDI file, one channel per player."""
     events = [(note.start, "note_on", note) for note in notes]
     events += [(note.start + note.length, "note_off", note) for note in notes]
     track = mido.MidiTrack()
@@ -338,7 +336,7 @@ def write_midi(notes: Sequence[Note], path: Path) -> None:
 
 
 def write_table(path: Path, rows: Sequence[Sequence[str]]) -> None:
-    """A CSV file, whole or not at all."""
+    """Write a CSV file atomically."""
     path.parent.mkdir(parents=True, exist_ok=True)
     text = io.StringIO(newline="")
     csv.writer(text).writerows(rows)

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Draws validation scores over training, from the lines that validate.py --json appends."""
+"""Draw validation scores over training, from the JSON lines of validate.py --json."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ BASELINES = {"mfcc": GREY, "musicnn": ORANGE}
 
 
 def main() -> None:
-    """Draw one panel per task: checkpoints over pairs by their layers, baselines as lines."""
+    """Draw a panel per task: a curve over pairs for each choice of layers, baselines as lines."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("scores", type=Path, metavar="JSON")
     parser.add_argument("-o", "--output", default="curve.svg", metavar="FILE")

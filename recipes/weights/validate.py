@@ -1,12 +1,12 @@
 #!/usr/bin/env python3
-"""How well a linear classifier tells clips apart by a checkpoint's embeddings.
+"""Score checkpoints by a linear classifier on their embeddings.
 
-For trials: quick, and blind to test splits. A logistic regression on standardised embeddings of the
-training and validation clips is cross-validated in five folds of groups, so that what is asked
-about was never heard: pitch classes for instruments, instruments for pitches, takes for digits.
+For trials, quickly and without the test splits: a logistic regression on standardised embeddings of
+the training and validation clips is cross-validated in five folds. Groups of clips stay in one
+fold: pitch classes for instruments, instruments for pitches, takes for digits.
 
-With --test, for what is released and chosen: the same classifier, fitted on all of those clips,
-scores the test clips.
+With --test, for the final choice: the same classifier, fitted on all of those clips, scores the
+test clips.
 """
 
 from __future__ import annotations
@@ -44,11 +44,11 @@ FOLDS = 5
 def main() -> None:
     """Print and save the scores of checkpoints."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("data", type=Path, metavar="DATA", help="folder of philharmonia and fsdd")
+    parser.add_argument("data", type=Path, metavar="DATA", help="holds philharmonia and fsdd")
     parser.add_argument("checkpoints", nargs="*", metavar="CHECKPOINT")
     parser.add_argument("--baselines", nargs="*", default=[], choices=sorted(BASELINES))
-    parser.add_argument("--variant", help="also this one, with random weights")
-    parser.add_argument("--layers", help="as of hear-tune embed")
+    parser.add_argument("--variant", help="also score this one, with random weights")
+    parser.add_argument("--layers", help="as in hear-tune embed")
     parser.add_argument("--cache", type=Path, default=Path("validation"), metavar="DIR")
     parser.add_argument("--test", action="store_true", help="score the test clips")
     parser.add_argument("--json", type=Path, metavar="FILE", help="append a line per model")
@@ -71,7 +71,7 @@ def main() -> None:
 
 
 def pairs(encoder: LayeredEncoder) -> int:
-    """How many pairs an encoder was trained on, in all runs that made its weights."""
+    """Return the number of pairs an encoder was trained on, over all runs behind its weights."""
     record: dict[str, Any] | None = getattr(encoder, "training_record", None)
     count = 0
     while record:
@@ -81,7 +81,7 @@ def pairs(encoder: LayeredEncoder) -> int:
 
 
 def cross_validate(name: str, data: Path, model: EmbeddingModel, folder: Path) -> dict[str, float]:
-    """Accuracy on a task's training and validation clips."""
+    """Cross-validate on a task's training and validation clips; return the accuracy."""
     clips = _embed(name, data, model, folder, test=False)
     groups = np.array([GROUPS[name](path) for path in clips.paths])
     predicted: npt.NDArray[np.str_] = cross_val_predict(
@@ -91,7 +91,7 @@ def cross_validate(name: str, data: Path, model: EmbeddingModel, folder: Path) -
 
 
 def score_test(name: str, data: Path, model: EmbeddingModel, folder: Path) -> dict[str, float]:
-    """Accuracy and macro-F1 on a task's test clips."""
+    """Return accuracy and macro-F1 on a task's test clips."""
     known = _embed(name, data, model, folder, test=False)
     test = _embed(name, data, model, folder, test=True)
     predicted = _classifier().fit(known.vectors, known.labels).predict(test.vectors)
@@ -110,7 +110,7 @@ class Clips(NamedTuple):
 
 
 def _embed(name: str, data: Path, model: EmbeddingModel, folder: Path, *, test: bool) -> Clips:
-    """The test clips of a task, or all others."""
+    """Embed the test clips of a task, or all others."""
     data_set = get_data_set(name)
     task = data_set.load(data / data_set.folder)
     clips = tuple(clip for clip in task.clips if (clip.split == TEST) == test)
@@ -128,7 +128,7 @@ def _classifier() -> Pipeline:
 
 
 def pitch_class(note: Path) -> str:
-    """Of a note of Philharmonia; of percussion, the kind that is struck."""
+    """Return the pitch class of a Philharmonia note; for percussion, the instrument struck."""
     row = _table(note.parents[2])[note]
     pitch = row["midi_pitch"]
     return str(int(pitch) % 12) if pitch else row["articulation"].split(":")[0]
@@ -140,12 +140,12 @@ def _table(root: Path) -> dict[Path, dict[str, str]]:
 
 
 def instrument(note: Path) -> str:
-    """That plays a note of Philharmonia."""
+    """Return the instrument of a Philharmonia note."""
     return note.parent.name
 
 
 def take(recording: Path) -> str:
-    """Number of a recording of a digit."""
+    """Return the take number of a recorded digit."""
     return recording.stem.rpartition("_")[2]
 
 
