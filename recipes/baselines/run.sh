@@ -1,10 +1,10 @@
 #!/usr/bin/env bash
-# Probes what needs no training, on the instruments and pitches of Philharmonia notes and the digits and
-# speakers of FSDD, and prints the tables.
+# Probes MFCC statistics and untrained encoders on the instruments and pitches of Philharmonia notes and
+# the digits and speakers of FSDD, and prints the tables.
 #
 #   run.sh DATA [OUT] [CHECKPOINT ...]    DATA/philharmonia and DATA/fsdd hold the audio
 #
-# Checkpoints are probed as well, under their files' names.
+# Checkpoints are probed too, under the names of their files.
 set -euo pipefail
 data=$1 out=${2:-baselines}
 shift $(($# < 2 ? $# : 2))

@@ -1,12 +1,12 @@
 #!/usr/bin/env bash
 # Pre-trains TUNE+, Tail+5 and CLMR's encoder on a data set, probes them on MagnaTagATune, and prints
-# the published table beside the results. Every stage goes on where it was interrupted.
+# the published table beside the results. Run it again to resume an interrupted stage.
 #
 #   run.sh DATASET [--smoke] [--data DIR] [--out DIR]
 #
-#   --smoke   all stages in about two minutes, on a tiny made-up data set
-#   --data    where the data sets are, or go (default: data)
-#   --out     where everything else goes (default: DATASET-clmr)
+#   --smoke   all stages in about two minutes, on a tiny synthetic data set
+#   --data    folder of the data sets; missing ones are downloaded to it (default: data)
+#   --out     folder for everything else (default: DATASET-clmr)
 set -euo pipefail
 
 here=$(cd "$(dirname "$0")" && pwd)
@@ -28,7 +28,7 @@ settings=$here/paper.yaml
 
 say() { printf '\n== %s\n' "$*"; }
 
-# Folders with the audio that a data set is pre-trained on, below its own.
+# Subfolders of the data set with the audio to pre-train on.
 case $dataset in
   magnatagatune) folders=(0 1 2 3 4 5 6 7 8 9 a b) ;;
   fma-*) folders=("${dataset/-/_}") ;;

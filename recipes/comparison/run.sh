@@ -1,11 +1,11 @@
 #!/usr/bin/env bash
-# Trains TUNE+, Tail+5 and CLMR's encoder alike, with three seeds each, and probes them beside what needs no
-# training. Interrupted, the same command goes on where it stopped.
+# Trains TUNE+, Tail+5 and CLMR's encoder identically, with three seeds each, and probes them beside
+# untrained encoders and MFCC statistics. Run it again to resume.
 #
 #   run.sh WORK DATA
 #
-# WORK has the stores that ../weights/run.sh makes, and gets the runs and results; DATA/philharmonia and
-# DATA/fsdd hold the audio of the probes.
+# WORK has the stores that ../weights/run.sh builds; runs and results go there too. DATA/philharmonia and
+# DATA/fsdd hold the audio for the probes.
 set -euo pipefail
 work=$1 data=$2
 here=$(cd "$(dirname "$0")" && pwd)

@@ -1,13 +1,13 @@
 #!/usr/bin/env bash
-# Scores models on HEAR tasks by heareval, and prints the table. Every stage goes on where it was
-# interrupted; a task that fails is named, and the others go on.
+# Scores models on HEAR tasks with heareval and prints the table. Run it again to resume an interrupted
+# stage. A task that fails is reported and does not stop the others.
 #
 #   run.sh TASKS OUT [--data DIR] [--model NAME=FILE]... [-- OPTIONS OF heareval.predictions.runner]
 #
-#   TASKS     folder of HEAR task folders; all tasks in it are run
-#   OUT       embeddings, scores, table.md and scores.json
-#   --data    folder with philharmonia and fsdd, from which tasks are made first
-#   --model   a checkpoint beside the package's weights, and its name in the table
+#   TASKS     folder of HEAR task folders; all of them are run
+#   OUT       for embeddings, scores, table.md and scores.json
+#   --data    folder with philharmonia and fsdd, to make tasks of first
+#   --model   another checkpoint to score, and its name in the table
 set -euo pipefail
 
 tasks=$1 out=$2
@@ -46,7 +46,7 @@ run "log-mel" hear_tune.baselines --model-options '{"name": "log-mel"}'
 if python -c 'import sys; from importlib.util import find_spec; sys.exit(not find_spec("musicnn"))'; then
   run "musicnn" hear_tune.baselines --model-options '{"name": "musicnn"}'
 else
-  echo "musicnn is left out: pip install --no-deps musicnn==0.1.0" >&2
+  echo "musicnn is skipped: pip install --no-deps musicnn==0.1.0" >&2
 fi
 run "CLMR, untrained" hear_tune --model-options '{"variant": "clmr"}'
 run "TUNE+, untrained" hear_tune --model-options '{"variant": "tune+"}'

@@ -1,10 +1,10 @@
 #!/usr/bin/env bash
-# Makes the weights that come with the package: builds the corpora, trains, and writes the file.
-# Interrupted, the same command goes on where it stopped.
+# Trains the weights in the package: builds the corpora, trains, and writes the file. Run it again to
+# resume.
 #
 #   run.sh WORK [OPTIONS OF hear-tune pretrain]
 #
-# WORK gets corpora and stores (32 GB), and the run with its checkpoints in WORK/run.
+# Corpora and stores (32 GB) go to WORK, the run and its checkpoints to WORK/run.
 set -euo pipefail
 work=$1
 shift
