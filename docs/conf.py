@@ -15,6 +15,7 @@ from hear_tune.networks.figure import network_svg
 from hear_tune.networks.summary import PROBE_CLASSES, parameter_count, variants_table
 from hear_tune.networks.variants import DEFAULT_VARIANT, get_variant
 from hear_tune.pretrain.tar_shards import CLIP_SECONDS, CLIPS_PER_SHARD, OPEN_SHARDS
+from hear_tune.probe.across import LOGISTIC_C, RAW_C
 from hear_tune.probe.protocols import JUKEMIR
 from hear_tune.weights import DEFAULT_PRETRAINED, PRETRAINED
 
@@ -107,6 +108,8 @@ myst_substitutions = {
     "clips_per_shard": CLIPS_PER_SHARD,
     "open_shards": OPEN_SHARDS,
     "jukemir_points": len(JUKEMIR.grid),
+    "logistic_c": LOGISTIC_C,
+    "raw_c": RAW_C,
     "layers_table": _layers_table(),
     "variants_table": _fenced("text", variants_table()),
     "figure": _fenced(

@@ -315,7 +315,61 @@ def test_magnatagatune_as_a_task(here):
     assert soundfile.info(audio).frames == 29 * SAMPLE_RATE_HZ
 
 
+def test_splits_of_one_data_set_are_tasks_beside_each_other(here):
+    for speaker in ("ann", "bob", "cyd"):
+        for digit in range(2):
+            for number in (0, 5, 10):
+                path = here / "data" / "fsdd" / "recordings" / f"{digit}_{speaker}_{number}.wav"
+                path.parent.mkdir(parents=True, exist_ok=True)
+                soundfile.write(path, noise(2_000, number + digit), 8_000)
+    assert main(["hear", "make-task", "fsdd-digit"]) == 0
+    assert main(["hear", "make-task", "fsdd-digit", "--split", "speakers"]) == 0
+    metadata = read_json(here / "tasks" / "fsdd-digit-1.0-speakers" / "task_metadata.json")
+    assert metadata["mode"] == "speakers"
+    assert metadata["splits"] == ["fold00", "fold01", "fold02"]
+    official = read_json(here / "tasks" / "fsdd-digit-1.0-full" / "task_metadata.json")
+    assert (official["mode"], official["split_mode"]) == ("full", "trainvaltest")
+
+
+def test_strokes_are_as_long_as_in_hear(here):
+    rows = ["file,label,tonic,fold"]
+    for fold in range(3):
+        for label in ("cha", "tha"):
+            name = f"{label}{fold}.wav"
+            (here / "data" / "mridangam").mkdir(parents=True, exist_ok=True)
+            soundfile.write(here / "data" / "mridangam" / name, noise(2_000, fold), 8_000)
+            rows.append(f"{name},{label},csh,fold{fold:02d}")
+    (here / "data" / "mridangam" / "labels.csv").write_text("\n".join(rows))
+    assert main(["hear", "make-task", "mridangam-stroke"]) == 0
+    folder = here / "tasks" / "mridangam-stroke-1.0-full"
+    assert read_json(folder / "task_metadata.json")["sample_duration"] == 0.81
+    audio = next((folder / str(SAMPLE_RATE_HZ) / "fold00").iterdir())
+    assert soundfile.info(audio).frames == round(0.81 * SAMPLE_RATE_HZ)
+
+
 # heareval itself
+
+
+@needs_heareval
+def test_folds_are_embedded_once_and_probes_are_counted(here, checkpoints, capsys, monkeypatch):
+    splits = [f"fold{number:02d}" for number in range(4)]
+    make_task(labelled(here / "audio", [["a"], ["b"]], splits), here / "tasks", seconds=0.5)
+    heard = []
+    embed = hear_tune.get_scene_embeddings
+
+    def counted(audio, model):
+        heard.extend(audio)
+        return embed(audio, model)
+
+    monkeypatch.setattr(hear_tune, "get_scene_embeddings", counted)
+    run = ["hear", "run", "hear_tune", "--model", str(checkpoints[0]), *QUICK]
+    assert main(run) == 0
+    assert len(heard) == 8
+    # one probe of the grid, and one for each of the other folds
+    assert "tones-1.0-full: 100%" in (printed := capsys.readouterr().err)
+    assert "4/4" in printed
+    assert main(run) == 0
+    assert len(heard) == 8
 
 
 @needs_heareval

@@ -6,6 +6,7 @@ import csv
 import json
 import tempfile
 from collections.abc import Callable, Iterable
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -42,14 +43,6 @@ def _tags_native(folder: Path, upstream: str) -> bool:
 def _classes(folder: Path, upstream: str) -> bool:
     csv_path = _clips(folder, ["flute", "oboe"])
     return _problem("ClipClassification", folder, upstream, "--prepare_data.csv", csv_path)
-
-
-def _gtzan(folder: Path, upstream: str) -> bool:
-    return _folds("HearGtzan", 10, folder, upstream)
-
-
-def _beijing_opera(folder: Path, upstream: str) -> bool:
-    return _folds("HearBeijingOpera", 5, folder, upstream)
 
 
 def _folds(problem: str, folds: int, folder: Path, upstream: str) -> bool:
@@ -148,8 +141,11 @@ TASKS: dict[str, Callable[[Path, str], bool]] = {
     "MagnaTagATune": _tags,
     "MagnaTagATune-native": _tags_native,
     "ClipClassification": _classes,
-    "HearGtzan": _gtzan,
-    "HearBeijingOpera": _beijing_opera,
+    "HearGtzan": partial(_folds, "HearGtzan", 10),
+    "HearGtzanMusicSpeech": partial(_folds, "HearGtzanMusicSpeech", 10),
+    "HearBeijingOpera": partial(_folds, "HearBeijingOpera", 5),
+    "HearStroke": partial(_folds, "HearStroke", 5),
+    "HearTonic": partial(_folds, "HearTonic", 5),
     "NsynthPitch": _pitch,
     "MaestroNotes": _notes,
     "fluent_commands": _fluent_commands,

@@ -100,6 +100,8 @@ def _validate(options: argparse.Namespace) -> int:
     _print_files("cannot be decoded", found.undecodable)
     _print_files("not whole", found.incomplete)
     _print_files("wrong length", {p: f"{s:.2f} s" for p, s in found.wrong_length.items()})
+    for paths in found.contradictory:
+        _print_files("the same audio under different labels", dict.fromkeys(paths, ""))
     if found.missing and (data_set.downloads or data_set.mirdata):
         marks = _root(options, data_set) / "downloads" / "*.unpacked"
         print(

@@ -92,13 +92,12 @@ def _add_make_task(tools: Commands) -> None:
 
 
 def _make_task(options: argparse.Namespace) -> int:
-    from ..hear_benchmark.make_task import folder_name, make_task
+    from ..hear_benchmark.make_task import FULL, folder_name, make_task
 
     data_set = get_data_set(options.name)
     task = data_set.load(options.root or data_set.default_root, options.split)
-    seconds = options.seconds
-    if seconds is None and data_set.seconds is not None:
-        seconds = sum(data_set.seconds) / 2
-    failed = make_task(task, options.output, seconds, options.rate)
-    print(f"{options.output / folder_name(task)}: {len(task.clips) - len(failed)} clips")
+    seconds = options.seconds or data_set.task_seconds
+    mode = FULL if options.split in (None, *data_set.splits[:1]) else options.split
+    failed = make_task(task, options.output, seconds, options.rate, mode)
+    print(f"{options.output / folder_name(task, mode)}: {len(task.clips) - len(failed)} clips")
     return report_failures(failed)

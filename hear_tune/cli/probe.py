@@ -49,7 +49,10 @@ def add_command(commands: Commands) -> None:
         "--layers", metavar="A,B", help='layers to concatenate, or "all" (default: the embedding)'
     )
     parser.add_argument(
-        "--protocol", choices=PROTOCOL_NAMES, default=PROTOCOL_NAMES[0], help="(%(default)s)"
+        "--protocol",
+        choices=PROTOCOL_NAMES,
+        default=PROTOCOL_NAMES[0],
+        help="knn and logistic take seconds, and classify clips across groups (%(default)s)",
     )
     parser.add_argument("--points", type=positive_int, metavar="N", help="of jukemir's grid of 216")
     parser.add_argument(

@@ -46,6 +46,8 @@ class DataSet:
         Shortest and longest clip that is whole.
     left_out
         Clips that the reader leaves out.
+    hear_seconds
+        Length of clips in HEAR's task of that name, where they have several.
     """
 
     name: str
@@ -61,6 +63,14 @@ class DataSet:
     manual: str = ""
     seconds: SecondsRange | None = None
     left_out: str = ""
+    hear_seconds: float | None = None
+
+    @property
+    def task_seconds(self) -> float | None:
+        """Length of clips of a HEAR task that is made of it; None to leave them as they are."""
+        if self.hear_seconds is None and self.seconds is not None:
+            return sum(self.seconds) / 2
+        return self.hear_seconds
 
     @property
     def folder(self) -> str:
@@ -133,6 +143,10 @@ _FMA_SUBSETS = (  # name, size, sha1
     ("small", "8,000 clips, 8 genres", "7.2 GiB", "ade154f733639d52e35e32f5593efe5be76c6d70"),
     ("medium", "25,000 clips, 16 genres", "22 GiB", "c67b69ea232021025fca9231fc1c7c1a063ab50b"),
     ("large", "49,598 of 106,574 clips", "93 GiB", "497109f4dd721066b5ce5e5f250ec604dc78939e"),
+)
+_NSYNTH = (
+    "nsynth-test.jsonwav.tar.gz (for the split published, train and valid too), unpacked; from "
+    "http://download.magenta.tensorflow.org/datasets/nsynth"
 )
 _FSDD = "clone github.com/Jakobovski/free-spoken-digit-dataset; its folder is --root"
 _PHILHARMONIA = (
@@ -298,9 +312,55 @@ _ROWS = (
             "CC BY-SA 4.0",
             "https://github.com/Jakobovski/free-spoken-digit-dataset",
             options=(("target", target),),
+            splits=splits,
             manual=_FSDD,
         )
-        for target in ("digit", "speaker")
+        for target, splits in (("digit", ("official", "speakers")), ("speaker", ()))
+    ),
+    *(
+        DataSet(
+            f"nsynth-{target}",
+            "nsynth",
+            summary,
+            "CC BY 4.0",
+            "https://magenta.tensorflow.org/datasets/nsynth",
+            options=(("target", target),),
+            splits=("5-fold", "published"),
+            manual=_NSYNTH,
+            seconds=(3.99, 4.01),
+            left_out=left_out,
+        )
+        for target, summary, left_out in (
+            (
+                "pitch",
+                "MIDI pitch of 4,019 single notes, 88 keys",
+                "brass_acoustic_046 from 84 up: one recording under all these pitches",
+            ),
+            ("family", "instrument family of 4,096 single notes", ""),
+        )
+    ),
+    *(
+        DataSet(
+            f"mridangam-{target}",
+            "mridangam",
+            f"{target} of 6,977 drum strokes",
+            "CC BY 3.0",
+            "https://compmusic.upf.edu/mridangam-stroke-dataset",
+            options=(("target", target),),
+            mirdata=("mridangam_stroke", ("remote_data",)),
+            hear_seconds=0.81,  # 95 % of the strokes are no longer
+        )
+        for target in ("stroke", "tonic")
+    ),
+    DataSet(
+        "gtzan-music-speech",
+        "gtzan_music_speech",
+        "music or speech in 128 clips",
+        "unknown",
+        "http://marsyas.info/downloads/datasets.html",
+        "297 MB",
+        manual="the audio's host is gone: put your copy of the folder music_speech into --root",
+        seconds=(29.9, 30.1),
     ),
     DataSet(
         LABELLED,

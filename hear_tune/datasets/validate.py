@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
+from collections import defaultdict
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -29,6 +32,9 @@ class Validation:
         By file, how much of it is missing.
     wrong_length
         Seconds by file.
+    contradictory
+        Files with the same audio, to the sample, and different labels: no fault of the files, but
+        no probe can be right about all of them.
     """
 
     good: int = 0
@@ -36,6 +42,7 @@ class Validation:
     undecodable: dict[Path, str] = field(default_factory=dict)
     incomplete: dict[Path, str] = field(default_factory=dict)
     wrong_length: dict[Path, float] = field(default_factory=dict)
+    contradictory: list[tuple[Path, ...]] = field(default_factory=list)
 
     @property
     def complete(self) -> bool:
@@ -59,6 +66,7 @@ def validate(task: Task, seconds: SecondsRange | None = None) -> Validation:
         Counts, and each file that cannot be used.
     """
     found = Validation()
+    digests: dict[Path, bytes] = {}
     there = []
     for path in dict.fromkeys(clip.path for clip in task.clips):
         if path.is_file():
@@ -69,7 +77,8 @@ def validate(task: Task, seconds: SecondsRange | None = None) -> Validation:
         lengths = progress_bar(
             pool.map(_decode, there), desc="decoding", total=len(there), unit="file", delay=2
         )
-        for path, (length, missing, error) in zip(there, lengths, strict=True):
+        for path, (length, digest, missing, error) in zip(there, lengths, strict=True):
+            digests[path] = digest
             if error:
                 found.undecodable[path] = error
             elif missing:
@@ -78,14 +87,30 @@ def validate(task: Task, seconds: SecondsRange | None = None) -> Validation:
                 found.wrong_length[path] = length
             else:
                 found.good += 1
+    found.contradictory = _contradictory(task, digests)
     return found
 
 
-def _decode(path: Path) -> tuple[float, str, str]:
-    """Seconds of a file, what it lacks, and why it cannot be decoded."""
+def _decode(path: Path) -> tuple[float, bytes, str, str]:
+    """Seconds and digest of a file's audio, what it lacks, and why it cannot be decoded."""
     remarks: list[Remark] = []
+    digest, length = hashlib.sha256(), 0
     try:
-        length = sum(map(len, read_blocks(path, remarks)))
+        for block in read_blocks(path, remarks):
+            digest.update(block.tobytes())
+            length += len(block)
     except AudioError as error:
-        return 0.0, "", str(error)
-    return length / SAMPLE_RATE_HZ, missing_audio(remarks), ""
+        return 0.0, b"", "", str(error)
+    return length / SAMPLE_RATE_HZ, digest.digest(), missing_audio(remarks), ""
+
+
+def _contradictory(task: Task, digests: Mapping[Path, bytes]) -> list[tuple[Path, ...]]:
+    alike = defaultdict(list)
+    for clip in task.clips:
+        if digest := digests.get(clip.path):
+            alike[digest].append(clip)
+    return [
+        tuple(clip.path for clip in clips)
+        for clips in alike.values()
+        if len({(clip.labels, clip.values) for clip in clips}) > 1
+    ]

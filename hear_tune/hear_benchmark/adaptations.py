@@ -40,6 +40,25 @@ def adapt() -> None:
 
 
 @contextmanager
+def watched_training(report: Callable[[], object]) -> Iterator[None]:
+    """Call back each time that heareval has trained a probe, whose own bars know no total."""
+    import heareval.predictions.task_predictions as predictions
+
+    train = predictions.task_predictions_train
+
+    def watched(**options: Any) -> Any:
+        result = train(**options)
+        report()
+        return result
+
+    predictions.task_predictions_train = watched
+    try:
+        yield
+    finally:
+        predictions.task_predictions_train = train
+
+
+@contextmanager
 def _stand_in_for_tensorflow() -> Iterator[None]:
     """Imported for the type of TensorFlow models, and to see that they have the GPU if torch has.
 
@@ -81,6 +100,7 @@ def _keep_trainer_options(predictions: Any) -> None:
 
 class _Trainer(pl.Trainer):
     def __init__(self, *, gpus: int | list[int] | None, **options: Any) -> None:
+        options.setdefault("enable_progress_bar", False)  # of each epoch, which drowns all else
         super().__init__(accelerator="gpu" if gpus else "cpu", devices=gpus or 1, **options)
 
     def test(self, *args: Any, **options: Any) -> Any:

@@ -22,7 +22,7 @@ from ..datasets.task import FOLD, TEST, TRAIN, VALID, Clip, Kind, Task, TaskErro
 from ..networks.config import SAMPLE_RATE_HZ
 from .rates import read_audio, write_audio
 
-VERSION, MODE = "1.0", "full"
+VERSION, FULL = "1.0", "full"
 
 _PREDICTION: dict[Kind, str] = {
     "multiclass": "multiclass",
@@ -33,13 +33,17 @@ _EVALUATION = {"multiclass": ["top1_acc"], "multilabel": ["aucroc", "mAP"]}
 _SPLITS = [TRAIN, VALID, TEST]
 
 
-def folder_name(task: Task) -> str:
+def folder_name(task: Task, mode: str = FULL) -> str:
     """Name of a task's folder among HEAR's: its own, a version and a mode."""
-    return f"{task.name}-{VERSION}-{MODE}"
+    return f"{task.name}-{VERSION}-{mode}"
 
 
 def make_task(
-    task: Task, tasks_dir: Path, seconds: float | None = None, rate: int = SAMPLE_RATE_HZ
+    task: Task,
+    tasks_dir: Path,
+    seconds: float | None = None,
+    rate: int = SAMPLE_RATE_HZ,
+    mode: str = FULL,
 ) -> dict[str, str]:
     """Write a scene task that heareval accepts.
 
@@ -56,6 +60,8 @@ def make_task(
         to leave clips as they are: heareval then embeds them one by one.
     rate
         Of the audio written, in Hz.
+    mode
+        What tells this version of the task from others in names and tables: its split, say.
 
     Returns
     -------
@@ -70,10 +76,10 @@ def make_task(
         If HEAR has no such task (regression), a split is missing, or a label does not survive
         heareval's reading.
     """
-    folder = tasks_dir / folder_name(task)
+    folder = tasks_dir / folder_name(task, mode)
     if folder.exists():
         raise FileExistsError(f"{folder}: is there already; remove it to make it again")
-    metadata = _metadata(task, seconds)
+    metadata = _metadata(task, seconds, mode)
     partial = folder.with_name(f".{folder.name}.{_digest(task, seconds)}.partial")
     partial.mkdir(parents=True, exist_ok=True)
     _write_vocabulary(partial / "labelvocabulary.csv", task.classes)
@@ -96,7 +102,7 @@ def _digest(task: Task, seconds: float | None) -> str:
     return hashlib.sha256(json.dumps([clips, seconds]).encode()).hexdigest()[:8]
 
 
-def _metadata(task: Task, seconds: float | None) -> dict[str, Any]:
+def _metadata(task: Task, seconds: float | None, mode: str) -> dict[str, Any]:
     if task.kind not in _PREDICTION:
         raise TaskError(f"{task.name}: heareval has no {task.kind}")
     splits = sorted(task.splits)
@@ -108,7 +114,7 @@ def _metadata(task: Task, seconds: float | None) -> dict[str, Any]:
     return {
         "task_name": task.name,
         "version": VERSION,
-        "mode": MODE,
+        "mode": mode,
         "embedding_type": "scene",
         "prediction_type": prediction,
         "split_mode": "presplit_kfold" if folds else "trainvaltest",

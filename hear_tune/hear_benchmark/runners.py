@@ -16,12 +16,14 @@ import click
 
 from hear_tune.common.allocator import keep_freed_memory
 
+from ..common.progress import progress_bar
 from ..weights import PRETRAINED
 from .rates import resample_task
 from .results import DONE_FILE, MODEL_FILE, collect, table
 
 HEAREVAL = "heareval==2021.1.3"
 ALL_TASKS = "all"
+METADATA_FILE = "task_metadata.json"
 
 Params = dict[str, Any]
 
@@ -139,11 +141,11 @@ def _load(module: str, model: str | None, options: object) -> Any:
 
 
 def _tasks(tasks_dir: Path, task: str) -> list[Path]:
-    found = sorted(path.parent for path in tasks_dir.glob("[!.]*/task_metadata.json"))
+    found = sorted(path.parent for path in tasks_dir.glob(f"[!.]*/{METADATA_FILE}"))
     if task != ALL_TASKS:
         found = [path for path in found if path.name == task]
     if not found:
-        raise FileNotFoundError(f"{tasks_dir}: no task {task!r} with a task_metadata.json in it")
+        raise FileNotFoundError(f"{tasks_dir}: no task {task!r} with a {METADATA_FILE} in it")
     return found
 
 
@@ -177,6 +179,8 @@ def _digest(path: Path) -> str:
 
 
 def _predict(runner: _Runner, folders: Sequence[Path], params: Params) -> dict[str, str]:
+    from .adaptations import watched_training
+
     def predict(folder: Path) -> None:
         done = folder / DONE_FILE
         if done.exists():
@@ -184,12 +188,28 @@ def _predict(runner: _Runner, folders: Sequence[Path], params: Params) -> dict[s
             if points != params["grid_points"]:
                 raise ValueError(f"has scores of --grid-points {points}; to do it again: rm {done}")
             return
+        total = _probe_count(folder, params["grid_points"])
         try:
-            runner(params | {"task_dirs": [str(folder)]})
+            with (
+                progress_bar(total=total, desc=folder.name, unit="probe") as bar,
+                watched_training(bar.update),
+            ):
+                runner(params | {"task_dirs": [str(folder)]})
         finally:
             _remove_checkpoints(folder)
 
     return _each(folders, predict)
+
+
+def _probe_count(folder: Path, grid_points: int) -> int:
+    """Probes that heareval trains: a grid on the first fold, its best point on each of the others.
+
+    They are fewer where a grid has fewer points.
+    """
+    from heareval.predictions.task_predictions import get_splits_from_metadata
+
+    metadata = json.loads((folder / METADATA_FILE).read_text(encoding="utf-8"))
+    return grid_points + len(get_splits_from_metadata(metadata)) - 1
 
 
 def _remove_checkpoints(folder: Path) -> None:

@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from ..common.progress import progress_bar
 from ..datasets.check import check_variety
@@ -26,6 +27,7 @@ from ..datasets.task import (
     turns,
 )
 from ..networks.config import WINDOW_SAMPLES
+from . import across
 from .features import Features, Matrix
 from .heads import Examples, Head, Settings, train
 from .metrics import PRIMARY, Array, score
@@ -51,12 +53,16 @@ class Protocol:
         the predictions for all windows of a test clip; else a clip is the mean of its windows'
         embeddings. Of an encoder with shorter windows, the mean of as many as cover the paper's
         stands for one: encoders that are compared hear equally much.
+    classifier
+        What labels clips, as means of their windows, by clips of other groups
+        (`hear_tune.probe.across`), where there is no grid.
     """
 
     name: str
     source: str
-    grid: tuple[Settings, ...]
-    one_window: bool
+    grid: tuple[Settings, ...] = ()
+    one_window: bool = False
+    classifier: across.Classifier | None = None
 
 
 CLMR_LINEAR = Protocol(
@@ -101,7 +107,16 @@ JUKEMIR = Protocol(
     ),
     one_window=False,
 )
-PROTOCOLS = {protocol.name: protocol for protocol in (CLMR_LINEAR, JUKEMIR)}
+KNN = Protocol("knn", "nearest neighbour by cosine, of another group", classifier=across.NEAREST)
+LOGISTIC = Protocol(
+    "logistic", "logistic regression on standardised embeddings", classifier=across.LOGISTIC
+)
+LOGISTIC_RAW = Protocol(
+    "logistic-raw", "the same on embeddings as they are", classifier=across.LOGISTIC_RAW
+)
+PROTOCOLS = {
+    protocol.name: protocol for protocol in (CLMR_LINEAR, JUKEMIR, KNN, LOGISTIC, LOGISTIC_RAW)
+}
 
 
 def budgeted(protocol: Protocol, points: int | None, seed: int = 0) -> Protocol:
@@ -137,9 +152,9 @@ class Predictions:
     truth, predicted
         As `hear_tune.probe.metrics.score` takes them.
     settings
-        Chosen ones, one per fold.
+        Chosen ones, one per fold; none where there is no grid.
     valid
-        Primary metric on the validation clips, one per fold.
+        Primary metric on the validation clips, one per fold; none where there is no grid.
     """
 
     truth: Array
@@ -151,14 +166,18 @@ class Predictions:
 def run_protocol(task: Task, features: Features, protocol: Protocol, seed: int) -> Predictions:
     """Train, choose and test a probe; in a cross-validation, for each fold.
 
-    Fold k is tested by a probe that is chosen on fold k + 1 and trained on the others.
+    Fold k is tested by a probe that is chosen on fold k + 1 and trained on the others. A protocol
+    with a classifier of its own labels clips by other groups instead, and has no use for the seed.
 
     Raises
     ------
     TaskError
         If there are no clips to train on, to choose by, or to test, or they are all alike.
     """
-    check_variety(replace(task, clips=features.clips))
+    task = replace(task, clips=features.clips)
+    if protocol.classifier is not None:
+        return _run_across(task, features, protocol.classifier)
+    check_variety(task)
     parts = [
         _run_split(task, features, protocol, roles, seed) for roles in _roles(task, features.clips)
     ]
@@ -168,6 +187,14 @@ def run_protocol(task: Task, features: Features, protocol: Protocol, seed: int) 
         tuple(settings for part in parts for settings in part.settings),
         tuple(value for part in parts for value in part.valid),
     )
+
+
+def _run_across(task: Task, features: Features, classifier: across.Classifier) -> Predictions:
+    targets = encode_targets(task, features.clips)
+    answers = targets if targets.ndim == 2 else F.one_hot(targets, len(task.classes)).float()
+    vectors = _means(features.windows).numpy()
+    rows, predicted = across.predict_across(task, vectors, answers.numpy(), classifier)
+    return Predictions(targets.numpy()[rows], predicted, (), ())
 
 
 def _roles(task: Task, clips: Sequence[Clip]) -> Iterator[Roles]:

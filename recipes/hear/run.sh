@@ -4,10 +4,11 @@
 #
 #   run.sh TASKS OUT [--data DIR] [--model NAME=FILE]... [-- OPTIONS OF heareval.predictions.runner]
 #
-#   TASKS     folder of HEAR task folders; all of them are run
-#   OUT       for embeddings, scores, table.md and scores.json
-#   --data    folder with philharmonia and fsdd, to make tasks of first
-#   --model   another checkpoint to score, and its name in the table
+#   TASKS     folder of HEAR task folders; all tasks in it are run
+#   OUT       embeddings, scores, table.md and scores.json
+#   --data    folder of data sets, from which tasks are made first: philharmonia, fsdd, nsynth (or
+#             nsynth_test), mridangam and gtzan_music_speech, or some of them
+#   --model   a checkpoint beside the package's weights, and its name in the table
 set -euo pipefail
 
 tasks=$1 out=$2
@@ -23,8 +24,12 @@ while (($#)); do
   shift
 done
 
-make_task() { # NAME FOLDER
-  [[ -d $tasks/$1-1.0-full ]] || hear-tune hear make-task "$1" --root "$data/$2" -o "$tasks"
+make_task() { # FOLDER NAME [SPLIT]
+  if [[ ! -d $data/$1 ]]; then
+    echo "$2 is left out: there is no $data/$1" >&2
+  elif [[ ! -d $tasks/$2-1.0-${3:-full} ]]; then
+    hear-tune hear make-task "$2" --root "$data/$1" -o "$tasks" ${3:+--split "$3"}
+  fi
 }
 
 status=0
@@ -37,8 +42,17 @@ run() { # NAME MODULE OPTIONS...
 }
 
 if [[ $data ]]; then
-  for name in philharmonia-instrument philharmonia-pitch; do make_task "$name" philharmonia; done
-  make_task fsdd-digit fsdd
+  make_task philharmonia philharmonia-instrument
+  make_task philharmonia philharmonia-pitch
+  make_task fsdd fsdd-digit
+  make_task fsdd fsdd-digit speakers
+  nsynth=nsynth
+  [[ ! -d $data/nsynth_test ]] || nsynth=nsynth_test
+  make_task $nsynth nsynth-pitch
+  make_task $nsynth nsynth-family
+  make_task mridangam mridangam-stroke
+  make_task mridangam mridangam-tonic
+  make_task gtzan_music_speech gtzan-music-speech
 fi
 
 run "MFCC" hear_tune.baselines --model-options '{"name": "mfcc"}'

@@ -1,0 +1,188 @@
+"""Classifiers that label clips by clips of other groups: seconds, and nothing to be chosen.
+
+What is asked about was never seen: clips of one group, as the notes of one instrument, are labelled
+by those of other groups alone. Where every clip has a group, all are labelled, whatever their
+split. Otherwise each fold of a cross-validation is labelled by the other folds, or the test clips
+by all others.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+from sklearn.exceptions import ConvergenceWarning
+from sklearn.linear_model import LogisticRegression
+from sklearn.model_selection import GroupKFold
+from sklearn.preprocessing import StandardScaler, normalize
+
+from ..datasets.task import TEST, Kind, Task, TaskError, folds
+
+Matrix = npt.NDArray[np.float32]
+Rows = npt.NDArray[np.intp]
+
+# inverse strengths of the logistic regression's penalty
+LOGISTIC_C = 0.1  # on standardised embeddings
+RAW_C = 1.0  # on embeddings of any scale, as scikit-learn has it
+FOLDS = 5  # that groups are dealt into, where they are not asked about one by one
+
+_MOST_ITERATIONS = 1000
+_NEIGHBOUR_ROWS = 1024  # clips compared with all others at a time
+
+
+@dataclass(frozen=True)
+class Classifier:
+    """What labels clips by others.
+
+    Attributes
+    ----------
+    predict
+        Takes the kind of task, embeddings (n, size) and answers (n, classes) of the known clips,
+        and embeddings (m, size) of those asked about; returns predictions (m, classes). Answers are
+        0 and 1, or values.
+    folds
+        Groups are dealt into so many folds; None: each group is a fold.
+    """
+
+    predict: Callable[[Kind, Matrix, Matrix, Matrix], Matrix]
+    folds: int | None = None
+
+
+def predict_across(
+    task: Task, vectors: Matrix, answers: Matrix, classifier: Classifier
+) -> tuple[Rows, Matrix]:
+    """Label clips by clips of other groups.
+
+    Parameters
+    ----------
+    task
+        Whose clips.
+    vectors, answers
+        Of each clip: (n, size) and (n, classes).
+    classifier
+        One of those below.
+
+    Returns
+    -------
+    rows : (m,) int
+        Numbers of the clips that were asked about: all, or those of the test set.
+    predicted : (m, classes) float32
+        For them.
+
+    Raises
+    ------
+    TaskError
+        If there are no clips to ask about, or none besides, as of a single group; if those besides
+        are all alike; or if the classifier cannot do tasks of this kind.
+    """
+    rows, predicted = [], []
+    for known, asked in _rounds(task, classifier.folds):
+        if len(known) == 0 or len(asked) == 0:
+            raise TaskError(f"{task.name}: {len(known)} clips to label {len(asked)} others by")
+        if (answers[known] == answers[known[0]]).all():
+            raise TaskError(f"{task.name}: nothing to tell apart without {_named(task, asked)}")
+        rows.append(asked)
+        predicted.append(
+            classifier.predict(task.kind, vectors[known], answers[known], vectors[asked])
+        )
+    return np.concatenate(rows), np.concatenate(predicted)
+
+
+def _rounds(task: Task, most: int | None) -> Iterator[tuple[Rows, Rows]]:
+    """Rows of the clips that are known, and of those that are asked about."""
+    parts = np.array(_parts(task, most))
+    for part in np.unique(parts) if folds(task) or _all_grouped(task) else [TEST]:
+        yield np.flatnonzero(parts != part), np.flatnonzero(parts == part)
+
+
+def _parts(task: Task, most: int | None) -> list[str]:
+    """Name of each clip's group, fold or split."""
+    splits = [clip.split for clip in task.clips]
+    groups = [clip.group for clip in task.clips]
+    if not _all_grouped(task):
+        return splits
+    if most is None:
+        return groups
+    kept = len(set(zip(groups, splits, strict=True))) == len(set(groups))
+    return splits if folds(task) and kept else _dealt(groups, most)
+
+
+def _all_grouped(task: Task) -> bool:
+    return all(clip.group for clip in task.clips)
+
+
+def _dealt(groups: list[str], most: int) -> list[str]:
+    """Whole groups in folds of about equal size."""
+    count = min(most, len(set(groups)))
+    if count < 2:
+        return groups
+    names = np.empty(len(groups), np.intp)
+    for number, (_, rows) in enumerate(GroupKFold(count).split(groups, groups=groups)):
+        names[rows] = number
+    return [str(name) for name in names]
+
+
+def _named(task: Task, rows: Rows) -> str:
+    names = sorted({task.clips[row].group or task.clips[row].split for row in rows})
+    return ", ".join(names[:3]) + (" and others" if len(names) > 3 else "")
+
+
+# --- Classifiers ---
+
+
+def _nearest(_: Kind, known: Matrix, answers: Matrix, asked: Matrix) -> Matrix:
+    """The answer of the clip whose embedding has the smallest angle to the one asked about."""
+    known, asked = normalize(known), normalize(asked)
+    parts = [
+        (asked[begin : begin + _NEIGHBOUR_ROWS] @ known.T).argmax(axis=1)
+        for begin in range(0, len(asked), _NEIGHBOUR_ROWS)
+    ]
+    predicted: Matrix = answers[np.concatenate(parts)]
+    return predicted
+
+
+def _standardized(kind: Kind, known: Matrix, answers: Matrix, asked: Matrix) -> Matrix:
+    scaler = StandardScaler().fit(known)
+    return _logistic(kind, scaler.transform(known), answers, scaler.transform(asked), LOGISTIC_C)
+
+
+def _raw(kind: Kind, known: Matrix, answers: Matrix, asked: Matrix) -> Matrix:
+    return _logistic(kind, known, answers, asked, RAW_C)
+
+
+def _logistic(kind: Kind, known: Matrix, answers: Matrix, asked: Matrix, strength: float) -> Matrix:
+    """Probabilities by a logistic regression: one of all classes, or one of each tag."""
+    if kind == "regression":
+        raise TaskError("a logistic regression predicts classes or tags, no values: try knn")
+    if kind == "multilabel":
+        tags = (
+            _probabilities(known, tag, asked, 2, strength)[:, 1]
+            for tag in answers.T.astype(np.intp)
+        )
+        return np.stack(list(tags), axis=1)
+    return _probabilities(known, answers.argmax(axis=1), asked, answers.shape[1], strength)
+
+
+def _probabilities(
+    known: Matrix, numbers: Rows, asked: Matrix, classes: int, strength: float
+) -> Matrix:
+    """Of each class, (m, classes): 0 of those that no known clip has."""
+    predicted = np.zeros((len(asked), classes), np.float32)
+    used = np.unique(numbers)
+    if len(used) == 1:
+        predicted[:, used] = 1
+        return predicted
+    regression = LogisticRegression(C=strength, max_iter=_MOST_ITERATIONS)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)  # what is left to gain is no accuracy
+        regression.fit(known, numbers)
+    predicted[:, used] = regression.predict_proba(asked)
+    return predicted
+
+
+NEAREST = Classifier(_nearest)
+LOGISTIC = Classifier(_standardized, FOLDS)
+LOGISTIC_RAW = Classifier(_raw, FOLDS)
