@@ -202,7 +202,8 @@ def test_indicators_of_collapse_are_logged(arguments, tmp_path, monkeypatch):
     """Of four pairs whose embeddings are the axes of four dimensions out of 512."""
 
     def axes(self, audio):
-        return 0 * self.encoder(audio[:, None]) + torch.eye(4, 512)
+        embeddings = 0 * self.encoder(audio[:, None]) + torch.eye(4, 512)
+        return {self.clmr_layer: embeddings[:, :, None]}
 
     monkeypatch.setattr(CLMR, "forward", axes)
     assert main(arguments(trainer__max_steps=2)) == 0

@@ -6,6 +6,7 @@ import copy
 import hashlib
 import signal
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -256,6 +257,11 @@ def training_record(trainer: Trainer, module: CLMR) -> dict[str, Any]:
         "seed": module.seed,
         "lightning": lightning.__version__,
     }
+    if module.objective is not None:
+        record["clmr_weight"] = module.clmr_weight
+        record["objective"] = [asdict(asked) for asked in module.asked]
+    if module.clmr_layer != module.encoder.default_layer:
+        record["clmr_layer"] = module.clmr_layer
     return {**record, "before": module.before} if module.before else record
 
 

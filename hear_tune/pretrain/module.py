@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -19,9 +20,16 @@ from .augment import AugmentationChain, clmr_chain
 from .average import moving_average
 from .collapse import effective_rank, embedding_spread
 from .loss import NTXent
+from .objective import AcousticObjective, LayerTargets, Prediction
 from .pairs import Pairs, to_float
 from .projector import PROJECTION_SIZE, projection_head
 from .ranges import at_least
+
+
+def _mean(predictions: Sequence[Prediction]) -> dict[str, Tensor]:
+    """Losses of each layer and target, averaged over the views."""
+    losses = [prediction.losses for prediction in predictions]
+    return {name: torch.stack([one[name] for one in losses]).mean() for name in losses[0]}
 
 
 def _trained(weights: str, config: EncoderConfig) -> Encoder:
@@ -57,17 +65,24 @@ class CLMR(LightningModule):
     average_decay
         Keep an exponential moving average of the encoder's weights and batch statistics, by which
         each step leaves this share of the old; it is what is exported. 0 for none.
+    clmr_layer
+        The layer whose average over time is contrasted; by default the last.
+    clmr_weight
+        Of the contrastive loss, beside that of the objective.
+    objective
+        Acoustic features that layers predict, each of both views; by default none. Predictions are
+        left behind after training, like the projection head.
     seed
         Of the weights and augmentations; taken from the data's.
 
     Raises
     ------
     ConfigError
-        If there is no such variant, or the weights are of another one.
+        If there is no such variant or target, or the weights are of another variant.
     FileNotFoundError, CheckpointError
         If the weights cannot be loaded.
     ValueError
-        If a number is out of range.
+        If a number is out of range, or there is no such layer.
     """
 
     def __init__(
@@ -80,47 +95,63 @@ class CLMR(LightningModule):
         optimizer: OptimizerCallable = lambda parameters: torch.optim.Adam(parameters, lr=3e-4),
         lr_scheduler: LRSchedulerCallable | None = None,
         average_decay: float = 0.0,
+        clmr_layer: str | None = None,
+        clmr_weight: float = 1.0,
+        objective: list[LayerTargets] | None = None,
         seed: int = 0,
     ) -> None:
         super().__init__()
         at_least(1, projection_size=projection_size)
+        at_least(0, clmr_weight=clmr_weight)
         config = get_variant(variant).config
         torch.manual_seed(seed)
         self.encoder = build_encoder(config) if weights is None else _trained(weights, config)
         self.before = self.encoder.training_record
-        self.projector = projection_head(config.embedding_size, projection_size)
+        self.clmr_layer = clmr_layer or self.encoder.default_layer
+        channels = self.encoder.layer(self.clmr_layer).channels
+        self.projector = projection_head(channels, projection_size)
         self.average = moving_average(self.encoder, average_decay) if average_decay else None
         self.augmentation = clmr_chain() if augmentation is None else augmentation
         self.loss = NTXent(temperature)
+        self.clmr_weight = clmr_weight
+        self.asked = list(objective or ())
+        self.objective = AcousticObjective(self.asked, self.encoder) if self.asked else None
         self.variant = variant
         self.average_decay = average_decay
         self.seed = seed
         self._make_optimizer = optimizer
         self._make_scheduler = lr_scheduler
 
-    def forward(self, audio: Tensor) -> Tensor:
-        """Embeddings (batch, embedding_size) of audio (batch, samples)."""
-        embeddings: Tensor = self.encoder(audio[:, None])
-        return embeddings
+    def forward(self, audio: Tensor) -> dict[str, Tensor]:
+        """Layers that answer for something, each (batch, channels, frames), of (batch, samples)."""
+        asked = [] if self.objective is None else self.objective.layers
+        return self.encoder.features(audio[:, None], {self.clmr_layer, *asked})
 
     def training_step(self, pairs: Pairs) -> Tensor:
         """Loss of a batch of pairs."""
         generator = self._generator()
         views = [self.augmentation(to_float(view), generator) for view in pairs.crops.unbind(1)]
-        first, second = (self(view) for view in views)
+        heard = [self(view) for view in views]
+        first, second = (features[self.clmr_layer].mean(dim=-1) for features in heard)
         contrast = self.loss(self.projector(first), self.projector(second), pairs.groups)
-        if not torch.isfinite(contrast.loss):
+        loss: Tensor = self.clmr_weight * contrast.loss
+        parts: dict[str, Tensor] = {}
+        if self.objective is not None:
+            predictions = [self.objective(*one) for one in zip(views, heard, strict=True)]
+            loss = loss + sum(prediction.loss for prediction in predictions) / len(views)
+            parts = {"contrastive_loss": contrast.loss.detach(), **_mean(predictions)}
+        if not torch.isfinite(loss):
             raise TrainingError(
-                f"the loss became {contrast.loss.item()} at step {self.global_step}; the last "
+                f"the loss became {loss.item()} at step {self.global_step}; the last "
                 "checkpoint is from before; try a lower learning rate or full precision"
             )
-        self.log("train/loss", contrast.loss.detach(), prog_bar=True)
+        self.log("train/loss", loss.detach(), prog_bar=True)
         self.log("train/contrastive_accuracy", contrast.accuracy, prog_bar=True)
         every = self.trainer.log_every_n_steps  # type: ignore[attr-defined]
         if every and self.global_step % every == 0:
             self.log("train/embedding_spread", embedding_spread(first.detach()))
             self.log("train/effective_rank", effective_rank(first.detach()))
-        loss: Tensor = contrast.loss
+            self.log_dict({f"train/{name}": part for name, part in parts.items()})
         return loss
 
     def _generator(self) -> torch.Generator:
@@ -157,12 +188,18 @@ class CLMR(LightningModule):
         checkpoint["hear_tune_before"] = self.before
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Refuse a checkpoint of another variant, or one that differs in keeping an average."""
+        """Refuse a checkpoint of another variant, of another objective, or without the average."""
         found = checkpoint.get("hear_tune_variant")
         if found != self.variant:
             raise TrainingError(
                 f"the checkpoint to resume from is of {found}, not of {self.variant}; "
                 "choose another output folder, or --resume never"
+            )
+        heads = {name for name in checkpoint["state_dict"] if name.startswith("objective.")}
+        if heads != {name for name in self.state_dict() if name.startswith("objective.")}:
+            raise TrainingError(
+                "the checkpoint to resume from has another objective: give the same, or choose "
+                "another output folder"
             )
         averaged = any(name.startswith("average.") for name in checkpoint["state_dict"])
         if averaged != (self.average is not None):

@@ -1,0 +1,196 @@
+"""The acoustic objective: layers of an encoder predict acoustic features of what they hear.
+
+As in PASE (Pascual et al., "Learning problem-agnostic speech representations from multiple
+self-supervised tasks", Interspeech 2019) and MERT (Li et al., ICLR 2024), whose musical teacher is
+the constant-Q transform.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from ..networks.config import ConfigError
+from ..networks.encoders import Encoder
+from .acoustic import TARGETS, Acoustics
+from .ranges import at_least
+
+STATISTICS_BATCHES = 64  # the first of a run, by which targets are standardised
+_SMALLEST_DEVIATION = 1e-3  # of a target, in nepers: what never changes is not blown up
+
+
+@dataclass(frozen=True)
+class LayerTargets:
+    """What is asked of one layer.
+
+    Parameters
+    ----------
+    layer
+        Its name.
+    targets
+        Acoustic features that it predicts: names in `hear_tune.pretrain.acoustic.TARGETS`.
+    weight
+        Of the loss of each.
+    """
+
+    layer: str
+    targets: list[str]
+    weight: float = 1.0
+
+
+class Prediction(NamedTuple):
+    """How well features are predicted.
+
+    `loss`, a scalar, is differentiable: the sum of the weighted losses. `losses` are those of each
+    layer and target before they are weighted, by ``layer/target``, without gradient.
+    """
+
+    loss: Tensor
+    losses: dict[str, Tensor]
+
+
+class AcousticObjective(nn.Module):
+    """Linear predictions of acoustic features, from several layers of an encoder.
+
+    Features of windows are predicted from a layer's average over time, those of timestamps from its
+    frames; where frames of the two differ in length, the finer ones are averaged. The loss is the
+    mean squared error of standardised features, and of distributions the Kullback-Leibler
+    divergence in nats. The predictions begin at zero, so that the first steps teach them and leave
+    the encoder as it is.
+
+    Parameters
+    ----------
+    asked
+        Of which layer what is asked; a layer may stand in several of them.
+    encoder
+        Whose layers they are.
+
+    Attributes
+    ----------
+    layers
+        Names of the layers.
+
+    Raises
+    ------
+    ConfigError
+        If there is no such target, a layer is asked for one twice, or for none.
+    ValueError
+        If there is no such layer, or a weight is negative.
+    """
+
+    def __init__(self, asked: Sequence[LayerTargets], encoder: Encoder) -> None:
+        super().__init__()
+        self._weights: dict[tuple[str, str], float] = {}
+        self.heads = nn.ModuleDict()
+        self.standards = nn.ModuleDict()
+        for layer, name, weight in ((a.layer, n, a.weight) for a in asked for n in a.targets):
+            at_least(0, weight=weight)
+            if name not in TARGETS:
+                raise ConfigError(f"unknown target {name!r}: there are {', '.join(TARGETS)}")
+            if (layer, name) in self._weights:
+                raise ConfigError(f"{layer} is asked for {name} twice")
+            self._weights[layer, name] = weight
+            target = TARGETS[name]
+            self.heads[_key(layer, name)] = _linear(encoder.layer(layer).channels, target.size)
+            if not target.is_distribution:
+                self.standards[name] = Standardised(target.size)
+        if not self._weights:
+            raise ConfigError("the objective asks for nothing: name targets, or leave it out")
+        self.layers = list(dict.fromkeys(layer for layer, _ in self._weights))
+
+    def forward(self, audio: Tensor, features: Mapping[str, Tensor]) -> Prediction:
+        """Compare predictions with what signal processing hears; in float32, also within autocast.
+
+        Parameters
+        ----------
+        audio
+            (batch, samples): what the encoder was given.
+        features
+            Outputs of the layers, each (batch, channels, frames).
+
+        Raises
+        ------
+        ValueError
+            If the audio has another shape, or no multiple of 729 samples.
+        """
+        losses: dict[tuple[str, str], Tensor] = {}
+        with torch.autocast(audio.device.type, enabled=False):
+            wanted = self._targets(audio)
+            for layer, name in self._weights:
+                predicted, target = _aligned(features[layer].float(), wanted[name])
+                predicted = self.heads[_key(layer, name)](predicted)
+                compare = _divergence if TARGETS[name].is_distribution else F.mse_loss
+                losses[layer, name] = compare(predicted, target)
+            weighted = [self._weights[place] * loss for place, loss in losses.items()]
+        return Prediction(
+            torch.stack(weighted).sum(),
+            {"/".join(place): loss.detach() for place, loss in losses.items()},
+        )
+
+    @torch.no_grad()
+    def _targets(self, audio: Tensor) -> dict[str, Tensor]:
+        """Each target once, (batch, size, frames); features of windows are of one frame."""
+        sound = Acoustics(audio)
+        targets = {name: TARGETS[name].of(sound) for name in {name for _, name in self._weights}}
+        for name, standard in self.standards.items():
+            targets[name] = standard(targets[name])
+        return targets
+
+
+class Standardised(nn.Module):
+    """A target at mean 0 and standard deviation 1 over the first batches of a run.
+
+    Parameters
+    ----------
+    size
+        How many numbers the target has, each standardised by itself.
+    """
+
+    mean: Tensor
+    square: Tensor
+    batches: Tensor
+
+    def __init__(self, size: int) -> None:
+        super().__init__()
+        self.register_buffer("mean", torch.zeros(size, 1))
+        self.register_buffer("square", torch.zeros(size, 1))  # mean of the squares
+        self.register_buffer("batches", torch.tensor(0))
+
+    def forward(self, target: Tensor) -> Tensor:
+        """Standardise (batch, size, frames); each of the first batches counts, itself included."""
+        if self.training and self.batches < STATISTICS_BATCHES:
+            self.batches += 1
+            for average, new in ((self.mean, target), (self.square, target.square())):
+                average.lerp_(new.mean(dim=(0, 2))[:, None], 1 / int(self.batches))
+        variance = (self.square - self.mean.square()).clamp(min=_SMALLEST_DEVIATION**2)
+        return (target - self.mean) / variance.sqrt()
+
+
+def _key(layer: str, name: str) -> str:
+    """Of a head: names of modules have no dots."""
+    return f"{layer.replace('.', '_')}_{name}"
+
+
+def _linear(channels: int, size: int) -> nn.Conv1d:
+    head = nn.Conv1d(channels, size, kernel_size=1)
+    for parameter in head.parameters():
+        nn.init.zeros_(parameter)
+    return head
+
+
+def _aligned(features: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
+    """Both at the coarser one's frames."""
+    frames = min(features.shape[-1], target.shape[-1])
+    pool = F.adaptive_avg_pool1d
+    return pool(features, frames), pool(target, frames)
+
+
+def _divergence(predicted: Tensor, target: Tensor) -> Tensor:
+    """Kullback-Leibler divergence from distributions to the softmax of what is predicted."""
+    terms = F.kl_div(F.log_softmax(predicted, dim=1), target, reduction="none")
+    return terms.sum(dim=1).mean()
