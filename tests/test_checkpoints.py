@@ -21,7 +21,7 @@ from safetensors.torch import save_file
 
 import hear_tune
 from hear_tune import CheckpointError, TuneConfig, build_encoder, load_checkpoint, save_checkpoint
-from hear_tune.checkpoints.files import sha256_of
+from hear_tune.common.files import sha256_of
 from hear_tune.networks.config import config_from_dict
 
 SMALL = TuneConfig(2, contractive=2, expansive=2, tail=3, embedding_size=8)

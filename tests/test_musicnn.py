@@ -1,9 +1,8 @@
-"""musicnn: the authors' numbers, from the weights in their package; and the checkpoints' reader."""
+"""musicnn reproduces the numbers of its authors' package."""
 
 import json
-import shutil
-from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -13,7 +12,6 @@ from conftest import noise
 from hear_tune import EmbeddingModel
 from hear_tune.baselines import musicnn as module
 from hear_tune.baselines.musicnn import Musicnn, MusicnnNetwork
-from hear_tune.baselines.tf_checkpoint import TfCheckpointError, read_tf_checkpoint
 from hear_tune.checkpoints import CheckpointError
 from hear_tune.networks.config import WINDOW_SAMPLES
 
@@ -22,17 +20,7 @@ SECONDS = 7
 
 
 @pytest.fixture(scope="module")
-def folder():
-    """The checkpoint in the authors' package."""
-    try:
-        return Path(distribution("musicnn").locate_file("musicnn/MTT_musicnn"))
-    except PackageNotFoundError:
-        pytest.skip("needs musicnn's weights: pip install --no-deps musicnn==0.1.0")
-
-
-@pytest.fixture(scope="module")
-def encoder(folder):
-    assert folder.is_dir()
+def encoder():
     return Musicnn()
 
 
@@ -42,9 +30,6 @@ def plucked(rate):
     phase = 2 * np.pi * (220 * time + 15 * time**2)
     harmonics = sum(np.sin(k * phase) / k for k in range(1, 9))
     return (0.1 * harmonics * np.exp(-4 * (time % 0.5))).astype(np.float32)
-
-
-# --- The network ---
 
 
 def test_tags_are_those_of_the_original(encoder):
@@ -115,139 +100,16 @@ def test_silence_is_finite(encoder):
     assert torch.isfinite(EmbeddingModel(encoder, "all").embed_windows(silence)).all()
 
 
-def test_without_the_package_the_remedy_is_named(monkeypatch):
-    def absent(name):
-        raise PackageNotFoundError(name)
-
-    monkeypatch.setattr(module, "distribution", absent)
-    with pytest.raises(CheckpointError, match=r"pip install --no-deps musicnn==0\.1\.0"):
+def test_damaged_weights_are_refused(monkeypatch, tmp_path):
+    weights = tmp_path / "musicnn.safetensors"
+    weights.write_bytes(module.MUSICNN.path.read_bytes()[:-1] + b"\0")
+    damaged = SimpleNamespace(path=weights, sha256=module.MUSICNN.sha256)
+    monkeypatch.setattr(module, "MUSICNN", damaged)
+    with pytest.raises(CheckpointError, match=r"musicnn\.safetensors: its sha256 is"):
         Musicnn()
 
 
-def test_other_weights_are_refused(monkeypatch, folder, tmp_path):
-    copy = tmp_path / "musicnn/MTT_musicnn"
-    shutil.copytree(folder, copy)
-    data = copy / ".data-00000-of-00001"
-    data.write_bytes(data.read_bytes()[:-1] + b"\0")
-
-    class Elsewhere:
-        def locate_file(self, path):
-            return tmp_path / path
-
-    monkeypatch.setattr(module, "distribution", lambda _: Elsewhere())
-    with pytest.raises(CheckpointError, match=r"data-00000.*not the file of version 0.1.0"):
-        Musicnn()
-
-
-# --- The reader of checkpoints ---
-
-
-def varint(value):
-    low, high = value & 0x7F, value >> 7
-    return bytes([low | 0x80]) + varint(high) if high else bytes([low])
-
-
-def field(number, value):
-    if isinstance(value, int):
-        return varint(number << 3) + varint(value)
-    return varint(number << 3 | 2) + varint(len(value)) + value
-
-
-def block(entries, compression=0):
-    """A block of a table: a key that begins with the previous one shares it."""
-    content, previous = b"", b""
-    for key, value in entries:
-        shared = len(previous) if key.startswith(previous) else 0
-        content += varint(shared) + varint(len(key) - shared) + varint(len(value))
-        content += key[shared:] + value
-        previous = key
-    restarts = bytes(4) + (1).to_bytes(4, "little")
-    return content + restarts + bytes([compression]) + bytes(4)  # and a checksum
-
-
-def entry(array, offset, dtype=1):
-    shape = b"".join(field(2, field(1, size)) for size in array.shape)
-    return (
-        field(1, dtype)
-        + field(2, shape)
-        + field(4, offset)
-        + field(5, array.nbytes)
-        + varint(6 << 3 | 5)
-        + bytes(4)
-    )
-
-
-def write_checkpoint(prefix, arrays, compression=0, dtype=1, shards=1):
-    """A checkpoint as TensorFlow writes it, each array in a block of its own."""
-    data, blocks = b"", [block([(b"", field(1, shards))])]
-    keys = [b""]
-    for name, array in arrays.items():
-        header = entry(array, len(data), dtype)
-        blocks.append(block([(name.encode(), header), (name.encode() + b"/copy", header)]))
-        keys.append(name.encode() + b"/copy")
-        data += array.tobytes()
-    table, places = b"", []
-    for content in [*blocks, block([])]:
-        places.append(varint(len(table)) + varint(len(content) - 5))
-        table += content
-    index = block(zip(keys, places, strict=False), compression)
-    footer = places[-1] + varint(len(table)) + varint(len(index) - 5)
-    table += index + footer.ljust(40, b"\0") + bytes.fromhex("57fb808b247547db")
-    Path(f"{prefix}.index").write_bytes(table)
-    Path(f"{prefix}.data-00000-of-00001").write_bytes(data)
-
-
-ARRAYS = {
-    "conv/kernel": np.arange(600, dtype=np.float32).reshape(2, 300),
-    "step": np.array(7, np.float32),
-}
-
-
-def test_arrays_are_read_back(tmp_path):
-    write_checkpoint(tmp_path / "model", ARRAYS)
-    found = read_tf_checkpoint(str(tmp_path / "model"))
-    assert set(found) == {"conv/kernel", "conv/kernel/copy", "step", "step/copy"}
-    for name, array in found.items():
-        np.testing.assert_array_equal(array, ARRAYS[name.removesuffix("/copy")])
-
-
-@pytest.mark.parametrize(
-    ("options", "message"),
-    [
-        ({"compression": 1}, r"model\.index: compressed"),
-        ({"dtype": 7}, r"data-00000-of-00001: conv/kernel: type 7"),
-        ({"dtype": 2}, r"conv/kernel: damaged: 2400 bytes for the shape \[2, 300\]"),
-        ({"shards": 2}, "in one shard"),
-    ],
-)
-def test_what_is_not_supported_is_named(options, message, tmp_path):
-    write_checkpoint(tmp_path / "model", ARRAYS, **options)
-    with pytest.raises(TfCheckpointError, match=message):
-        read_tf_checkpoint(str(tmp_path / "model"))
-
-
-def test_a_file_cut_off_is_named(tmp_path):
-    for suffix in (".data-00000-of-00001", ".index"):
-        path = tmp_path / f"model{suffix}"
-        write_checkpoint(tmp_path / "model", ARRAYS)
-        path.write_bytes(path.read_bytes()[:-1])
-        with pytest.raises(TfCheckpointError, match=f"{path.name}.*cut off"):
-            read_tf_checkpoint(str(tmp_path / "model"))
-    path.unlink()
-    with pytest.raises(FileNotFoundError, match="index"):
-        read_tf_checkpoint(str(tmp_path / "model"))
-
-
-@pytest.mark.parametrize("wrong", [0x00, 0x7F, 0xFF])
-def test_damage_anywhere_never_crashes(wrong, tmp_path):
-    write_checkpoint(tmp_path / "model", ARRAYS)
-    path = tmp_path / "model.index"
-    whole = path.read_bytes()
-    refused = 0
-    for place in range(len(whole)):
-        path.write_bytes(whole[:place] + bytes([wrong]) + whole[place + 1 :])
-        try:
-            read_tf_checkpoint(str(tmp_path / "model"))
-        except TfCheckpointError:
-            refused += 1
-    assert refused > len(whole) // 4
+def test_the_licence_comes_with_the_weights():
+    licence = module.MUSICNN.path.with_suffix(".LICENSE").read_text()
+    assert "Copyright (c) Music Technology Group, Universitat Pompeu Fabra" in licence
+    assert "Permission to use, copy, modify, and/or distribute" in licence

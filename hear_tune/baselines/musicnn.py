@@ -1,17 +1,14 @@
 """musicnn (Pons & Serra, "musicnn: pre-trained CNNs for music audio tagging", 2019) in torch.
 
 The network of Pons et al., "End-to-end learning for music audio tagging at scale", ISMIR 2018, as
-its authors trained it on MagnaTagATune's 50 tags: with labels, and so no fair rival on that very
-data set. Its weights (ISC licence) are read from the authors' own package, which must be installed
-without its dependencies, TensorFlow among them: ``pip install --no-deps musicnn==0.1.0``. Nothing
-of that package is ever imported.
+its authors trained it on MagnaTagATune's 50 tags. Training was supervised, so a comparison on
+MagnaTagATune itself is not fair. The weights come with this package under their own ISC licence;
+``recipes/baselines/convert_musicnn.py`` makes the file from the authors' package.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from importlib.metadata import PackageNotFoundError, distribution
-from pathlib import Path
+from collections.abc import Iterator
 
 import librosa
 import numpy as np
@@ -20,13 +17,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ..checkpoints import CheckpointError
-from ..checkpoints.files import sha256_of
+from ..checkpoints.files import read_tensors
 from ..common.samples import Samples
+from ..embedding.batching import Vectors
 from ..networks.config import SAMPLE_RATE_HZ, WINDOW_SAMPLES
 from ..networks.encoders import LayeredEncoder
 from ..networks.geometry import Layer, TimeGrid
-from .tf_checkpoint import Array, read_tf_checkpoint
+from ..weights import MUSICNN
 
 # What the network was trained on; all counts of samples are at this rate.
 RATE_HZ = 16_000
@@ -53,14 +50,6 @@ MIDDLE_BLOCKS, MIDDLE_FRAMES, MIDDLE_CHANNELS = 3, 7, 64
 POOLED_SIZE = 2 * (FRONT_CHANNELS + MIDDLE_BLOCKS * MIDDLE_CHANNELS)
 PENULTIMATE_SIZE = 200
 _NORM_EPSILON = 1e-3  # TensorFlow's
-
-PACKAGE, PACKAGE_VERSION = "musicnn", "0.1.0"
-_INSTALL = f"pip install --no-deps {PACKAGE}=={PACKAGE_VERSION}"
-_CHECKPOINT = "musicnn/MTT_musicnn/"
-_SHA256 = {
-    ".index": "da2d7bb670b2b31e9bc441bb1bd75eca31b5b061f963cc1f9630c1aff3238f57",
-    ".data-00000-of-00001": "041f3935e981a65cea739842d30c188d3a7d2adf4410955c8668eb3de4a5acab",
-}
 
 
 class Filters(nn.Module):
@@ -90,7 +79,7 @@ class MusicnnNetwork(nn.Module):
     """
 
     def __init__(self) -> None:
-        super().__init__()  # modules of a kind in TensorFlow's order, by which weights are named
+        super().__init__()
         self.norm = nn.BatchNorm2d(1, _NORM_EPSILON)
         self.front = nn.ModuleList(
             [Filters(shape, TIMBRAL_CHANNELS) for shape in TIMBRAL]
@@ -143,7 +132,7 @@ class Musicnn(LayeredEncoder):
     Raises
     ------
     CheckpointError
-        If the package with the weights is not installed, or another than version 0.1.0.
+        If the file of weights is damaged.
     """
 
     window: Tensor
@@ -155,7 +144,7 @@ class Musicnn(LayeredEncoder):
         self.register_buffer("window", torch.hann_window(FFT_SAMPLES))
         self.register_buffer("mel", torch.from_numpy(mel))
         self.network = MusicnnNetwork()
-        _fill_network(self.network, _packaged_weights())
+        self.network.load_state_dict(read_tensors(MUSICNN.path, MUSICNN.sha256))
         self.eval()
         grid = TimeGrid(WINDOW_SAMPLES, 0, WINDOW_SAMPLES - 1)
         self.layers = (
@@ -170,7 +159,7 @@ class Musicnn(LayeredEncoder):
 
     @property
     def identity(self) -> str:
-        return f"musicnn of {PACKAGE} {PACKAGE_VERSION}, windows of {WINDOW_SAMPLES} samples"
+        return f"musicnn of musicnn 0.1.0, windows of {WINDOW_SAMPLES} samples"
 
     def walk(self, audio: Tensor) -> Iterator[tuple[str, Tensor]]:
         windows = _resample(audio.reshape(-1, WINDOW_SAMPLES))
@@ -189,7 +178,7 @@ class Musicnn(LayeredEncoder):
         return torch.log10(1 + 10_000 * mel)
 
     @torch.no_grad()
-    def taggram(self, samples: Samples) -> Array:
+    def taggram(self, samples: Samples) -> Vectors:
         """Probabilities of the tags over time, as the original package computes them.
 
         The original rounds the power of its spectra to half precision, which this does not:
@@ -223,52 +212,3 @@ def _resample(windows: Tensor) -> Tensor:
     channels = np.ascontiguousarray(windows.detach().cpu().numpy().T)
     resampled = soxr.resample(channels, SAMPLE_RATE_HZ, RATE_HZ)
     return torch.from_numpy(resampled.T).to(windows)
-
-
-def _packaged_weights() -> dict[str, Array]:
-    try:
-        prefix = f"{distribution(PACKAGE).locate_file(_CHECKPOINT)}/"
-    except PackageNotFoundError as error:
-        raise CheckpointError(
-            f"musicnn's weights come with its own package, which is not installed: {_INSTALL}"
-        ) from error
-    for suffix, sha256 in _SHA256.items():
-        path = Path(prefix + suffix)
-        if not path.is_file() or sha256_of(path) != sha256:
-            raise CheckpointError(
-                f"{path}: not the file of version {PACKAGE_VERSION}: {_INSTALL} --force-reinstall"
-            )
-    return read_tf_checkpoint(prefix)
-
-
-# TensorFlow's names of the tensors of a layer, by their names here.
-_WEIGHTS = {"weight": "kernel", "bias": "bias"}
-_NORM = {
-    "weight": "gamma",
-    "bias": "beta",
-    "running_mean": "moving_mean",
-    "running_var": "moving_variance",
-}
-
-
-def _fill_network(network: MusicnnNetwork, arrays: Mapping[str, Array]) -> None:
-    """Put a checkpoint's arrays into the network.
-
-    TensorFlow numbers the layers of each kind in the order in which they were made: ``dense``,
-    ``dense_1``; and keeps the channels of a kernel, in and out, last.
-    """
-    paths = {module: path for path, module in network.named_modules()}
-    tensors = {}
-    for kinds, stem, names in (
-        ((nn.Conv2d,), "conv2d", _WEIGHTS),
-        ((nn.BatchNorm1d, nn.BatchNorm2d), "batch_normalization", _NORM),
-        ((nn.Linear,), "dense", _WEIGHTS),
-    ):
-        layers = [module for module in paths if isinstance(module, kinds)]
-        for number, layer in enumerate(layers):
-            name = f"{stem}_{number}" if number else stem
-            for own, theirs in names.items():
-                tensor = torch.from_numpy(arrays[f"{name}/{theirs}"])
-                axes = range(tensor.ndim)
-                tensors[f"{paths[layer]}.{own}"] = tensor.permute(*axes[:-3:-1], *axes[:-2])
-    network.load_state_dict(tensors)

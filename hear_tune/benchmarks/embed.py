@@ -177,10 +177,8 @@ def _contenders(variant: str) -> list[Contender]:
         Contender("clmr, plain", "clmr", plain=True),
         Contender("clmr", "clmr"),
     ]
-    needs = {"musicnn": ("musicnn", "librosa"), "mfcc": ("librosa",), "log-mel": ("librosa",)}
-    for name, modules in needs.items():
-        if all(find_spec(module) for module in modules):
-            rows.append(Contender(name, baseline=name))
+    if find_spec("librosa"):
+        rows += [Contender(name, baseline=name) for name in ("musicnn", "mfcc", "log-mel")]
     return rows
 
 

@@ -1,13 +1,12 @@
-"""Checkpoints: one safetensors file that rebuilds its model, and nothing that can run code.
+"""Save and load checkpoints: one safetensors file that rebuilds its encoder.
 
-The file's metadata holds the configuration, the variant's name, the sample rate, the training
-record and the version of hear-tune. The checkpoints of the TUNE authors and of CLMR are read as
-well (`hear_tune.checkpoints.foreign`).
+The metadata holds the configuration, the variant's name, the sample rate, the training record and
+the version of hear-tune. Checkpoints of the TUNE authors and of CLMR are read as well
+(`hear_tune.checkpoints.foreign`). Loading never runs code from a file.
 """
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 from importlib.metadata import version
@@ -20,7 +19,8 @@ from safetensors.torch import save
 from torch import Tensor
 
 from ..common.devices import one_thread
-from ..common.files import write_whole
+from ..common.files import sha256_of, write_whole
+from ..common.text import first_n
 from ..networks.config import (
     SAMPLE_RATE_HZ,
     ConfigError,
@@ -51,24 +51,15 @@ _LONGEST_HEADER_BYTES = 100_000_000  # the limit of safetensors
 _LONGEST_CROP_SAMPLES = 60 * SAMPLE_RATE_HZ  # more is no crop, and much memory per window
 
 
-def sha256_of(path: str | os.PathLike[str]) -> str:
-    """Hexadecimal SHA-256 of a file."""
-    digest = hashlib.sha256()
-    with open(path, "rb") as file:
-        while chunk := file.read(1 << 20):
-            digest.update(chunk)
-    return digest.hexdigest()
-
-
 def save_checkpoint(encoder: Encoder, path: str | os.PathLike[str]) -> str:
-    """Write an encoder to one file, replacing any file of that name at once or not at all.
+    """Write an encoder to one file, replacing an existing file atomically.
 
     Parameters
     ----------
-    encoder
-        Its configuration, weights and `training_record` are kept.
-    path
-        The file to write, by convention ``*.safetensors``.
+    encoder : Encoder
+        Saved with its configuration and `training_record`.
+    path : path-like
+        File to write, by convention ``*.safetensors``.
 
     Returns
     -------
@@ -80,7 +71,6 @@ def save_checkpoint(encoder: Encoder, path: str | os.PathLike[str]) -> str:
     CheckpointError
         If a weight is NaN or infinite.
     """
-    path = Path(path)
     metadata = {
         "config": config_to_dict(encoder.config),
         "variant": variant_name(encoder.config),
@@ -92,23 +82,23 @@ def save_checkpoint(encoder: Encoder, path: str | os.PathLike[str]) -> str:
     try:
         _check_finite(tensors)
     except CheckpointError as error:
-        raise CheckpointError(f"{path}: not written: {error}") from error
-    # a single key: the order of several would differ from file to file
+        raise CheckpointError(f"{os.fspath(path)}: not written: {error}") from error
+    # one key only: safetensors writes several in random order
     write_whole(path, save(tensors, {METADATA_KEY: json.dumps(metadata)}))
     return sha256_of(path)
 
 
 def load_checkpoint(path: str | os.PathLike[str], sha256: str | None = None) -> Encoder:
-    """Build the encoder of a checkpoint of hear-tune, of the TUNE authors or of CLMR.
+    """Load an encoder from a checkpoint of hear-tune, of the TUNE authors or of CLMR.
 
-    No code of the file's choice is ever run.
+    No code from the file is ever run.
 
     Parameters
     ----------
-    path
+    path : path-like
         A file, or a folder written by ``save_pretrained``.
-    sha256
-        The file's known hash, checked before anything is read.
+    sha256 : str, optional
+        Expected hash of the file, checked before anything is read.
 
     Returns
     -------
@@ -118,27 +108,20 @@ def load_checkpoint(path: str | os.PathLike[str], sha256: str | None = None) -> 
     Raises
     ------
     FileNotFoundError
-        If there is no such file.
+        If the file does not exist.
     CheckpointError
-        If the file is not a usable checkpoint; the message says what it is.
+        If the file is not a usable checkpoint; the message says what it is instead.
     """
     path = Path(path)
     if path.is_dir():
         path = path / HUB_FILE_NAME
-    # weights can be trained wherever they were loaded, and a process can be forked afterwards
+    # the caller may train the weights later, or fork
     with torch.inference_mode(False), one_thread():
         return _load(path, sha256)
 
 
 def _load(path: Path, sha256: str | None) -> Encoder:
-    if not path.is_file():
-        raise FileNotFoundError(f"{path}: no such checkpoint; {EXPECTED}")
-    digest = sha256_of(path)
-    if sha256 is not None and digest != sha256.lower():
-        raise CheckpointError(
-            f"{path}: its sha256 is {digest}, not {sha256}: the file is damaged or another one; "
-            "fetch it again"
-        )
+    _check_sha256(path, sha256)
     try:
         config, tensors, training = _read(path)
         _check_crop(config, training)
@@ -153,6 +136,42 @@ def _load(path: Path, sha256: str | None) -> Encoder:
     encoder.load_state_dict(tensors, assign=True)
     encoder.training_record = training
     return encoder.eval()
+
+
+def read_tensors(path: Path, sha256: str) -> dict[str, Tensor]:
+    """Read the tensors of a safetensors file whose hash is known.
+
+    Parameters
+    ----------
+    path : Path
+        The file.
+    sha256 : str
+        Expected hash, checked first.
+
+    Returns
+    -------
+    dict of str to Tensor
+        Tensors by name.
+
+    Raises
+    ------
+    FileNotFoundError
+        If the file does not exist.
+    CheckpointError
+        If the hash is another.
+    """
+    _check_sha256(path, sha256)
+    return _read_safetensors(path)[1]
+
+
+def _check_sha256(path: Path, expected: str | None) -> None:
+    if not path.is_file():
+        raise FileNotFoundError(f"{path}: no such checkpoint; {EXPECTED}")
+    if expected is not None and (found := sha256_of(path)) != expected.lower():
+        raise CheckpointError(
+            f"{path}: its sha256 is {found}, not {expected}: the file is damaged or another one; "
+            "fetch it again"
+        )
 
 
 def _read(path: Path) -> tuple[EncoderConfig, dict[str, Tensor], dict[str, Any]]:
@@ -172,11 +191,11 @@ def _read(path: Path) -> tuple[EncoderConfig, dict[str, Tensor], dict[str, Any]]
 
 
 def _identify(path: Path) -> str:
-    """What a file is, by its first bytes: "safetensors", "pickle", or a phrase for people."""
+    """Identify a file by its first bytes: "safetensors", "pickle" or a phrase for an error."""
     size = path.stat().st_size
     with path.open("rb") as file:
         head = file.read(64)
-    # first: the length of its header may begin like anything else
+    # tested first: a safetensors header's length may look like any other magic number
     header_bytes = int.from_bytes(head[:8], "little")
     if head[8:9] == b"{" and header_bytes <= _LONGEST_HEADER_BYTES:
         if 8 + header_bytes <= size:
@@ -217,7 +236,7 @@ def _parse_metadata(text: str) -> dict[str, Any]:
 
 
 def _check_crop(config: EncoderConfig, training: dict[str, Any]) -> None:
-    """Windows will be as long as the crops of training: they must suit the encoder, and memory."""
+    """Check the training crops' length: it becomes the window length of embeddings."""
     stride = max(layer.stride for layer in encoder_layers(config))
     crop = training.get(CROP_SAMPLES, stride)
     if type(crop) is not int or not 0 < crop <= _LONGEST_CROP_SAMPLES or crop % stride:
@@ -229,8 +248,8 @@ def _check_crop(config: EncoderConfig, training: dict[str, Any]) -> None:
 def _check_embedding_layers(config: EncoderConfig, training: dict[str, Any]) -> None:
     known = [layer.name for layer in encoder_layers(config)]
     names = training.get(EMBEDDING_LAYERS, known[-1:])
-    several = isinstance(names, list) and all(name in known for name in names)
-    if not several or not 0 < len(names) == len(set(names)):
+    valid = isinstance(names, list) and all(name in known for name in names)
+    if not valid or not 0 < len(names) == len(set(names)):
         raise CheckpointError(f"its metadata are damaged: embedding layers {names!r}")
 
 
@@ -254,8 +273,7 @@ def _check_fit(config: EncoderConfig, tensors: dict[str, Tensor]) -> None:
         if tensor.dtype not in (torch.float32, torch.int64)
     ]
     if problems:
-        hidden = len(problems) - _LISTED_PROBLEMS
-        listed = "; ".join(problems[:_LISTED_PROBLEMS]) + (f"; {hidden} more" if hidden > 0 else "")
+        listed = first_n(problems, _LISTED_PROBLEMS, "; ")
         raise CheckpointError(f"its tensors do not fit a {variant_name(config)} encoder: {listed}")
 
 
@@ -265,5 +283,5 @@ def _check_finite(tensors: dict[str, Tensor]) -> None:
         kind = str(tensors[broken[0]].dtype).removeprefix("torch.")
         raise CheckpointError(
             f"NaN or infinite weights, or weights beyond {kind}, in "
-            f"{', '.join(broken[:_LISTED_PROBLEMS])}"
+            f"{first_n(broken, _LISTED_PROBLEMS)}"
         )

@@ -40,9 +40,7 @@ def add_command(commands: Commands) -> None:
     model.add_argument("--model", default="", metavar="NAME|FILE", help=WEIGHTS_HELP)
     model.add_argument("--variant", metavar="NAME", help="instead: random weights")
     model.add_argument(
-        "--baseline",
-        choices=BASELINE_NAMES,
-        help="another encoder (musicnn: pip install --no-deps musicnn==0.1.0)",
+        "--baseline", choices=BASELINE_NAMES, help="instead: features for comparison"
     )
     parser.add_argument("--name", help="of the model, in tables (default: from the above)")
     parser.add_argument(

@@ -1,7 +1,8 @@
-"""Locking folders, and writing files whole or not at all."""
+"""Lock folders, hash files and write them atomically."""
 
 from __future__ import annotations
 
+import hashlib
 import os
 import secrets
 from collections.abc import Iterator
@@ -80,3 +81,12 @@ def write_whole(path: str | os.PathLike[str], content: str | bytes) -> None:
             with suppress(OSError):
                 partial.unlink()
             raise
+
+
+def sha256_of(path: str | os.PathLike[str]) -> str:
+    """SHA-256 of a file, in hexadecimal."""
+    digest = hashlib.sha256()
+    with open(path, "rb") as file:
+        while chunk := file.read(1 << 20):
+            digest.update(chunk)
+    return digest.hexdigest()

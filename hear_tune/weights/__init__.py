@@ -1,6 +1,6 @@
-"""The weights that come with the package, known by their names and hashes.
+"""The weights in the package, with their names and hashes.
 
-How they were trained, on what, and what they are good for: MODEL_CARD.md.
+MODEL_CARD.md describes their training and what they are good for.
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ class Pretrained:
 
     Attributes
     ----------
-    name
-        By which `hear_tune.load_model` knows them.
-    sha256
-        Of their file, checked on loading.
-    summary
+    name : str
+        The file's name without suffix; `hear_tune.load_model` takes those of `PRETRAINED`.
+    sha256 : str
+        Hash of the file, checked on loading.
+    summary : str
         What they were trained on.
     """
 
@@ -31,7 +31,7 @@ class Pretrained:
 
     @property
     def path(self) -> Path:
-        """Their file, float16 safetensors."""
+        """The safetensors file."""
         return _FOLDER / f"{self.name}.safetensors"
 
 
@@ -49,3 +49,8 @@ _ROWS = (
 )
 PRETRAINED: dict[str, Pretrained] = {row.name: row for row in _ROWS}
 DEFAULT_PRETRAINED = _ROWS[0].name
+MUSICNN = Pretrained(  # a baseline, not an encoder of `load_model`; its licence lies beside it
+    "musicnn-mtt",
+    "01a93e1f063ecf7cf010ce42c350addf453496f763f34cd45570b6828bfb7f72",
+    "musicnn on the tags of MagnaTagATune",
+)

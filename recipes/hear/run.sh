@@ -57,11 +57,7 @@ fi
 
 run "MFCC" hear_tune.baselines --model-options '{"name": "mfcc"}'
 run "log-mel" hear_tune.baselines --model-options '{"name": "log-mel"}'
-if python -c 'import sys; from importlib.util import find_spec; sys.exit(not find_spec("musicnn"))'; then
-  run "musicnn" hear_tune.baselines --model-options '{"name": "musicnn"}'
-else
-  echo "musicnn is skipped: pip install --no-deps musicnn==0.1.0" >&2
-fi
+run "musicnn" hear_tune.baselines --model-options '{"name": "musicnn"}'
 run "CLMR, untrained" hear_tune --model-options '{"variant": "clmr"}'
 run "TUNE+, untrained" hear_tune --model-options '{"variant": "tune+"}'
 run "TUNE+" hear_tune
