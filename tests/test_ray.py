@@ -7,7 +7,6 @@ import sys
 import threading
 import time
 
-import fsspec
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
@@ -150,27 +149,6 @@ def test_music_in_an_object_store(small_model, tracks, tmp_path):
     np.testing.assert_allclose(
         read_library(tmp_path / "out").vectors, expected, rtol=1e-4, atol=1e-6
     )
-
-
-def test_music_in_memory(small_model, tracks):
-    """A store that is no disk, for the local engine too."""
-    store = fsspec.filesystem("memory")
-    for name in ("01.wav", "deeper/02.wav", ".hidden/03.wav", "notes.txt"):
-        source = tracks / os.path.basename(name) if name.endswith(".wav") else tracks / "01.wav"
-        store.pipe_file(f"/music/{name}", source.read_bytes())
-    store.pipe_file("/music/empty.wav", b"")
-    found = files.find_audio("memory://music")
-    assert found.paths == [f"memory:///music/{n}" for n in ("01.wav", "deeper/02.wav", "empty.wav")]
-    assert found.ignored == {".txt": 1}
-    rows = hear_tune.embed_file(found.paths[0], small_model)
-    expected = hear_tune.embed_file(tracks / "01.wav", small_model)
-    np.testing.assert_array_equal(rows.vectors, expected.vectors)
-    with pytest.raises(hear_tune.AudioError, match=r"empty\.wav: the file is empty"):
-        hear_tune.embed_file("memory:///music/empty.wav", small_model)
-    with pytest.raises(hear_tune.AudioError, match=r"gone\.wav: cannot be fetched"):
-        hear_tune.embed_file("memory:///music/gone.wav", small_model)
-    with pytest.raises(ValueError, match=r"nowhere://x: cannot be searched"):
-        files.find_audio("nowhere://x")
 
 
 def test_two_programs_cannot_write_one_output(small_model, tracks, tmp_path):

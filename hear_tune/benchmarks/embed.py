@@ -1,22 +1,22 @@
-"""How fast embedding is here, against a plain program of the same run.
+"""Benchmark embedding against a plain program of the same run.
 
-Plain is what anybody would write first: the network as it is written, in float32, on whole batches;
-and for a folder, one file after the other, each read whole and resampled. Every contender has a
-process of its own, as the way it keeps memory is a process's; they take turns.
+The plain program is what anybody would write first: the unmodified network in float32 on whole
+batches; for a folder, one file after the other, each read whole and resampled. Contenders take
+turns, each in a process of its own, because memory settings are per process.
 """
 
 from __future__ import annotations
 
 import multiprocessing
 import os
-import statistics
+import secrets
 import tempfile
 import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
@@ -32,6 +32,7 @@ from torch.nn import functional as F
 from .. import baselines
 from ..audio.files import find_audio
 from ..audio.reading import read_blocks
+from ..common import text
 from ..common.allocator import keep_freed_memory
 from ..common.devices import core_count
 from ..embedding.folder import embed_folder
@@ -39,7 +40,7 @@ from ..embedding.model import EmbeddingModel
 from ..hear import UntrainedWarning, get_scene_embeddings, load_model
 from ..networks.config import SAMPLE_RATE_HZ, WINDOW_SAMPLES, Backend, Precision
 from ..networks.variants import DEFAULT_VARIANT
-from .machine import machine, peak_bytes
+from .machine import in_a_process, in_turns, machine, peak_bytes
 
 BATCHES = (1, 16, 64)  # windows
 REFERENCE_BATCH = 16
@@ -51,20 +52,20 @@ Embed = Callable[[Tensor], Tensor]
 
 @dataclass(frozen=True)
 class Contender:
-    """A model, and how it is computed.
+    """A model and how to compute it.
 
     Attributes
     ----------
-    name
-        In the table.
-    variant
-        Of this package, with random weights; None for a baseline.
-    baseline
+    name : str
+        Name in the table.
+    variant : str, optional
+        Variant with random weights; None for a baseline.
+    baseline : str, optional
         One of `hear_tune.baselines.BASELINES`.
-    plain
-        Whether it is computed as it is written.
-    precision
-        Of weights and maps.
+    plain : bool
+        Whether to compute the network as written.
+    precision : {"float32", "bfloat16"}
+        Precision of weights and maps.
     """
 
     name: str
@@ -82,91 +83,77 @@ class Contender:
             return load_model(variant=self.variant, backend=backend, precision=self.precision)
 
 
-@dataclass(frozen=True)
-class NetworkRow:
-    """One line of the table of networks.
-
-    Attributes
-    ----------
-    name
-        Of the contender.
-    audio_per_second
-        Seconds of audio per second, by the number of windows at a time.
-    ratio
-        Of its speed to the plain program's, at 16 windows.
-    cosine
-        Least cosine of its embeddings to the plain program's, if it is the same network.
-    peak_bytes
-        Most memory that its process had.
-    """
-
-    name: str
-    audio_per_second: dict[int, float]
-    ratio: float
-    cosine: float | None
-    peak_bytes: int
-
-
-@dataclass(frozen=True)
-class FolderRow:
-    """One line of the table of folders: seconds of audio per second, and the ratio."""
-
-    name: str
-    audio_per_second: float
-    ratio: float
-
-
 def benchmark_embed(
     variant: str = DEFAULT_VARIANT,
     music: str | os.PathLike[str] | None = None,
     tracks: int = 128,
     repeats: int = 5,
+    contenders: Sequence[Contender] | None = None,
+    batches: Sequence[int] = BATCHES,
 ) -> dict[str, Any]:
-    """Time networks on noise, and whole folders from file to Parquet.
+    """Time networks on noise, and folders of music from file to Parquet.
 
     Parameters
     ----------
-    variant
-        Which encoder of this package.
-    music
-        A folder to embed; by default MP3s of 29 s are made for it.
-    tracks
-        How many are made; 0 leaves folders out.
-    repeats
+    variant : str
+        Encoder to benchmark.
+    music : path-like, optional
+        Folder to embed; by default, MP3s of 29 s are synthesised.
+    tracks : int
+        Number of synthesised tracks; 0 skips folders.
+    repeats : int
         Measurements of each; the median counts.
+    contenders : sequence of Contender, optional
+        Networks to compare, the plain one first; by default, those of this package and all
+        installed peers.
+    batches : sequence of int
+        Batch sizes in windows, the reference size 16 among them.
 
     Returns
     -------
     dict
-        Machine, settings, "networks" and "folders", JSON-ready.
+        JSON-ready: "machine", "settings", "networks" and "folders". Rows have a name, seconds of
+        audio per second (of networks by batch size) and the ratio to the plain program's speed;
+        those of networks also the lowest cosine similarity to the plain program's embeddings
+        (None for another network) and their process's peak memory in bytes.
     """
+    contenders = _contenders(variant) if contenders is None else contenders
     result: dict[str, Any] = {
         "machine": machine(),
         "settings": {"variant": variant, "tracks": tracks, "repeats": repeats},
-        "networks": [asdict(row) for row in _networks(_contenders(variant), repeats)],
+        "networks": _networks(contenders, batches, repeats),
         "folders": [],
     }
     if music is not None or tracks:
         with tempfile.TemporaryDirectory() as folder:
             place = Path(music) if music is not None else _make_tracks(Path(folder), tracks)
-            result["folders"] = [asdict(row) for row in _folders(variant, place, repeats)]
+            result["folders"] = _folders(variant, place, repeats)
     return result
 
 
 def table(result: dict[str, Any]) -> str:
-    """Both tables as text."""
-    batches = "".join(f"{f'batch {batch}':>11}" for batch in BATCHES)
-    lines = [f"{'seconds of audio/s':<24}{batches}{'x plain':>9}{'cosine':>10}{'peak MB':>9}"]
-    for row in result["networks"]:
-        speeds = "".join(f"{speed:>11.0f}" for speed in row["audio_per_second"].values())
-        cosine = "" if row["cosine"] is None else f"{row['cosine']:.6f}"
-        megabytes = row["peak_bytes"] / 1e6
-        lines.append(f"{row['name']:<24}{speeds}{row['ratio']:>9.2f}{cosine:>10}{megabytes:>9.0f}")
-    if result["folders"]:
-        lines += ["", f"{'a folder':<40}{'audio/s':>9}{'x plain':>9}"]
-    for row in result["folders"]:
-        lines.append(f"{row['name']:<40}{row['audio_per_second']:>9.0f}{row['ratio']:>9.2f}")
-    return "\n".join(lines)
+    """Format both tables as text."""
+    networks = result["networks"]
+    batches = [f"batch {batch}" for batch in networks[0]["audio_per_second"]]
+    rows = [["seconds of audio/s", *batches, "x plain", "cosine", "peak MB"]]
+    rows += [
+        [
+            row["name"],
+            *(f"{speed:.0f}" for speed in row["audio_per_second"].values()),
+            f"{row['ratio']:.2f}",
+            "" if row["cosine"] is None else f"{row['cosine']:.6f}",
+            f"{row['peak_bytes'] / 1e6:.0f}",
+        ]
+        for row in networks
+    ]
+    if not result["folders"]:
+        return text.table(rows)
+    folders = [["a folder", "audio/s", "x plain"]]
+    folders += [
+        [row["name"], f"{row['audio_per_second']:.0f}", f"{row['ratio']:.2f}"]
+        for row in result["folders"]
+    ]
+    return f"{text.table(rows)}\n\n{text.table(folders)}"
 
 
 def _contenders(variant: str) -> list[Contender]:
@@ -184,11 +171,13 @@ def _contenders(variant: str) -> list[Contender]:
 
 # --- Networks ---
 
-_embed: Embed  # of a contender's process
+_embed: Embed  # in a contender's process
 _window_samples: int
 
 
-def _networks(contenders: list[Contender], repeats: int) -> list[NetworkRow]:
+def _networks(
+    contenders: Sequence[Contender], batches: Sequence[int], repeats: int
+) -> list[dict[str, Any]]:
     plain = contenders[0]
     with ExitStack() as stack:
         pools = {
@@ -199,33 +188,26 @@ def _networks(contenders: list[Contender], repeats: int) -> list[NetworkRow]:
         }
         vectors = {c: pool.submit(_vectors).result() for c, pool in pools.items()}
         speeds: dict[Contender, dict[int, float]] = {c: {} for c in contenders}
-        for batch in BATCHES:
-            for contender, measured in _in_turns(pools, batch, repeats).items():
-                speeds[contender][batch] = statistics.median(measured)
+        for batch in batches:
+            stages = {c: partial(_speed_in, pool, batch) for c, pool in pools.items()}
+            for contender, speed in in_turns(stages, repeats).items():
+                speeds[contender][batch] = speed
         return [
-            NetworkRow(
-                contender.name,
-                speeds[contender],
-                speeds[contender][REFERENCE_BATCH] / speeds[plain][REFERENCE_BATCH],
-                _cosine(vectors[contender], vectors[plain])
+            {
+                "name": contender.name,
+                "audio_per_second": speeds[contender],
+                "ratio": speeds[contender][REFERENCE_BATCH] / speeds[plain][REFERENCE_BATCH],
+                "cosine": _cosine(vectors[contender], vectors[plain])
                 if contender.variant == plain.variant
                 else None,
-                pool.submit(peak_bytes).result(),
-            )
+                "peak_bytes": pool.submit(peak_bytes).result(),
+            }
             for contender, pool in pools.items()
         ]
 
 
-def _in_turns(
-    pools: dict[Contender, ProcessPoolExecutor], batch: int, repeats: int
-) -> dict[Contender, list[float]]:
-    speeds: dict[Contender, list[float]] = {contender: [] for contender in pools}
-    for turn in range(repeats + 1):
-        for contender, pool in pools.items():
-            speed = pool.submit(_speed, batch).result()
-            if turn:  # the first turn warms up
-                speeds[contender].append(speed)
-    return speeds
+def _speed_in(pool: ProcessPoolExecutor, batch: int) -> float:
+    return pool.submit(_speed, batch).result()
 
 
 def _prepare(contender: Contender) -> None:
@@ -251,7 +233,7 @@ def _plain_network(model: EmbeddingModel) -> Embed:
 
 
 def _speed(batch: int) -> float:
-    """Seconds of audio per second."""
+    """Measure seconds of audio per second."""
     audio = torch.zeros(batch, _window_samples).uniform_(-0.3, 0.3)
     begin = time.perf_counter()
     _embed(audio)
@@ -270,7 +252,7 @@ def _cosine(vectors: Tensor, expected: Tensor) -> float:
 # --- Folders ---
 
 
-def _folders(variant: str, music: Path, repeats: int) -> list[FolderRow]:
+def _folders(variant: str, music: Path, repeats: int) -> list[dict[str, Any]]:
     seconds = sum(
         sum(map(len, read_blocks(path))) / SAMPLE_RATE_HZ for path in find_audio(music).paths
     )
@@ -279,21 +261,21 @@ def _folders(variant: str, music: Path, repeats: int) -> list[FolderRow]:
         "hear-tune embed": partial(_our_folder, variant, music, "float32"),
         "hear-tune embed --precision bfloat16": partial(_our_folder, variant, music, "bfloat16"),
     }
-    speeds: dict[str, list[float]] = {name: [] for name in programs}
     with tempfile.TemporaryDirectory() as folder:
-        for turn in range(repeats):
-            for number, (name, program) in enumerate(programs.items()):
-                begin = time.perf_counter()
-                _in_a_process(program, Path(folder, f"{turn}-{number}.parquet"))
-                speeds[name].append(seconds / (time.perf_counter() - begin))
-    medians = {name: statistics.median(values) for name, values in speeds.items()}
-    plain = next(iter(medians.values()))
-    return [FolderRow(name, speed, speed / plain) for name, speed in medians.items()]
 
+        def speed(program: Callable[[Path], None]) -> float:
+            output = Path(folder, f"{secrets.token_hex(8)}.parquet")
+            begin = time.perf_counter()
+            in_a_process(program, output)
+            return seconds / (time.perf_counter() - begin)
 
-def _in_a_process(function: Callable[..., None], *arguments: object) -> None:
-    with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
-        pool.submit(function, *arguments).result()
+        stages = {name: partial(speed, program) for name, program in programs.items()}
+        speeds = in_turns(stages, repeats, warm_up=False)
+    plain = next(iter(speeds.values()))
+    return [
+        {"name": name, "audio_per_second": speed, "ratio": speed / plain}
+        for name, speed in speeds.items()
+    ]
 
 
 def _plain_folder(variant: str, music: Path, output: Path) -> None:
@@ -313,7 +295,7 @@ def _our_folder(variant: str, music: Path, precision: Precision, output: Path) -
 
 
 def _make_tracks(folder: Path, count: int) -> Path:
-    """MP3s of chords in noise: stereo, 44.1 kHz."""
+    """Synthesise MP3s of chords in noise: stereo, 44.1 kHz."""
     rng = np.random.default_rng(0)
     times = np.arange(TRACK_SECONDS * TRACK_RATE_HZ) / TRACK_RATE_HZ
     for number in range(count):

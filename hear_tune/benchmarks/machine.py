@@ -1,22 +1,29 @@
-"""The machine that a benchmark ran on, and files of results."""
+"""What benchmarks share: describe the machine, measure in turns, save results."""
 
 from __future__ import annotations
 
 import json
+import multiprocessing
 import os
 import platform
+import statistics
 import sys
+from collections.abc import Callable, Mapping
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 
 from ..common.devices import core_count
 from ..common.files import write_whole
 
+Key = TypeVar("Key")
+Result = TypeVar("Result")
+
 
 def machine() -> dict[str, Any]:
-    """What it runs on."""
+    """Describe processor, threads and versions."""
     return {
         "processor": _processor(),
         "cores": core_count(),
@@ -27,11 +34,45 @@ def machine() -> dict[str, Any]:
 
 
 def peak_bytes() -> int:
-    """Most memory that this process has had."""
-    import resource  # POSIX alone has it
+    """Peak memory of this process."""
+    import resource  # POSIX only
 
     unit = 1 if sys.platform == "darwin" else 1024
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+
+
+def in_turns(
+    measurements: Mapping[Key, Callable[[], float]], repeats: int, warm_up: bool = True
+) -> dict[Key, float]:
+    """Take the median of each measurement, all of them in turn.
+
+    Parameters
+    ----------
+    measurements : mapping to callable
+        Each returns a number.
+    repeats : int
+        Turns that count.
+    warm_up : bool
+        Whether to take one more turn before, which does not count.
+
+    Returns
+    -------
+    dict
+        Medians.
+    """
+    values: dict[Key, list[float]] = {key: [] for key in measurements}
+    for turn in range(repeats + warm_up):
+        for key, measure in measurements.items():
+            value = measure()
+            if turn >= warm_up:
+                values[key].append(value)
+    return {key: statistics.median(numbers) for key, numbers in values.items()}
+
+
+def in_a_process(function: Callable[..., Result], *arguments: object) -> Result:
+    """Call a function in a new process, with memory settings of its own."""
+    with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
+        return pool.submit(function, *arguments).result()
 
 
 def save(result: dict[str, Any], path: str | os.PathLike[str]) -> None:

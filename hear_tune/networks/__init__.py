@@ -1,1 +1,1 @@
-"""The encoders: configurations, networks, and what can be computed from them."""
+"""Encoders: configurations, networks, and what can be computed from them."""

@@ -1,7 +1,7 @@
-"""Descriptions of the encoders: everything that a network is built from.
+"""Configurations of the encoders: everything a network is built from.
 
-Conventions: audio is mono at `SAMPLE_RATE_HZ`; every change of time scale is by `FACTOR`, so level
-i has one frame per ``FACTOR**i`` samples.
+Audio is mono at `SAMPLE_RATE_HZ`. Every change of time scale is by `FACTOR`, so level i has one
+frame per ``FACTOR**i`` samples.
 """
 
 from __future__ import annotations
@@ -13,9 +13,9 @@ from ..common.errors import HearTuneError
 
 SAMPLE_RATE_HZ = 22_050
 FACTOR = 3
-WINDOW_SAMPLES = FACTOR**10  # 59,049 samples, 2.678 s: what the published models are trained on
+WINDOW_SAMPLES = FACTOR**10  # 59,049 samples, 2.678 s: the published models' training crops
 TIMESTAMP_STRIDE = FACTOR**6  # 729 samples, 33.06 ms
-MAX_LEVEL = 12  # one frame per 24.1 s; deeper is a mistake, not a model
+MAX_LEVEL = 12  # one frame per 24.1 s
 MAX_CHANNELS = 1 << 16
 TAIL_DOUBLINGS = 5  # the published tails stop widening at 32 times the base filters
 
@@ -24,11 +24,11 @@ Precision = Literal["float32", "bfloat16"]
 BACKENDS: tuple[Backend, ...] = get_args(Backend)
 PRECISIONS: tuple[Precision, ...] = get_args(Precision)
 BACKEND_HELP = "eager: the plain network; folded: rearranged for CPUs; auto: folded on CPUs"
-PRECISION_HELP = "bfloat16 is faster on CPUs that compute in it, and rounds"
+PRECISION_HELP = "bfloat16 is faster on CPUs that support it, but rounds"
 
 
 class ConfigError(HearTuneError, ValueError):
-    """The described network cannot be built."""
+    """A configuration describes no network that can be built."""
 
 
 def _require(condition: bool, message: str) -> None:
@@ -46,7 +46,7 @@ class SampleCNNConfig:
 
     Parameters
     ----------
-    channels
+    channels : tuple of int
         Output channels of each block. The first block strides by 3, the last keeps its time scale,
         every other one pools by 3.
 
@@ -87,28 +87,28 @@ class TuneConfig:
 
     Parameters
     ----------
-    filters
+    filters : int
         Channels of level 0; the contractive path doubles them at every level.
-    contractive
+    contractive : int
         Length of the contractive path.
-    expansive
+    expansive : int
         Length of the expansive path; 0 joins the tail directly to the bottleneck.
-    tail
-        Length of the tail, or a SampleCNN that takes its place (the paper's "CLMR-tail": the U-Net
-        then ends in a single channel).
-    extra_connections
-        TUNE+: each tail level also receives the expansive (at the deepest one: the bottleneck)
-        output of the same level.
-    embedding_size
+    tail : int or SampleCNNConfig
+        Length of the tail, or a SampleCNN in its place (the paper's "CLMR-tail"; the U-Net then
+        ends in a single channel).
+    extra_connections : bool
+        TUNE+: each tail level also receives the expansive output of the same level, and the deepest
+        one that of the bottleneck.
+    embedding_size : int
         Channels of the last tail level.
-    tail_flat_from
-        Tail level from which on all levels have `embedding_size` channels, and before which none
-        has more. By default only the last one has, and the others double up to level 5.
+    tail_flat_from : int, optional
+        Tail level from which all levels have `embedding_size` channels; no earlier level has more.
+        By default only the last level does, and the others double up to level 5.
 
     Raises
     ------
     ConfigError
-        If no such network can exist.
+        If the network cannot be built.
     """
 
     filters: int
@@ -164,7 +164,7 @@ class TuneConfig:
 
     @property
     def top_level(self) -> int:
-        """Level at which the expansive path stops and the tail starts."""
+        """Level at which the expansive path ends and the tail starts."""
         return self.contractive - self.expansive
 
     @property
@@ -175,13 +175,13 @@ class TuneConfig:
 
     @property
     def deepest_level(self) -> int:
-        """Level of the tail's end."""
+        """Level of the end of the tail."""
         if isinstance(self.tail, SampleCNNConfig):
             return self.top_level + len(self.tail.channels) - 1
         return self.tail_levels[-1]
 
     def channels(self, level: int) -> int:
-        """Channels of a contractive or expansive level: doubled at each."""
+        """Channels of a contractive or expansive level."""
         return self.filters << level
 
     def tail_channels(self, level: int) -> int:
@@ -203,13 +203,13 @@ _ARCHITECTURES: dict[str, type[TuneConfig] | type[SampleCNNConfig]] = {
 
 
 def config_to_dict(config: EncoderConfig) -> dict[str, Any]:
-    """Plain, JSON-ready form of a configuration; `config_from_dict` reads it back."""
+    """Turn a configuration into a JSON-ready dict; `config_from_dict` is the inverse."""
     architecture = next(name for name, cls in _ARCHITECTURES.items() if type(config) is cls)
     return {"architecture": architecture, **asdict(config)}
 
 
 def config_from_dict(fields: dict[str, Any]) -> EncoderConfig:
-    """Configuration from its plain form.
+    """Build a configuration from the dict of `config_to_dict`.
 
     Raises
     ------

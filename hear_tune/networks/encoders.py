@@ -1,7 +1,7 @@
 """The Tailed U-Net and CLMR's SampleCNN, built from their configurations.
 
-Encoders take audio of shape (batch, 1, samples), `samples` a multiple of the
-coarsest stride on the way to the layers that are asked for.
+Encoders take audio of shape (batch, 1, samples), where `samples` is a multiple of the coarsest
+stride on the way to the requested layers.
 """
 
 from __future__ import annotations
@@ -32,8 +32,9 @@ from .geometry import KERNEL, Layer, encoder_layers
 from .pooling import max_pool
 from .variants import variant_name
 
-CROP_SAMPLES = "crop_samples"  # entry of a training record: the length of its crops
-EMBEDDING_LAYERS = "embedding_layers"  # entry: those that embed best, if not the last alone
+# Entries of a training record:
+CROP_SAMPLES = "crop_samples"  # length of the training crops
+EMBEDDING_LAYERS = "embedding_layers"  # layers that embed best, if not just the last
 
 
 class Block(nn.Module):
@@ -54,15 +55,8 @@ class Block(nn.Module):
         return self.activation(self.norm(self.conv(x)))
 
 
-class PooledBlock(Block):
-    """A block followed by max pooling: (batch, in_channels, T) -> (batch, channels, T / 3)."""
-
-    def forward(self, x: Tensor) -> Tensor:
-        return max_pool(super().forward(x))
-
-
 class ExpansiveBlock(Block):
-    """Upsamples a deeper map, joins the skip connection, convolves.
+    """Upsample a deeper map, concatenate the skip connection, convolve.
 
     (batch, deep_channels, T / 3) and (batch, skip_channels, T) -> (batch, channels, T).
     """
@@ -75,23 +69,13 @@ class ExpansiveBlock(Block):
         return super().forward(torch.cat([self.upsample(deep), skip], dim=1))
 
 
-def sample_cnn_blocks(layers: Collection[Layer]) -> nn.ModuleDict:
-    """SampleCNN's stack: a strided block, pooled blocks, and a last plain one."""
-    blocks: list[Block] = []
-    for index, layer in enumerate(layers):
-        pools = 0 < index < len(layers) - 1
-        kind = PooledBlock if pools else Block
-        blocks.append(kind(layer.in_channels, layer.channels, stride=1 if index else FACTOR))
-    return nn.ModuleDict({str(index): block for index, block in enumerate(blocks)})
-
-
 class LayeredEncoder(nn.Module, ABC):
-    """Anything that turns audio into layers of features: the networks here, and baselines.
+    """Base of everything that turns audio into layers of features: networks and baselines.
 
     Attributes
     ----------
-    layers
-        In the order in which they are computed.
+    layers : tuple of Layer
+        The layers in the order of computation.
     """
 
     layers: tuple[Layer, ...]
@@ -99,51 +83,63 @@ class LayeredEncoder(nn.Module, ABC):
     @property
     @abstractmethod
     def identity(self) -> str:
-        """Which encoder this is, down to its weights."""
+        """Fingerprint of the encoder and its weights."""
 
     @abstractmethod
     def walk(self, audio: Tensor) -> Iterator[tuple[str, Tensor]]:
-        """Yield each layer's name and output (batch, channels, frames), in order."""
+        """Yield the name and output (batch, channels, frames) of each layer, in order."""
 
     @property
     def default_layer(self) -> str:
-        """Name of the layer that is the published embedding: the last."""
+        """Name of the layer of the published embedding: the last."""
         return self.layers[-1].name
 
     @property
     def embedding_layers(self) -> list[str]:
-        """Names of the layers that embed when none is named."""
+        """Names of the layers that embed by default."""
         return [self.default_layer]
 
     @property
     def stride(self) -> int:
-        """Coarsest stride, in samples: a multiple of it suits every layer."""
+        """Coarsest stride in samples."""
         return max(layer.stride for layer in self.layers)
 
     def stride_towards(self, names: Collection[str]) -> int:
-        """Coarsest stride on the way to these layers: inputs must be a multiple of it."""
+        """Coarsest stride in samples up to these layers; inputs must be a multiple of it."""
         last = max(position for position, layer in enumerate(self.layers) if layer.name in names)
         return max(layer.stride for layer in self.layers[: last + 1])
 
     @property
     def window_samples(self) -> int:
-        """Length of the windows into which clips are cut: the paper's."""
+        """Window length for cutting clips: the paper's."""
         return max(WINDOW_SAMPLES, self.stride)
 
     def fill(self, samples: Samples, size: int) -> Samples:
-        """A window of a clip that is shorter: silence follows it.
+        """Pad a clip shorter than a window with silence.
 
-        How long a sound lasts stays to be heard: probes of notes and words do better so than on
-        repetitions of the clip.
+        Silence preserves the sound's duration: notes and words are classified better than with the
+        clip repeated.
         """
         return pad_end(samples, size)
 
     def timestamp_unit(self, names: Collection[str]) -> int:
-        """Samples of which inputs are a multiple that suits these layers and timestamps."""
+        """Unit in samples: inputs that are multiples of it suit these layers and timestamps."""
         return max(self.stride_towards(names), TIMESTAMP_STRIDE)
 
     def features(self, audio: Tensor, names: Collection[str]) -> dict[str, Tensor]:
-        """Outputs of the named layers, each (batch, channels, samples / stride).
+        """Compute the outputs of the named layers.
+
+        Parameters
+        ----------
+        audio : Tensor
+            (batch, 1, samples).
+        names : collection of str
+            Names of layers.
+
+        Returns
+        -------
+        dict of str to Tensor
+            Output of each layer, (batch, channels, samples / stride).
 
         Raises
         ------
@@ -160,13 +156,7 @@ class LayeredEncoder(nn.Module, ABC):
         return {name: found[name] for name in names}
 
     def layer(self, name: str) -> Layer:
-        """The layer of that name.
-
-        Raises
-        ------
-        ValueError
-            If there is none.
-        """
+        """Return the layer of that name; raise a ValueError if there is none."""
         for layer in self.layers:
             if layer.name == name:
                 return layer
@@ -187,7 +177,7 @@ class LayeredEncoder(nn.Module, ABC):
 
 
 class HubFiles(Protocol):
-    """Reads and writes encoders for `huggingface_hub`: what a network itself knows nothing of."""
+    """Read and write encoders for `huggingface_hub`; networks know nothing of files."""
 
     def write(self, encoder: Encoder, folder: Path) -> None:
         """Write an encoder into a folder."""
@@ -197,16 +187,18 @@ class HubFiles(Protocol):
 
 
 class Encoder(LayeredEncoder, ModelHubMixin, library_name="hear-tune", tags=["audio", "music"]):
-    """What all networks share: a configuration, the embedding, and the Hugging Face hub.
+    """Base of the networks: configuration, embedding, and the Hugging Face hub.
 
     Attributes
     ----------
-    config
+    config : TuneConfig or SampleCNNConfig
         What the network was built from.
-    training_record
-        How its weights came about: any JSON-ready record; empty for random weights.
-    hub_files
-        Set by ``hear_tune.checkpoints.hub``.
+    training_record : dict
+        JSON-ready record of the training; empty for random weights.
+    pool : callable
+        Max pooling by 3, (batch, channels, 3 T) -> (batch, channels, T).
+    hub_files : HubFiles
+        Set by `hear_tune.checkpoints.hub`.
     """
 
     hub_files: ClassVar[HubFiles]
@@ -216,11 +208,31 @@ class Encoder(LayeredEncoder, ModelHubMixin, library_name="hear-tune", tags=["au
         self.config = config
         self.layers = encoder_layers(config)
         self.training_record: dict[str, Any] = {}
-        self._hub_mixin_config = config_to_dict(config)  # what save_pretrained writes beside
+        self.pool: Callable[[Tensor], Tensor] = max_pool
+        self._hub_mixin_config = config_to_dict(config)  # the config.json of save_pretrained
+
+    def _blocks(self, path: str, strided: bool = False) -> nn.ModuleDict:
+        """Build the plain blocks of a path; in a SampleCNN the first one is strided."""
+        blocks = {}
+        for layer in self.layers:
+            prefix, level = layer.name.split(".")
+            if prefix == path:
+                stride = FACTOR if strided and level == "0" else 1
+                blocks[level] = Block(layer.in_channels, layer.channels, stride)
+        return nn.ModuleDict(blocks)
+
+    def _walk_sample_cnn(self, path: str, x: Tensor) -> Iterator[tuple[str, Tensor]]:
+        """All blocks but the first and the last are followed by pooling."""
+        blocks = list(self.get_submodule(path).children())
+        for index, block in enumerate(blocks):
+            x = block(x)
+            if 0 < index < len(blocks) - 1:
+                x = self.pool(x)
+            yield f"{path}.{index}", x
 
     @property
     def identity(self) -> str:
-        """The variant, and a SHA-256 of configuration and weights."""
+        """Fingerprint: the variant's name and a SHA-256 of configuration and weights."""
         digest = hashlib.sha256(json.dumps(config_to_dict(self.config)).encode())
         for name, tensor in sorted(self.state_dict().items()):
             data = tensor.cpu().flatten().view(torch.uint8)  # numpy has no bfloat16
@@ -233,20 +245,20 @@ class Encoder(LayeredEncoder, ModelHubMixin, library_name="hear-tune", tags=["au
 
     @property
     def window_samples(self) -> int:
-        """Length of the windows into which clips are cut: that of training, else the paper's."""
+        """Window length for cutting clips: that of the training crops, else the paper's."""
         return int(self.training_record.get(CROP_SAMPLES, super().window_samples))
 
     @property
     def embedding_layers(self) -> list[str]:
-        """Names of the layers that embed when none is named: its weights' choice, else the last."""
+        """Names of the layers that embed by default: the training record's, else the last."""
         return list(self.training_record.get(EMBEDDING_LAYERS, super().embedding_layers))
 
     def forward(self, audio: Tensor) -> Tensor:
-        """Embedding: the last layer's output averaged over time.
+        """Average the last layer's output over time.
 
         Parameters
         ----------
-        audio
+        audio : Tensor
             (batch, 1, samples).
 
         Returns
@@ -270,13 +282,10 @@ class SampleCNN(Encoder):
 
     def __init__(self, config: SampleCNNConfig) -> None:
         super().__init__(config)
-        self.blocks = sample_cnn_blocks(self.layers)
+        self.blocks = self._blocks("blocks", strided=True)
 
     def walk(self, audio: Tensor) -> Iterator[tuple[str, Tensor]]:
-        x = audio
-        for index, block in self.blocks.items():
-            x = block(x)
-            yield f"blocks.{index}", x
+        return self._walk_sample_cnn("blocks", audio)
 
 
 class TailedUNet(Encoder):
@@ -286,63 +295,41 @@ class TailedUNet(Encoder):
 
     def __init__(self, config: TuneConfig) -> None:
         super().__init__(config)
-        path: dict[str, list[Layer]] = {"contractive": [], "expansive": [], "tail": []}
-        for layer in self.layers:
-            path[layer.name.split(".")[0]].append(layer)
-        self.contractive = nn.ModuleDict(
-            {
-                _level(layer): Block(layer.in_channels, layer.channels)
-                for layer in path["contractive"]
-            }
-        )
+        self.contractive = self._blocks("contractive")
         self.expansive = nn.ModuleDict(
             {
                 str(level): ExpansiveBlock(
-                    config.channels(level + 1), config.channels(level), layer.channels
+                    config.channels(level + 1),
+                    config.channels(level),
+                    self.layer(f"expansive.{level}").channels,
                 )
-                for layer in path["expansive"]
-                for level in [int(_level(layer))]
+                for level in reversed(range(config.top_level, config.contractive))
             }
         )
-        if isinstance(config.tail, SampleCNNConfig):
-            self.tail = sample_cnn_blocks(path["tail"])
-        else:
-            self.tail = nn.ModuleDict(
-                {_level(layer): Block(layer.in_channels, layer.channels) for layer in path["tail"]}
-            )
+        self.tail = self._blocks("tail", strided=isinstance(config.tail, SampleCNNConfig))
 
     def walk(self, audio: Tensor) -> Iterator[tuple[str, Tensor]]:
         x = audio
-        levels: dict[str, Tensor] = {}  # newest output of each level, for the connections
+        levels: dict[str, Tensor] = {}  # latest output of each level, for the connections
         for level, block in self.contractive.items():
-            x = block(x if level == "0" else max_pool(x))
+            x = block(x if level == "0" else self.pool(x))
             levels[level] = x
             yield f"contractive.{level}", x
         for level, block in self.expansive.items():
             x = block(x, levels[level])
             levels[level] = x
             yield f"expansive.{level}", x
+        if isinstance(self.config.tail, SampleCNNConfig):
+            yield from self._walk_sample_cnn("tail", x)
+            return
         for level, block in self.tail.items():
-            x = block(x if self._has_sample_cnn_tail else self._tail_input(x, levels.get(level)))
+            x = self.pool(x)
+            if self.config.extra_connections and level in levels:
+                x = torch.cat([x, levels[level]], dim=1)
+            x = block(x)
             yield f"tail.{level}", x
-
-    @property
-    def _has_sample_cnn_tail(self) -> bool:
-        return isinstance(self.config.tail, SampleCNNConfig)
-
-    def _tail_input(self, x: Tensor, extra: Tensor | None) -> Tensor:
-        pooled = max_pool(x)
-        if extra is None or not self.config.extra_connections:
-            return pooled
-        return torch.cat([pooled, extra], dim=1)
-
-
-def _level(layer: Layer) -> str:
-    return layer.name.split(".")[1]
 
 
 def build_encoder(config: EncoderConfig) -> Encoder:
-    """An encoder with fresh random weights, in training mode."""
-    if isinstance(config, SampleCNNConfig):
-        return SampleCNN(config)
-    return TailedUNet(config)
+    """Build an encoder with fresh random weights, in training mode."""
+    return SampleCNN(config) if isinstance(config, SampleCNNConfig) else TailedUNet(config)

@@ -1,4 +1,4 @@
-"""A figure of an encoder, drawn from its configuration: time runs coarser downwards."""
+"""Draw an encoder from its configuration; time scales get coarser downwards."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _INK, _FAINT = "#222222", "#8a8a8a"
 
 
 def network_svg(variant: Variant) -> str:
-    """SVG picture of a variant: its layers, their channels and frames, and the connections."""
+    """Draw a variant as SVG: layers with their channels and frames, and the connections."""
     layers = encoder_layers(variant.config)
     places = {layer.name: (column, _level(layer)) for column, layer in enumerate(layers)}
     depth = max(level for _, level in places.values())
@@ -55,7 +55,7 @@ def _level(layer: Layer) -> int:
 
 
 def _connections(variant: Variant, layers: tuple[Layer, ...]) -> Iterator[tuple[str, str, bool]]:
-    """Pairs of layers with an arrow between them, and whether it is a faint one."""
+    """Yield the layers at both ends of each arrow, and whether it is faint."""
     names = [layer.name for layer in layers]
     for source, target in pairwise(names):
         yield source, target, False

@@ -1,7 +1,7 @@
-"""The layers of an encoder, computed from its configuration: names, channels and time scales.
+"""Compute an encoder's layers from its configuration: names, channels and time scales.
 
-A layer's name is also the path of its module in the network and the prefix of its tensors in a
-checkpoint: ``contractive.4``, ``expansive.0``, ``tail.9``; ``blocks.10`` in a SampleCNN.
+A layer's name is also its module's path in the network and its tensors' prefix in a checkpoint:
+``contractive.4``, ``expansive.0``, ``tail.9``; ``blocks.10`` in a SampleCNN.
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ KERNEL = 3
 
 @dataclass(frozen=True)
 class TimeGrid:
-    """Where the frames of a feature map lie in the audio, all in samples.
+    """Position of a feature map's frames in the audio, in samples.
 
-    Frame t depends on no sample outside ``t * stride + first`` to ``t * stride + last``, inclusive.
-    After upsampling this is a bound for all frames: what one sees depends on its place in the
-    coarser frame that it came from.
+    Frame t depends only on samples ``t * stride + first`` to ``t * stride + last``, inclusive.
+    After upsampling this is an upper bound: a frame's actual receptive field then depends on its
+    position within the coarser frame it came from.
     """
 
     stride: int = 1
@@ -32,37 +32,37 @@ class TimeGrid:
         return self.last - self.first + 1
 
     def convolved(self) -> TimeGrid:
-        """After a convolution of kernel 3, stride 1, padding 1."""
+        """Return the grid after a convolution of kernel 3, stride 1, padding 1."""
         return TimeGrid(self.stride, self.first - self.stride, self.last + self.stride)
 
     def pooled(self) -> TimeGrid:
-        """After pooling, or an unpadded convolution, of kernel 3 and stride 3."""
+        """Return the grid after pooling, or an unpadded convolution, of kernel 3 and stride 3."""
         return TimeGrid(FACTOR * self.stride, self.first, self.last + (FACTOR - 1) * self.stride)
 
     def upsampled(self) -> TimeGrid:
-        """After a transposed convolution of kernel 3 and stride 3."""
+        """Return the grid after a transposed convolution of kernel 3 and stride 3."""
         stride = self.stride // FACTOR
         return TimeGrid(stride, self.first - (FACTOR - 1) * stride, self.last)
 
     def joined(self, other: TimeGrid) -> TimeGrid:
-        """After concatenation with a map of the same stride."""
+        """Return the grid after concatenation with a map of the same stride."""
         return TimeGrid(self.stride, min(self.first, other.first), max(self.last, other.last))
 
 
 @dataclass(frozen=True)
 class Layer:
-    """One layer whose output can be had by name.
+    """One named layer.
 
     Attributes
     ----------
-    name
+    name : str
         Path of the layer's module.
-    in_channels, channels
-        Channels that its convolution takes and gives.
-    grid
-        Its stride and receptive field in samples.
-    macs_per_frame
-        Multiply-accumulate operations for one frame of output.
+    in_channels, channels : int
+        Input and output channels of its convolution.
+    grid : TimeGrid
+        Stride and receptive field.
+    macs_per_frame : int
+        Multiply-accumulate operations per frame of output.
     """
 
     name: str
@@ -78,7 +78,7 @@ class Layer:
 
 
 def encoder_layers(config: EncoderConfig) -> tuple[Layer, ...]:
-    """All layers of an encoder, in the order in which they are computed."""
+    """List all layers of an encoder in the order of computation."""
     if isinstance(config, SampleCNNConfig):
         return tuple(_sample_cnn_layers(config, "blocks", TimeGrid()))
     return tuple(_tune_layers(config))
@@ -100,16 +100,11 @@ def _tune_layers(config: TuneConfig) -> Iterator[Layer]:
     single_channel = isinstance(config.tail, SampleCNNConfig)
     for level in reversed(range(config.top_level, config.contractive)):
         skip = config.channels(level)
-        upsampling_macs = channels * skip  # stride = kernel: each output frame meets one tap
+        upsampling_macs = channels * skip  # stride = kernel: one tap per output frame
         channels = 1 if single_channel and level == config.top_level else skip
         grid = grid.upsampled().joined(levels[level].grid).convolved()
-        levels[level] = Layer(
-            f"expansive.{level}",
-            2 * skip,
-            channels,
-            grid,
-            upsampling_macs + KERNEL * 2 * skip * channels,
-        )
+        macs = upsampling_macs + KERNEL * 2 * skip * channels
+        levels[level] = Layer(f"expansive.{level}", 2 * skip, channels, grid, macs)
         yield levels[level]
 
     if isinstance(config.tail, SampleCNNConfig):

@@ -1,4 +1,4 @@
-"""Max pooling by 3 and ReLU that are quick on a CPU."""
+"""Max pooling by 3 and ReLU, optimised for CPUs."""
 
 from __future__ import annotations
 
@@ -13,34 +13,34 @@ from .config import FACTOR
 
 
 def max_pool(x: Tensor) -> Tensor:
-    """Maxima of three frames each: (batch, channels, 3 T) -> (batch, channels, T).
+    """Take the maximum of every three frames: (batch, channels, 3 T) -> (batch, channels, T).
 
-    Equal to `torch.nn.functional.max_pool1d` with its gradient. On a CPU torch's own notes the
-    places of the maxima in a slow pass and in 8 bytes each; here they are found again on the way
-    back. Maps of height 1, (batch, channels, 1, 3 T), are for inference and come from a ReLU: with
-    channels innermost, comparing slices is quicker than torch's pooling.
+    Output and gradient equal those of `torch.nn.functional.max_pool1d`. On a CPU, torch stores the
+    index of each maximum in a slow pass and 8 bytes; here the backward pass finds them again. Maps
+    of height 1, (batch, channels, 1, 3 T), are for inference and come from a ReLU: with channels
+    innermost, comparing slices is faster than torch's pooling.
     """
     if x.ndim == 4:
         numbers = as_integers(x)
         maxima = torch.maximum(numbers[..., 0::FACTOR], numbers[..., 1::FACTOR])
         return torch.maximum(maxima, numbers[..., 2::FACTOR], out=maxima).view(x.dtype)
     if x.requires_grad and x.device.type == "cpu":
-        pool: Any = _MaxPool  # torch types `apply` differently from one release to the next
+        pool: Any = _MaxPool  # the type of `apply` differs between torch releases
         pooled: Tensor = pool.apply(x)
         return pooled
     return F.max_pool1d(x, FACTOR)
 
 
 def relu_(x: Tensor) -> Tensor:
-    """ReLU in place, for inference."""
+    """Apply ReLU in place, for inference."""
     as_integers(x).clamp_(min=0)
     return x
 
 
 def as_integers(x: Tensor) -> Tensor:
-    """A view of the bits of floating-point numbers, as integers: those are quicker to compare.
+    """View floating-point numbers as integers of the same bits, which compare faster.
 
-    Negative numbers are negative integers, and the others are in the same order. NaN may be either.
+    Negative numbers become negative integers; the others keep their order. NaN may be either.
     """
     return x.view(_INTEGERS[x.itemsize])
 
@@ -60,7 +60,7 @@ class _MaxPool(torch.autograd.Function):
     def backward(ctx: Any, gradient: Tensor) -> Tensor:
         x, maxima = ctx.saved_tensors
         result = torch.empty_like(x)
-        free = torch.ones_like(maxima, dtype=torch.bool)  # of equals, the first is the maximum
+        free = torch.ones_like(maxima, dtype=torch.bool)  # of ties, the first is the maximum
         for place in range(FACTOR):
             chosen = (x[..., place::FACTOR] == maxima) & free
             torch.mul(gradient, chosen, out=result[..., place::FACTOR])

@@ -1,9 +1,10 @@
-"""Tables of the variants and of one encoder's layers, for people."""
+"""Tables of the variants and of an encoder's layers."""
 
 from __future__ import annotations
 
 import torch
 
+from ..common.text import table
 from .config import SAMPLE_RATE_HZ, WINDOW_SAMPLES, EncoderConfig
 from .encoders import build_encoder
 from .geometry import encoder_layers
@@ -13,7 +14,7 @@ PROBE_CLASSES = 50  # published parameter counts include a linear head for Magna
 
 
 def parameter_count(config: EncoderConfig, probe_classes: int = 0) -> int:
-    """Parameters of an encoder and of a linear head behind it."""
+    """Count the parameters of an encoder, with a linear head if `probe_classes` is not 0."""
     with torch.device("meta"):
         encoder = build_encoder(config)
     head = (config.embedding_size + 1) * probe_classes
@@ -21,13 +22,13 @@ def parameter_count(config: EncoderConfig, probe_classes: int = 0) -> int:
 
 
 def macs_per_second(config: EncoderConfig) -> float:
-    """Multiply-accumulate operations for one second of audio."""
+    """Count the multiply-accumulate operations for one second of audio."""
     layers = encoder_layers(config)
     return sum(layer.macs_per_frame * SAMPLE_RATE_HZ / layer.stride for layer in layers)
 
 
 def variants_table() -> str:
-    """All published variants: size, cost and scores."""
+    """Tabulate the size, cost and scores of all published variants."""
     rows = [["variant", "embedding", "parameters", "GMAC/s", "MTT AUC", "MTT AP"]]
     rows += [
         [
@@ -41,7 +42,7 @@ def variants_table() -> str:
         for row in VARIANTS.values()
     ]
     return (
-        f"{_align(rows)}\n\n"
+        f"{table(rows)}\n\n"
         f"parameters: with a linear head of {PROBE_CLASSES} classes. GMAC/s: 10^9 multiply-"
         "accumulate\noperations per second of audio. MTT: published scores of a linear probe on "
         "MagnaTagATune (%)."
@@ -49,7 +50,7 @@ def variants_table() -> str:
 
 
 def variant_summary(variant: Variant) -> str:
-    """One variant's layers: shapes, time scales and cost."""
+    """Tabulate the shapes, time scales and cost of a variant's layers."""
     with torch.device("meta"):
         encoder = build_encoder(variant.config)
     rows = [["layer", "in", "out", "frames", "stride", "ms", "field ms", "parameters", "MMAC/s"]]
@@ -71,7 +72,7 @@ def variant_summary(variant: Variant) -> str:
     parameters = parameter_count(variant.config)
     with_head = parameter_count(variant.config, PROBE_CLASSES)
     return (
-        f"{variant.name}: {variant.config}\n\n{_align(rows)}\n\n"
+        f"{variant.name}: {variant.config}\n\n{table(rows)}\n\n"
         f"frames: in a window of {WINDOW_SAMPLES:,} samples ({_milliseconds(WINDOW_SAMPLES)} ms). "
         "stride: samples per frame.\nfield: receptive field of one frame.\n"
         f"embedding {variant.config.embedding_size}; {parameters:,} parameters, "
@@ -88,15 +89,3 @@ def _score(score: float | None) -> str:
 
 def _milliseconds(samples: int) -> str:
     return f"{1000 * samples / SAMPLE_RATE_HZ:,.2f}"
-
-
-def _align(rows: list[list[str]]) -> str:
-    """Columns of text: the first flush left, the others flush right."""
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    return "\n".join(
-        "  ".join(
-            cell.rjust(width) if index else cell.ljust(width)
-            for index, (cell, width) in enumerate(zip(row, widths, strict=True))
-        )
-        for row in rows
-    )

@@ -1,4 +1,4 @@
-"""The published variants: one row of data each.
+"""The published variants, one row each.
 
 Scores are those of a linear probe on MagnaTagATune after 1,000 epochs of CLMR, in percent (Vélez
 Vásquez & Burgoyne, ISMIR 2022). The last rows are representation sizes without published scores.
@@ -21,11 +21,11 @@ class Variant:
 
     Attributes
     ----------
-    name
-        As in the table.
-    config
-        What it is built from.
-    mtt_auc, mtt_ap
+    name : str
+        Name in the table.
+    config : TuneConfig or SampleCNNConfig
+        Configuration.
+    mtt_auc, mtt_ap : float, optional
         Published macro ROC-AUC and average precision on MagnaTagATune, in percent.
     """
 
@@ -67,12 +67,12 @@ VARIANTS: dict[str, Variant] = {row.name: row for row in _ROWS}
 
 
 def get_variant(name: str) -> Variant:
-    """The variant of that name.
+    """Return the variant of that name.
 
     Raises
     ------
     ConfigError
-        If there is none; the message names the nearest ones.
+        If the name is unknown; the message suggests similar ones.
     """
     if name in VARIANTS:
         return VARIANTS[name]
@@ -82,5 +82,5 @@ def get_variant(name: str) -> Variant:
 
 
 def variant_name(config: EncoderConfig) -> str:
-    """Name of the variant with this configuration, or "custom"."""
+    """Return the name of the variant with this configuration, or "custom"."""
     return next((row.name for row in _ROWS if row.config == config), CUSTOM)
