@@ -1,7 +1,6 @@
 from .audio.reading import AudioError, Remark
 from .checkpoints import CheckpointError
-from .checkpoints.files import load_checkpoint, save_checkpoint
-from .checkpoints.hub import Encoder, build_encoder
+from .checkpoints.hub import Encoder, build_encoder, load_checkpoint, save_checkpoint
 from .common.errors import HearTuneError
 from .common.files import InUseError
 from .embedding.batching import ClipEmbeddings

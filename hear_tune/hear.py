@@ -48,31 +48,31 @@ def load_model(
 
     Parameters
     ----------
-    model_file_path
-        The name, as text, of weights in the package (`hear_tune.PRETRAINED`), by default those of
-        TUNE+; or a checkpoint: hear-tune's safetensors (or a folder of ``save_pretrained``), the
-        TUNE authors' Lightning ``.ckpt``, or CLMR's ``.pt``.
-    variant
-        A published encoder to build with random weights from a fixed seed instead; a warning says
-        so.
-    sha256
-        Known hash of the checkpoint, checked before it is read.
-    layers
-        Of scene embeddings: a layer's name, several (comma-separated, or a list; concatenated), or
-        "all". ``hear-tune variants NAME`` lists the names. None for those that the checkpoint
-        names (`Encoder.embedding_layers`); if it names none, the last, the paper's embedding.
-    timestamp_layers
-        Of timestamp embeddings, likewise; None for three time scales (see
+    model_file_path : str or path-like
+        Name of weights in the package (`hear_tune.PRETRAINED`), by default those of TUNE+; or a
+        checkpoint: hear-tune's safetensors (or a folder of ``save_pretrained``), the TUNE authors'
+        Lightning ``.ckpt``, or CLMR's ``.pt``.
+    variant : str, optional
+        Published encoder to build with random weights from a fixed seed instead, with a warning.
+    sha256 : str, optional
+        Expected hash of the checkpoint, checked before it is read.
+    layers : str or sequence of str, optional
+        Layers of scene embeddings: one name, several (comma-separated or a list; concatenated), or
+        "all". ``hear-tune variants NAME`` lists the names. By default those that the checkpoint
+        names (`Encoder.embedding_layers`), else the last, the paper's embedding.
+    timestamp_layers : str or sequence of str, optional
+        Layers of timestamp embeddings, likewise; by default three time scales (see
         `get_timestamp_embeddings`).
-    hop_ms
-        Time between the windows of a scene; None for windows side by side.
-    backend
-        How the network is computed: "eager" as it is written, "folded" rearranged for CPUs and
-        several times faster there, "auto" for the better one. Embeddings are the same within
-        float32's rounding.
-    precision
-        "bfloat16" is faster again on CPUs that compute in it. It rounds: embeddings of the weights
-        in the package then lie within 3e-4 cosine distance of float32's.
+    hop_ms : float, optional
+        Time between the starts of a scene's windows in milliseconds; by default windows are
+        adjacent.
+    backend : {"auto", "eager", "folded"}
+        "eager" computes the network as written; "folded" rearranges it for CPUs, where it is
+        several times faster; "auto" chooses the faster one. Embeddings agree up to float32
+        rounding.
+    precision : {"float32", "bfloat16"}
+        "bfloat16" is faster still on CPUs that support it. With the weights in the package,
+        embeddings then lie within a cosine distance of 3e-4 of those in float32.
 
     Returns
     -------
@@ -85,7 +85,7 @@ def load_model(
     FileNotFoundError, CheckpointError
         If the checkpoint is missing or unusable.
     ValueError
-        If an option is wrong, or a variant is given beside a checkpoint.
+        If an option is invalid, or both a variant and a checkpoint are given.
     """
     given = bool(os.fspath(model_file_path))
     if sha256 is not None and not given:
@@ -101,26 +101,26 @@ def load_model(
 
 
 def get_scene_embeddings(audio: Tensor | Sequence[Tensor], model: EmbeddingModel) -> Tensor:
-    """One embedding per clip.
+    """Compute one embedding per clip.
 
-    Clips are embedded in windows as long as the crops that the weights were trained on (the paper's
-    are 59,049 samples, 2.68 s) and averaged over time. A last window is aligned with the clip's end
-    and weighs what it adds, so that nothing is lost, and whole windows give the plain mean of the
-    paper. A clip shorter than a window is followed by silence.
+    Clips are cut into windows as long as the training crops (in the paper 59,049 samples, 2.68 s),
+    and the embeddings of the windows are averaged. The last window is aligned with the end of the
+    clip and weighted by the audio that it adds; whole windows give the paper's plain mean. A clip
+    shorter than a window is padded with silence.
 
     Parameters
     ----------
-    audio
-        (n_sounds, n_samples) in -1..1 at 22,050 Hz, no fewer samples than sounds; or a list of
-        (n_samples,) of any lengths.
-    model
+    audio : Tensor or sequence of Tensor
+        (n_sounds, n_samples) in -1..1 at 22,050 Hz, with at least as many samples as sounds; or a
+        list of (n_samples,) of any lengths.
+    model : EmbeddingModel
         From `load_model`.
 
     Returns
     -------
     Tensor
-        (n_sounds, scene_embedding_size) float32, on the model's device. A clip's embedding does not
-        depend on the others.
+        (n_sounds, scene_embedding_size) float32 on the model's device. The embedding of a clip does
+        not depend on the others.
 
     Raises
     ------
@@ -132,7 +132,7 @@ def get_scene_embeddings(audio: Tensor | Sequence[Tensor], model: EmbeddingModel
 
 
 def get_timestamp_embeddings(audio: Tensor, model: EmbeddingModel) -> tuple[Tensor, Tensor]:
-    """One embedding per 729 samples (33.06 ms).
+    """Compute one embedding per 729 samples (33.06 ms).
 
     The layers come at the network's several time scales: finer ones are averaged over each
     timestamp's samples, coarser ones interpolated between the centres of their frames. The default
@@ -143,9 +143,9 @@ def get_timestamp_embeddings(audio: Tensor, model: EmbeddingModel) -> tuple[Tens
 
     Parameters
     ----------
-    audio
-        (n_sounds, n_samples) in -1..1 at 22,050 Hz, no fewer samples than sounds.
-    model
+    audio : Tensor
+        (n_sounds, n_samples) in -1..1 at 22,050 Hz, with at least as many samples as sounds.
+    model : EmbeddingModel
         From `load_model`.
 
     Returns
@@ -153,7 +153,7 @@ def get_timestamp_embeddings(audio: Tensor, model: EmbeddingModel) -> tuple[Tens
     embeddings : Tensor
         (n_sounds, n_timestamps, timestamp_embedding_size) float32, on the model's device.
     timestamps : Tensor
-        (n_sounds, n_timestamps) float32, the centres in milliseconds, none beyond the clip.
+        (n_sounds, n_timestamps) float32, the centres in milliseconds, all within the clip.
 
     Raises
     ------
@@ -202,7 +202,7 @@ def _samples(clip: Tensor) -> Samples:
 
 
 def untrained_encoder(variant: str) -> Encoder:
-    """A published encoder with random weights from a fixed seed, in training mode."""
+    """Build a published encoder with random weights from a fixed seed, in training mode."""
     encoder_config = get_variant(variant).config
     with torch.inference_mode(False), torch.random.fork_rng(devices=[]), one_thread():
         torch.manual_seed(UNTRAINED_SEED)

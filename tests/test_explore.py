@@ -343,7 +343,7 @@ def test_a_damaged_index_is_made_anew(large_library, capsys):
     index.write_bytes(_mark_of(index))
     assert main(arguments) == 0
     assert capsys.readouterr().out == first
-    assert [path.name for path in large_library.parent.iterdir() if "scratch" in path.name] == []
+    assert [path.name for path in large_library.parent.iterdir() if "partial" in path.name] == []
 
 
 def test_the_making_of_an_index_goes_on_where_it_stopped(large_library, monkeypatch):
@@ -803,7 +803,7 @@ def test_report_of_everything(tmp_path, capsys):
     pictures = dict(re.findall(image, page))
     of_mfcc = "mfcc, statistics, clmr-linear"
     assert list(pictures) == [
-        "Curves of training over its steps",
+        "Training curves over steps",
         "Scores side by side",
         "Scores of each layer",
         f"Scores of each class: {of_mfcc}",

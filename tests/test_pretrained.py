@@ -1,5 +1,7 @@
 """The weights in the package."""
 
+import subprocess
+import sys
 import warnings
 from pathlib import Path
 
@@ -81,3 +83,19 @@ def digits_told(model, data):
     x = (vectors - mean) / deviation
     weights = np.linalg.solve(x.T @ x + 100 * np.eye(x.shape[1]), x.T @ np.eye(10)[digits])
     return np.mean(((others - mean) / deviation @ weights).argmax(axis=1) == truth)
+
+
+@pytest.mark.parametrize(
+    "encoder",
+    [
+        "hear_tune.load_model(variant='tune-vanilla-small').encoder",
+        "hear_tune.load_checkpoint(old)",
+    ],
+)
+def test_loaded_encoders_can_be_saved_for_the_hub(encoder, small_model, tmp_path):
+    """In a process that has used nothing else of the package."""
+    hear_tune.save_checkpoint(small_model.encoder, tmp_path / "old.safetensors")
+    program = "import sys, hear_tune; old, new = sys.argv[1:]; " + f"{encoder}.save_pretrained(new)"
+    places = [str(tmp_path / "old.safetensors"), str(tmp_path / "new")]
+    subprocess.run([sys.executable, "-c", program, *places], check=True)
+    assert hear_tune.load_checkpoint(tmp_path / "new").embedding_size

@@ -1,4 +1,4 @@
-"""What an embedding is compared with: features without learning, and other encoders.
+"""Baselines for comparison: features without learning, and musicnn.
 
 This module is a HEAR module, as `hear_tune` is:
 ``python -m heareval.embeddings.runner hear_tune.baselines --model-options '{"name": "mfcc"}'``.
@@ -43,17 +43,22 @@ def load_model(
 
     Parameters
     ----------
-    model_file_path
-        Not taken: baselines need no checkpoint.
-    name
+    model_file_path : str or path-like
+        Must be empty: baselines need no checkpoint.
+    name : str
         One of `BASELINES`.
     layers, timestamp_layers, hop_ms
-        As in `hear_tune.load_model`.
+        As for `hear_tune.load_model`.
+
+    Returns
+    -------
+    EmbeddingModel
+        In evaluation mode.
 
     Raises
     ------
     ValueError
-        If there is no such baseline, a checkpoint is given, or an option is wrong.
+        If the baseline is unknown, a checkpoint is given, or an option is invalid.
     """
     if os.fspath(model_file_path):
         raise ValueError(f"baselines take no checkpoint: {os.fspath(model_file_path)}")

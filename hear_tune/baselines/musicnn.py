@@ -25,7 +25,7 @@ from ..networks.encoders import LayeredEncoder
 from ..networks.geometry import Layer, TimeGrid
 from ..weights import MUSICNN
 
-# What the network was trained on; all counts of samples are at this rate.
+# The network's input; sample counts below are at this rate.
 RATE_HZ = 16_000
 FFT_SAMPLES = 512
 HOP_SAMPLES = 256
@@ -53,10 +53,10 @@ _NORM_EPSILON = 1e-3  # TensorFlow's
 
 
 class Filters(nn.Module):
-    """Convolution, ReLU, batch normalisation, and each frame's maximum over frequency.
+    """Convolution, ReLU, batch normalisation, and the maximum over frequency of each frame.
 
-    (batch, frames, bands) -> (batch, frames, channels). Filters cover (frames, bands) of their
-    input; zeros around it keep its number of frames.
+    (batch, frames, bands) -> (batch, frames, channels). The shape of filters is (frames, bands);
+    zero padding keeps the number of frames.
     """
 
     def __init__(self, shape: tuple[int, int], channels: int) -> None:
@@ -72,10 +72,10 @@ class Filters(nn.Module):
 
 
 class MusicnnNetwork(nn.Module):
-    """The network, from log-mel spectra of any length; fresh random weights.
+    """The network on log-mel spectra of any length, with fresh random weights.
 
-    Filters as tall as a timbre and as long as a rhythm, three convolutions over time with residual
-    connections, and the maximum and mean over time of the outputs of all of them.
+    Tall filters for timbre and long ones for rhythm, three convolutions over time with residual
+    connections, and the maximum and mean over time of all their outputs.
     """
 
     def __init__(self) -> None:
@@ -95,17 +95,17 @@ class MusicnnNetwork(nn.Module):
         self.tags = nn.Linear(PENULTIMATE_SIZE, len(TAGS))
 
     def forward(self, log_mel: Tensor) -> dict[str, Tensor]:
-        """Features of whole patches.
+        """Compute the features of whole patches.
 
         Parameters
         ----------
-        log_mel
+        log_mel : Tensor
             (batch, frames, 96).
 
         Returns
         -------
-        dict
-            ``pooled`` (batch, 1506): maximum and mean over time, alternating, of each front and
+        dict of str to Tensor
+            ``pooled`` (batch, 1506): alternating maximum and mean over time of each front-end and
             middle feature; ``penultimate`` (batch, 200); ``tags`` (batch, 50): probabilities.
         """
         x = self.norm(log_mel[:, None])[:, 0]
@@ -124,10 +124,10 @@ class MusicnnNetwork(nn.Module):
 class Musicnn(LayeredEncoder):
     """musicnn as its authors trained it on MagnaTagATune.
 
-    Each window of 2.68 s is resampled to 16 kHz and embedded by itself. The network was trained on
-    patches of 3 s, 187 frames, but pools over whatever time it gets, and its authors offer other
-    lengths too: it takes the 168 frames that a window has, so that all encoders are compared on the
-    same audio. The embedding is ``penultimate``; ``pooled`` and ``tags`` can be had by name.
+    Each window of 2.68 s is resampled to 16 kHz and embedded on its own. The network was trained on
+    patches of 3 s, 187 frames, but pools over any length, and its authors offer others too. Here it
+    takes the 168 frames of a window, so that all encoders are compared on the same audio. The
+    embedding is the layer ``penultimate``; the others are ``pooled`` and ``tags``.
 
     Raises
     ------
@@ -167,7 +167,7 @@ class Musicnn(LayeredEncoder):
             yield name, output.reshape(len(audio), -1, output.shape[-1]).mT
 
     def log_mel(self, audio: Tensor) -> Tensor:
-        """Spectra (batch, 1 + samples // 256, 96) of audio (batch, samples) at 16 kHz.
+        """Compute spectra (batch, 1 + samples // 256, 96) from audio (batch, samples) at 16 kHz.
 
         Frames are centred on every 256th sample, the audio mirrored at its ends.
         """
@@ -179,25 +179,25 @@ class Musicnn(LayeredEncoder):
 
     @torch.no_grad()
     def taggram(self, samples: Samples) -> Vectors:
-        """Probabilities of the tags over time, as the original package computes them.
+        """Compute the probabilities of the tags over time, as the original package does.
 
-        The original rounds the power of its spectra to half precision, which this does not:
-        probabilities differ by less than 0.0001.
+        The original rounds the power of its spectra to half precision and this does not, so
+        probabilities differ by up to 0.0001.
 
         Parameters
         ----------
-        samples
-            (samples,) mono at 16 kHz.
+        samples : ndarray
+            (samples,), mono at 16 kHz.
 
         Returns
         -------
         ndarray
-            (patches, 50): patches of 3 s side by side; what is left over at the end is dropped.
+            (patches, 50), for consecutive patches of 3 s; an incomplete last one is dropped.
 
         Raises
         ------
         ValueError
-            If there is not one whole patch.
+            If there is less than one patch.
         """
         (log_mel,) = self.log_mel(torch.from_numpy(samples).to(self.mel)[None])
         if len(log_mel) < PATCH_FRAMES:
@@ -208,7 +208,7 @@ class Musicnn(LayeredEncoder):
 
 
 def _resample(windows: Tensor) -> Tensor:
-    """(batch, samples) at the encoders' rate -> (batch, samples) at 16 kHz."""
+    """Resample (batch, samples) from the encoders' rate to 16 kHz."""
     channels = np.ascontiguousarray(windows.detach().cpu().numpy().T)
     resampled = soxr.resample(channels, SAMPLE_RATE_HZ, RATE_HZ)
     return torch.from_numpy(resampled.T).to(windows)

@@ -1,4 +1,4 @@
-"""Log-mel spectra and MFCC statistics, as encoders without weights."""
+"""Log-mel spectra and MFCC statistics as encoders without weights."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from ..networks.geometry import Layer, TimeGrid
 FFT_SAMPLES = 2048
 MEL_BANDS = 128
 COEFFICIENTS = 20
-_RANGE_DB = 80.0  # below the loudest point that a full-scale sine could reach
+_RANGE_DB = 80.0  # below the peak of a full-scale sine
 
 
 class LogMel(LayeredEncoder):
@@ -45,14 +45,14 @@ class LogMel(LayeredEncoder):
         return f"log-mel {MEL_BANDS} bands, {FFT_SAMPLES} samples, {_RANGE_DB:g} dB"
 
     def fill(self, samples: Samples, size: int) -> Samples:
-        """The clip again and again: statistics of the sound alone, not of silence."""
+        """Repeat a clip shorter than a window, so that the statistics exclude silence."""
         return np.resize(samples, size)
 
     def walk(self, audio: Tensor) -> Iterator[tuple[str, Tensor]]:
         yield "log_mel", self.spectrum(audio)
 
     def spectrum(self, audio: Tensor) -> Tensor:
-        """Decibels (batch, 128, samples / 729) of audio (batch, 1, samples)."""
+        """Compute decibels (batch, 128, samples / 729) from audio (batch, 1, samples)."""
         padded = F.pad(audio[:, 0], (self._before, self._after))
         frames = padded.unfold(-1, FFT_SAMPLES, TIMESTAMP_STRIDE) * self.window
         power = torch.fft.rfft(frames.float()).abs().square()
@@ -63,7 +63,7 @@ class LogMel(LayeredEncoder):
 class MfccStatistics(LogMel):
     """Mean and standard deviation of 20 MFCCs over each window of 2.68 s.
 
-    Timestamps take the coefficients themselves: layer ``mfcc``.
+    Timestamps can take the coefficients themselves, the layer ``mfcc``.
     """
 
     basis: Tensor

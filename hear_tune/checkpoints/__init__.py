@@ -1,7 +1,7 @@
-"""Checkpoints: the package's own, those of the TUNE and CLMR authors, and the Hugging Face hub."""
+"""Checkpoints of the package, of the TUNE and CLMR authors, and on the Hugging Face hub."""
 
 from ..common.errors import HearTuneError
 
 
 class CheckpointError(HearTuneError, ValueError):
-    """A file is not a usable checkpoint; the message says why."""
+    """A file is not a usable checkpoint."""

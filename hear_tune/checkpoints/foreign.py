@@ -1,4 +1,4 @@
-"""Checkpoints of others: read their pickles without running them, find their variant.
+"""Recognise the tensors of other programs' checkpoints, and infer their configuration.
 
 The TUNE authors share Lightning checkpoints, CLMR a plain state dict. Both are pickles (see
 `hear_tune.checkpoints.unpickling`) of tensors under the names of their own code.
@@ -19,10 +19,10 @@ from . import CheckpointError
 Shapes = Mapping[str, tuple[int, ...]]
 
 
-# --- From their names to ours ---
+# --- Names ---
 
 _PREFIXES = ("encoder.", "model.encoder.")  # Lightning keeps every encoder tensor twice
-_HEADS = ("fc.", "model.fc.")  # linear heads are no part of the encoder
+_HEADS = ("fc.", "model.fc.")  # linear heads are not part of the encoder
 _OPERATIONS = {"0": "conv", "1": "norm"}
 _COUNTER = "num_batches_tracked"
 
@@ -46,19 +46,27 @@ _UPSAMPLERS: tuple[tuple[str, Callable[[int], str]], ...] = (
 
 
 def rename_tensors(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The encoder's tensors under hear-tune's names, without heads and projectors.
+    """Rename an encoder's tensors as in hear-tune, and drop heads and projectors.
 
-    Tensors that carry hear-tune's names already keep them.
+    Parameters
+    ----------
+    tensors : mapping of str to Tensor
+        Tensors by the names of their authors' code, or by hear-tune's.
+
+    Returns
+    -------
+    dict of str to Tensor
+        The encoder's tensors by hear-tune's names.
 
     Raises
     ------
     CheckpointError
-        If no tensor is one of an encoder's.
+        If no tensor belongs to an encoder.
     """
     for prefix in (*_PREFIXES, ""):
         inner = {n.removeprefix(prefix): t for n, t in tensors.items() if n.startswith(prefix)}
         renamed = {_rename(n): t for n, t in inner.items() if not n.startswith(_HEADS)}
-        for name in [n for n in renamed if n.endswith(".norm.running_var")]:  # old torch had none
+        for name in [n for n in renamed if n.endswith(".norm.running_var")]:  # absent in old torch
             renamed.setdefault(name.replace("running_var", _COUNTER), torch.tensor(0))
         if any(name.startswith(("contractive.", "blocks.")) for name in renamed):
             return renamed
@@ -79,28 +87,28 @@ def _rename(name: str) -> str:
     return name
 
 
-# --- The configuration, from the tensors alone ---
+# --- Configuration ---
 
 
 def tensor_shapes(config: EncoderConfig) -> dict[str, tuple[int, ...]]:
-    """Name and shape of every tensor of an encoder, without allocating any."""
+    """Return the shape of every tensor of an encoder by name, without allocating any."""
     with torch.device("meta"):
         state = build_encoder(config).state_dict()
     return {name: tuple(tensor.shape) for name, tensor in state.items()}
 
 
 def infer_config(shapes: Shapes) -> EncoderConfig:
-    """The configuration whose encoder has exactly these tensors.
+    """Find the configuration whose encoder has exactly these tensors.
 
     Parameters
     ----------
-    shapes
-        Shape of every tensor, by hear-tune's names.
+    shapes : mapping of str to tuple of int
+        Shape of every tensor by hear-tune's names.
 
     Raises
     ------
     CheckpointError
-        If there is none.
+        If there is no such configuration.
     """
     try:
         for config in _candidates(shapes):
@@ -131,7 +139,7 @@ def _candidates(shapes: Shapes) -> list[EncoderConfig]:
 
 
 def _widths(shapes: Shapes, path: str) -> tuple[int, ...]:
-    """Output channels of the blocks of one path, by increasing number."""
+    """Return the output channels of a path's blocks in order."""
     blocks = {
         int(match[1]): shape[0]
         for name, shape in shapes.items()

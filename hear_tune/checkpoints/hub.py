@@ -1,4 +1,8 @@
-"""Encoders on the Hugging Face hub: ``save_pretrained`` and ``from_pretrained`` of `Encoder`."""
+"""Encoders on the Hugging Face hub: ``save_pretrained`` and ``from_pretrained`` of `Encoder`.
+
+Networks know nothing of files. Import encoders, and functions that load them, from here, so that
+both methods work.
+"""
 
 from __future__ import annotations
 
@@ -10,13 +14,13 @@ from huggingface_hub import hf_hub_download
 from ..networks.encoders import Encoder, build_encoder
 from .files import HUB_FILE_NAME, load_checkpoint, save_checkpoint
 
-__all__ = ["Encoder", "build_encoder"]
+__all__ = ["Encoder", "build_encoder", "load_checkpoint", "save_checkpoint"]
 
 _DOWNLOAD_OPTIONS = ("revision", "cache_dir", "force_download", "local_files_only", "token")
 
 
 class _Checkpoints:
-    """The hub's files as the package's own checkpoints."""
+    """Store encoders on the hub as the package's own checkpoints."""
 
     def write(self, encoder: Encoder, folder: Path) -> None:
         save_checkpoint(encoder, folder / HUB_FILE_NAME)

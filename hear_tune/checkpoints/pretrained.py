@@ -1,29 +1,28 @@
-"""Encoders by name: weights of the package, or any checkpoint."""
+"""Load encoders by name from the weights in the package, or from any checkpoint."""
 
 from __future__ import annotations
 
 import os
 
-from ..networks.encoders import Encoder
 from ..weights import PRETRAINED
-from .files import load_checkpoint
+from .hub import Encoder, load_checkpoint
 
 
 def load_encoder(name_or_path: str | os.PathLike[str], sha256: str | None = None) -> Encoder:
-    """An encoder of the package by its name, or of any checkpoint by its path.
+    """Load an encoder from the package by name, or from any checkpoint by path.
 
     Parameters
     ----------
-    name_or_path
-        A name in `PRETRAINED`; else as of `load_checkpoint`. A `Path`, or text that is no bare name
-        (``./tune+-free``), is never taken for a name.
-    sha256
-        Known hash of the file; that of weights in the package is known without it.
+    name_or_path : str or path-like
+        A name in `PRETRAINED`, or a path as for `load_checkpoint`. A `Path`, or text with a folder
+        (``./tune+-free``), is always a path.
+    sha256 : str, optional
+        Expected hash of the file; known for weights in the package.
 
     Raises
     ------
     FileNotFoundError, CheckpointError
-        As of `load_checkpoint`.
+        As for `load_checkpoint`.
     """
     row = PRETRAINED.get(name_or_path) if isinstance(name_or_path, str) else None
     if row is not None:

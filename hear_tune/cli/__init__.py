@@ -1,6 +1,6 @@
 """The command ``hear-tune``: one module per command.
 
-Modules of commands import what they run when they run it, so that ``--help`` answers at once.
+Commands import what they need only when they run, so that ``--help`` is fast.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ _GROUPS: dict[str, tuple[ModuleType, ...]] = {
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command; returns its exit code."""
+    """Run the command and return its exit code."""
     arguments = sys.argv[1:] if arguments is None else list(arguments)
     warnings.showwarning = _show_warning
     _escape_what_cannot_be_printed()
@@ -104,7 +104,7 @@ def _fail(reason: str) -> int:
 
 
 def _out_of_memory(error: Exception) -> str | None:
-    """What ran out of memory; None for any other error."""
+    """Describe an error for lack of memory; None for any other error."""
     if isinstance(error, BrokenExecutor):
         return "a process died, possibly out of memory"
     if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":  # torch's
@@ -113,7 +113,7 @@ def _out_of_memory(error: Exception) -> str | None:
 
 
 def _escape_what_cannot_be_printed() -> None:
-    """A terminal may be unable to print the name of a file; no line is lost over that."""
+    """Escape characters that a terminal cannot print, instead of failing on them."""
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, TextIOWrapper):  # a windowed program has none
             stream.reconfigure(errors="backslashreplace")

@@ -1,4 +1,4 @@
-"""``hear-tune augment``: hear and see the augmentations."""
+"""``hear-tune augment``: listen to the augmentations."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from .common import (
     require_extra,
 )
 
-SUMMARY = "hear and see what training does to audio"
+SUMMARY = "listen to what training does to audio"
 
 
 def add_command(commands: Commands) -> None:
     """Add the command to the parser."""
     parser = commands.add_parser("augment", help=SUMMARY)
     parser.description = (
-        "Write views of an audio file as contrastive training makes them: whole chains of CLMR's "
-        "transforms, then each transform alone, and a picture of their spectrograms."
+        "Write augmented views of an audio file as in contrastive training: by the whole chain of "
+        "CLMR's transforms, then by each transform alone, and plot their spectrograms."
     )
     parser.add_argument("file", metavar="FILE")
     parser.add_argument("-o", "--output", required=True, metavar="DIR")

@@ -1,4 +1,4 @@
-"""``hear-tune benchmark``: speed on this machine."""
+"""``hear-tune benchmark``: measure speed on this machine."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def add_command(commands: Commands) -> None:
     """Add the command to the parser."""
     parser = commands.add_parser("benchmark", help=SUMMARY)
     parser.description = (
-        "Time this package on this machine, and print ratios to a plain program of the same run."
+        "Time this package on this machine, relative to a plain program in the same run."
     )
     kinds = parser.add_subparsers(required=True, metavar="WHAT")
     _add_benchmark_embed(kinds.add_parser("embed", help="networks, and folders of music"))
@@ -33,16 +33,16 @@ def _add_benchmark_common(parser: Parser) -> None:
 
 def _add_benchmark_embed(parser: Parser) -> None:
     parser.description = (
-        "Time networks on noise, peers among them if they are installed, and folders of MP3s from "
-        "file to Parquet, in turns."
+        "Time networks on noise, including installed peers, and folders of MP3s from file to "
+        "Parquet, in turns."
     )
     _add_benchmark_common(parser)
-    parser.add_argument("--music", metavar="FOLDER", help="to embed (default: some are made)")
+    parser.add_argument("--music", metavar="FOLDER", help="to embed (default: synthetic music)")
     parser.add_argument(
         "--tracks",
         type=non_negative_int,
         default=128,
-        help="that are made; 0: no folder (default: 128)",
+        help="number of synthetic tracks; 0: no folder (default: 128)",
     )
     parser.set_defaults(run=_benchmark_embed, less_memory="fewer --tracks")
 
@@ -55,7 +55,7 @@ def _benchmark_embed(options: argparse.Namespace) -> int:
 
 
 def _add_benchmark_pretrain(parser: Parser) -> None:
-    parser.description = "Time reading, augmenting and training steps on noise, in turns."
+    parser.description = "Time reading, augmentation and training steps on noise, in turns."
     _add_benchmark_common(parser)
     parser.add_argument("--batch-size", type=several, default=16, help="pairs (default: 16)")
     parser.add_argument("--crop-samples", type=positive_int, default=WINDOW_SAMPLES)

@@ -1,4 +1,4 @@
-"""What the commands share: parsers, types of arguments, options, exit codes and failures."""
+"""What commands share: parsers, argument types, exit codes and reports of failures."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import Any, TypeAlias
 from ..common.progress import one_line, say
 from ..weights import DEFAULT_PRETRAINED, PRETRAINED
 
-EXIT_FAILED = 1  # the work was done, but not all of it
+EXIT_FAILED = 1  # a part failed
 EXIT_ERROR = 2  # nothing could be done
 EXIT_INTERRUPTED = 130
 
@@ -24,7 +24,7 @@ SHA256_HELP = "known SHA-256 of the checkpoint, checked before it is read"
 
 
 class Parser(ArgumentParser):
-    """Takes no options by their beginnings: a typo of one could be another."""
+    """Refuses abbreviated options: a typo could be another option."""
 
     def __init__(self, **options: Any) -> None:
         super().__init__(allow_abbrev=False, **options)
@@ -35,7 +35,7 @@ Commands: TypeAlias = "argparse._SubParsersAction[Parser]"
 
 
 def add_verbatim(commands: Commands, name: str, summary: str) -> Parser:
-    """Add a command that hands all its arguments on, ``--help`` included, as ``arguments``."""
+    """Add a command that passes on all its arguments, even ``--help``, as ``arguments``."""
     # without prefix characters nothing looks like an option to argparse
     parser = commands.add_parser(name, help=summary, add_help=False, prefix_chars="\0")
     parser.add_argument("arguments", nargs=argparse.REMAINDER)
@@ -43,14 +43,14 @@ def add_verbatim(commands: Commands, name: str, summary: str) -> Parser:
 
 
 def require_extra(extra: str, *modules: str) -> None:
-    """Raise a ValueError that names the extra to install if one of its modules is missing."""
+    """Raise a ValueError that names the extra to install if a module is missing."""
     missing = [module for module in modules if find_spec(module) is None]
     if missing:
         raise ValueError(f'this needs {missing[0]}: pip install "hear-tune[{extra}]"')
 
 
 def report_failures(failed: Mapping[str, str]) -> int:
-    """Name each file that failed, with its reason; returns the exit code."""
+    """Print each failed file with the reason, and return the exit code."""
     for path, reason in sorted(failed.items()):
         say(f"  failed: {one_line(path)}: {one_line(reason)}")
     return EXIT_FAILED if failed else 0

@@ -1,4 +1,4 @@
-"""``hear-tune convert``: any checkpoint as safetensors."""
+"""``hear-tune convert``: convert any checkpoint to safetensors."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import argparse
 
 from .common import SHA256_HELP, Commands
 
-SUMMARY = "turn any checkpoint into safetensors"
+SUMMARY = "convert any checkpoint to safetensors"
 
 
 def add_command(commands: Commands) -> None:
@@ -20,10 +20,10 @@ def add_command(commands: Commands) -> None:
     parser.add_argument("-o", "--output", required=True, metavar="OUT.safetensors")
     parser.add_argument("--sha256", help=SHA256_HELP)
     parser.add_argument(
-        "--half", action="store_true", help="in float16: half the size, float32 again when loaded"
+        "--half", action="store_true", help="save as float16, half the size; loaded as float32"
     )
     parser.add_argument(
-        "--layers", metavar="A,B", help="that embed when none is named (default: as before)"
+        "--layers", metavar="A,B", help="layers that embed by default (default: unchanged)"
     )
     parser.set_defaults(run=_convert)
 

@@ -1,4 +1,4 @@
-"""``hear-tune data``: what data sets there are, getting their files, and checking them."""
+"""``hear-tune data``: list, download and check labelled data sets."""
 
 from __future__ import annotations
 
@@ -6,34 +6,35 @@ import argparse
 from pathlib import Path
 
 from ..common.progress import one_line, say
+from ..common.text import table
 from ..datasets.catalog import CATALOG, GROUP_HELP, DataSet, get_data_set
 from ..datasets.task import Task, TaskError
 from .common import EXIT_FAILED, Commands, require_extra
 
-_LISTED = 20  # files named of each kind of fault
+_LISTED = 20  # files named per kind of fault
 
 SUMMARY = "get and check labelled data sets"
 
 
 def add_command(commands: Commands) -> None:
     """Add the command to the parser."""
-    parser = commands.add_parser(
-        "data",
-        help=SUMMARY,
-        description="Labelled data sets: get their files and check them.",
-    )
-    actions = parser.add_subparsers(required=True, metavar="ACTION")
-    add = actions.add_parser
+    parser = commands.add_parser("data", help=SUMMARY)
+    parser.description = "Get and check the files of labelled data sets."
+    add = parser.add_subparsers(required=True, metavar="ACTION").add_parser
     info = add("info", help="list the data sets, or show one and its splits")
     info.add_argument("name", nargs="?", metavar="NAME")
-    download = add("download", help="get the files; goes on where it broke off")
-    check = add("validate", help="look for missing, broken and odd files")
+    download = add("download", help="download the files, or continue")
+    check = add("validate", help="find missing, damaged and odd files")
     for command in (download, check):
         command.add_argument("name", metavar="NAME")
     for command in (info, download, check):
-        command.add_argument("--root", metavar="DIR", help="its folder (default: one below data)")
+        command.add_argument(
+            "--root", metavar="DIR", help="folder of its files (default: one in data)"
+        )
     for command in (info, check):
-        command.add_argument("--split", metavar="NAME", help="where several circulate")
+        command.add_argument(
+            "--split", metavar="NAME", help="split to use, where there are several"
+        )
         command.add_argument("--group", metavar="COLUMN", help=GROUP_HELP)
     info.set_defaults(run=_info)
     check.set_defaults(run=_validate)
@@ -42,23 +43,23 @@ def add_command(commands: Commands) -> None:
 
 def _info(options: argparse.Namespace) -> int:
     if options.name is None:
-        rows = [["name", "asks for", "licence", "download"]]
+        rows = [["name", "task", "licence", "download"]]
         rows += [[s.name, s.summary, s.licence, s.size or "-"] for s in CATALOG.values()]
-        print(_columns(rows))
+        print(table(rows, right=()))
         return 0
     data_set = get_data_set(options.name)
     facts = {
-        "asks for": data_set.summary,
+        "task": data_set.summary,
         "licence": data_set.licence,
         "described at": data_set.page,
         "download": data_set.size,
         "splits": ", ".join(data_set.splits),
-        "left out": data_set.left_out,
+        "excluded": data_set.left_out,
         "by hand": data_set.manual,
     }
     rows = [[name, fact] for name, fact in facts.items() if fact]
     rows += [["file", url] for d in data_set.downloads for url, _, _ in d.files]
-    print(f"{data_set.name}\n{_columns(rows)}")
+    print(f"{data_set.name}\n{table(rows, right=())}")
     root = _root(options, data_set)
     if options.root is not None or root.exists():
         print(_task_text(_load(options, data_set)))
@@ -122,12 +123,6 @@ def _is_sound(task: Task, root: Path) -> bool:
     for note in notes:
         print(f"note: {note}")
     return True
-
-
-def _columns(rows: list[list[str]]) -> str:
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    lines = ("  ".join(map(str.ljust, row, widths)) for row in rows)
-    return "\n".join(line.rstrip() for line in lines)
 
 
 def _root(options: argparse.Namespace, data_set: DataSet) -> Path:

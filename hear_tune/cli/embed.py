@@ -31,26 +31,26 @@ def add_command(commands: Commands) -> None:
     """Add the command to the parser."""
     parser = commands.add_parser("embed", help=SUMMARY)
     parser.description = (
-        "Embed all audio files of folders, or single files. An interrupted job goes on where it "
-        "stopped when the command is given again; Parquet output is extended by new files."
+        "Embed all audio files of folders, or single files. Repeat the command to continue an "
+        "interrupted job; Parquet output is extended by new files."
     )
     parser.add_argument(
         "inputs",
         nargs="+",
         metavar="FOLDER|FILE",
-        help="patterns and URLs of fsspec too (s3://...)",
+        help="also glob patterns and fsspec URLs (s3://...)",
     )
     parser.add_argument(
         "-o",
         "--output",
         required=True,
         metavar="OUT",
-        help=".parquet, .npy (and .csv) or .h5; of --engine ray: a folder, or the URL of one",
+        help=".parquet, .npy (and .csv) or .h5; with --engine ray, a folder or its URL",
     )
     parser.add_argument("--model", default="", metavar="NAME|FILE", help=WEIGHTS_HELP)
     parser.add_argument("--sha256", help=SHA256_HELP)
     parser.add_argument(
-        "--variant", metavar="NAME", help="instead: this encoder with random weights"
+        "--variant", metavar="NAME", help="use this encoder with random weights instead"
     )
     parser.add_argument(
         "--per", choices=PER_CHOICES, default="track", help="rows of the output (default: track)"
@@ -62,7 +62,7 @@ def add_command(commands: Commands) -> None:
         "--hop-ms",
         type=positive_float,
         metavar="MS",
-        help="between windows (default: side by side)",
+        help="between windows (default: adjacent windows)",
     )
     parser.add_argument("--device", default="cpu", help="cpu, cuda, cuda:1, mps (default: cpu)")
     parser.add_argument(
@@ -83,7 +83,7 @@ def add_command(commands: Commands) -> None:
     parser.add_argument(
         "--ray-address",
         metavar="ADDRESS",
-        help="of a running cluster (default: RAY_ADDRESS, or new)",
+        help="a running cluster (default: RAY_ADDRESS, or a new one)",
     )
     parser.add_argument("--overwrite", action="store_true", help="replace an existing output")
     parser.set_defaults(run=_embed, less_memory="fewer --workers or --device cpu")
@@ -139,7 +139,7 @@ def _embed_on_ray(options: argparse.Namespace, model: EmbeddingModel) -> int:
 
 
 def _end_embedding(report: FolderReport, output: str) -> int:
-    """Say what became of the files; returns the exit code."""
+    """Print a summary and return the exit code."""
     kept = f", {report.skipped} already there" if report.skipped else ""
     print(f"{output}: {report.embedded} files embedded{kept}, {len(report.failed)} failed")
     for path, remarks in sorted(report.remarks.items()):

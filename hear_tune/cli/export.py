@@ -1,4 +1,4 @@
-"""``hear-tune export``: a model as ONNX or torch.export."""
+"""``hear-tune export``: export a model to ONNX or torch.export."""
 
 from __future__ import annotations
 
@@ -6,22 +6,22 @@ import argparse
 
 from .common import SHA256_HELP, WEIGHTS_HELP, Commands, positive_float
 
-SUMMARY = "write a model as ONNX or torch.export"
+SUMMARY = "export a model to ONNX or torch.export"
 
 
 def add_command(commands: Commands) -> None:
     """Add the command to the parser."""
     parser = commands.add_parser("export", help=SUMMARY)
     parser.description = (
-        "Write a model as .onnx, or as torch.export's .pt2, framing included: audio at 22,050 Hz "
-        "goes in, (clips, samples) of any number and length, and embeddings come out. The file is "
+        "Export a model, framing included, to .onnx or torch.export's .pt2. Its input is audio at "
+        "22,050 Hz, (clips, samples) of any number and length, its output embeddings. The file is "
         "checked against the model."
     )
     parser.add_argument("output", metavar="OUT", help=".onnx or .pt2")
     parser.add_argument("--model", default="", metavar="NAME|FILE", help=WEIGHTS_HELP)
     parser.add_argument("--sha256", help=SHA256_HELP)
     parser.add_argument("--per", choices=["track", "window"], default="track")
-    parser.add_argument("--layers", metavar="A,B", help="as of embed")
+    parser.add_argument("--layers", metavar="A,B", help="as for embed")
     parser.add_argument("--hop-ms", type=positive_float, metavar="MS", help="between windows")
     parser.set_defaults(run=_export)
 

@@ -1,4 +1,4 @@
-"""``hear-tune hear``: the HEAR benchmark, by heareval's own programs."""
+"""``hear-tune hear``: run the HEAR benchmark by heareval's own programs."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def add_command(commands: Commands) -> None:
     parser = commands.add_parser(
         "hear",
         help=SUMMARY,
-        description="The HEAR benchmark by its own evaluation kit, heareval 2021.1.3.",
+        description="Run the HEAR benchmark by its own evaluation kit, heareval 2021.1.3.",
     )
     tools = parser.add_subparsers(required=True, metavar="TOOL")
     for name, summary in _RUNNERS.items():
@@ -50,7 +50,7 @@ def _run(options: argparse.Namespace) -> int:
 
 def _add_table(tools: Commands) -> None:
     parser = tools.add_parser(
-        "table", help="scores of all models in a folder, beside the official leaderboard's"
+        "table", help="compare the models in a folder with the official leaderboard"
     )
     parser.add_argument("embeddings_dir", type=Path, nargs="?", default=Path("embeddings"))
     parser.add_argument("--json", type=Path, metavar="FILE", help="save the scores")
@@ -76,14 +76,13 @@ def _add_make_task(tools: Commands) -> None:
         description="Turn a labelled data set into a task folder that heareval accepts.",
     )
     parser.add_argument("name", metavar="NAME", help="a data set: see hear-tune data info")
-    parser.add_argument("--root", type=Path, metavar="DIR", help="its folder")
-    parser.add_argument("--split", metavar="NAME", help="where several circulate")
+    parser.add_argument("--root", type=Path, metavar="DIR", help="folder of its files")
+    parser.add_argument("--split", metavar="NAME", help="split to use, where there are several")
     parser.add_argument("-o", "--output", type=Path, default=Path("tasks"), metavar="DIR")
     parser.add_argument(
         "--seconds",
         type=positive_float,
-        help="cut clips to this length, or fill them up with silence (default: the data set's, or "
-        "clips as they are where lengths vary)",
+        help="cut or pad clips to this length (default: the data set's; unchanged if lengths vary)",
     )
     parser.add_argument(
         "--rate", type=positive_int, default=SAMPLE_RATE_HZ, help="in Hz (%(default)s)"

@@ -1,4 +1,4 @@
-"""``hear-tune map``: a library as a page to explore."""
+"""``hear-tune map``: draw a library as a page to explore."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ def add_command(commands: Commands) -> None:
     parser = commands.add_parser(
         "map",
         help=SUMMARY,
-        description="Draw a library as a map to explore in a browser: one page of HTML, without "
-        "network, that plays the music from where it is.",
+        description="Draw a library as a map to explore in a browser: one HTML page that works "
+        "offline and plays the music in place.",
     )
     parser.add_argument("library", metavar="LIBRARY.parquet", help="written by hear-tune embed")
     parser.add_argument("-o", "--output", required=True, type=Path, metavar="MAP.html")
@@ -25,23 +25,23 @@ def add_command(commands: Commands) -> None:
         "--music",
         default="",
         metavar="DIR",
-        help="where the library's relative paths start (default: the current folder)",
+        help="base folder of the library's relative paths (default: the current folder)",
     )
-    parser.add_argument("--labels", metavar="CSV", help="columns path and label, to colour by")
+    parser.add_argument("--labels", metavar="CSV", help="columns path and label to colour by")
     parser.add_argument(
-        "--clusters", type=positive_int, metavar="N", help="by k-means, to colour by"
+        "--clusters", type=positive_int, metavar="N", help="number of k-means clusters to colour by"
     )
     parser.add_argument(
         "--projection",
         choices=PROJECTIONS,
-        help="(default: UMAP, or PCA where umap-learn is missing or points are few)",
+        help="(default: UMAP, or PCA without umap-learn or for few points)",
     )
     parser.add_argument(
         "--points",
         type=positive_int,
         default=MAX_POINTS,
         metavar="N",
-        help="of a larger library, so many at random (%(default)s)",
+        help="random sample of larger libraries (%(default)s)",
     )
     parser.set_defaults(run=_map)
 

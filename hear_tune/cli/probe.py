@@ -1,4 +1,4 @@
-"""``hear-tune probe``: how good an embedding is for given labels."""
+"""``hear-tune probe``: score embeddings on labelled data."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from .common import (
     require_extra,
 )
 
-SUMMARY = "how good an embedding is for labels"
+SUMMARY = "score embeddings on labelled data"
 
 
 def add_command(commands: Commands) -> None:
@@ -25,7 +25,7 @@ def add_command(commands: Commands) -> None:
         "probe",
         help=SUMMARY,
         description="Train a small classifier on frozen embeddings and score it on the test clips. "
-        "Embeddings are computed once and kept. Or print a table of results.",
+        "Embeddings are cached. Given JSON files of results, print a table of them instead.",
     )
     parser.add_argument(
         "task",
@@ -33,16 +33,14 @@ def add_command(commands: Commands) -> None:
         help="a data set (hear-tune data info), a folder of classes, a CSV; or the JSON of results",
         nargs="+",
     )
-    parser.add_argument("--root", type=Path, metavar="DIR", help="where the data set's files are")
-    parser.add_argument("--split", metavar="NAME", help="where a data set has several")
+    parser.add_argument("--root", type=Path, metavar="DIR", help="folder of the data set's files")
+    parser.add_argument("--split", metavar="NAME", help="split to use, where there are several")
     parser.add_argument("--group", metavar="COLUMN", help=GROUP_HELP)
     model = parser.add_mutually_exclusive_group()
     model.add_argument("--model", default="", metavar="NAME|FILE", help=WEIGHTS_HELP)
-    model.add_argument("--variant", metavar="NAME", help="instead: random weights")
-    model.add_argument(
-        "--baseline", choices=BASELINE_NAMES, help="instead: features for comparison"
-    )
-    parser.add_argument("--name", help="of the model, in tables (default: from the above)")
+    model.add_argument("--variant", metavar="NAME", help="random weights instead")
+    model.add_argument("--baseline", choices=BASELINE_NAMES, help="a baseline instead")
+    parser.add_argument("--name", help="name of the model in tables (default: from the options)")
     parser.add_argument(
         "--layers", metavar="A,B", help='layers to concatenate, or "all" (default: the embedding)'
     )
@@ -52,7 +50,12 @@ def add_command(commands: Commands) -> None:
         default=PROTOCOL_NAMES[0],
         help="knn and logistic take seconds, and classify clips across groups (%(default)s)",
     )
-    parser.add_argument("--points", type=positive_int, metavar="N", help="of jukemir's grid of 216")
+    parser.add_argument(
+        "--points",
+        type=positive_int,
+        metavar="N",
+        help="try only N of the 216 points of jukemir's grid",
+    )
     parser.add_argument(
         "--seeds", type=non_negative_int, nargs="+", default=[0], metavar="N", help="(0)"
     )
@@ -69,7 +72,7 @@ def add_command(commands: Commands) -> None:
         "--max-clips",
         type=positive_int,
         metavar="N",
-        help="at most so many of each split, evenly from all (for a trial)",
+        help="use at most N clips of each split, evenly spaced (for a trial)",
     )
     parser.set_defaults(run=_probe, less_memory="--device cpu")
 

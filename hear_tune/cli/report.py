@@ -1,4 +1,4 @@
-"""``hear-tune report``: a page on training runs and results of probes."""
+"""``hear-tune report``: report training runs and probes on a page."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 
 from .common import Commands, require_extra
 
-SUMMARY = "a page on training runs and probes"
+SUMMARY = "report training runs and probes on a page"
 
 
 def add_command(commands: Commands) -> None:
@@ -15,14 +15,14 @@ def add_command(commands: Commands) -> None:
     parser = commands.add_parser(
         "report",
         help=SUMMARY,
-        description="Write one page of HTML on training runs and results of probes, side by side: "
-        "curves, scores by layer and by class, confusions.",
+        description="Compare training runs and results of probes on one HTML page: curves, scores "
+        "by layer and by class, confusion matrices.",
     )
     parser.add_argument(
         "inputs",
         nargs="+",
         metavar="RUN",
-        help="a folder of hear-tune pretrain, a JSON of hear-tune probe, or a folder of those",
+        help="a folder of hear-tune pretrain, a JSON file of hear-tune probe, or a folder of these",
     )
     parser.add_argument("-o", "--output", required=True, type=Path, metavar="REPORT.html")
     parser.set_defaults(run=_report)

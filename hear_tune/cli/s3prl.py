@@ -1,4 +1,4 @@
-"""``hear-tune s3prl``: s3prl's own programs, with the upstreams of this package."""
+"""``hear-tune s3prl``: run s3prl's own programs with the upstreams of this package."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ def add_command(commands: Commands) -> None:
     tools = parser.add_subparsers(required=True, metavar="TOOL")
     for name, summary in _PROGRAMS.items():
         add_verbatim(tools, name, summary).set_defaults(run=_run, tool=name)
-    config = tools.add_parser("config", help="list the configurations that come along, or find one")
+    config = tools.add_parser("config", help="list the included configurations, or locate one")
     config.add_argument("name", nargs="?", help="print the path of this one")
     config.set_defaults(run=_config)
-    smoke = tools.add_parser("smoke", help="run tasks end to end on made-up data")
+    smoke = tools.add_parser("smoke", help="run tasks end to end on synthetic data")
     smoke.add_argument("tasks", nargs="*", metavar="TASK", help="(default: all)")
     smoke.add_argument("--upstream", default="tune", help="any upstream of s3prl's hub")
     smoke.set_defaults(run=_smoke)

@@ -1,4 +1,4 @@
-"""``hear-tune shards``: music in tar shards."""
+"""``hear-tune shards``: write music as tar shards."""
 
 from __future__ import annotations
 
@@ -6,25 +6,25 @@ import argparse
 
 from .common import Commands, non_negative_int, positive_float, positive_int, report_failures
 
-SUMMARY = "write music that streams past training"
+SUMMARY = "write tar shards to stream from in training"
 
 
 def add_command(commands: Commands) -> None:
     """Add the command to the parser."""
     parser = commands.add_parser("shards", help=SUMMARY)
     parser.description = (
-        "Cut the tracks of stores into clips and write them as FLAC into tar shards, with an index "
-        "that training streams from: --data.audio '[SHARDS/shards.json]', local or a URL. Tars of "
-        "audio that are there already (WebDataset's layout) are only indexed."
+        "Cut the tracks of stores into clips and write them as FLAC into tar shards with an index, "
+        "from which training streams: --data.audio '[SHARDS/shards.json]', local or a URL. Existing "
+        "tars of audio (in WebDataset's layout) are only indexed."
     )
     parser.add_argument("inputs", nargs="+", metavar="STORE|TAR", help="stores, or tars to index")
     parser.add_argument("-o", "--output", required=True, metavar="SHARDS", help="a folder")
     parser.add_argument(
-        "--clip-seconds", type=positive_float, default=30.0, help="about (default: 30)"
+        "--clip-seconds", type=positive_float, default=30.0, help="approximate (default: 30)"
     )
     parser.add_argument("--clips-per-shard", type=positive_int, default=256, help="(default: 256)")
     parser.add_argument(
-        "--seed", type=non_negative_int, default=0, help="of the order (default: 0)"
+        "--seed", type=non_negative_int, default=0, help="of the clips' order (default: 0)"
     )
     parser.add_argument("--workers", type=positive_int, help="processes (default: one per core)")
     parser.set_defaults(run=_shards, less_memory="fewer --workers")

@@ -1,4 +1,4 @@
-"""``hear-tune similar``: what of a library sounds like a query."""
+"""``hear-tune similar``: search a library by sound."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import argparse
 
 from .common import Commands, non_negative_float, positive_int
 
-SUMMARY = "what of a library sounds like this"
+SUMMARY = "search a library by sound"
 
 
 def add_command(commands: Commands) -> None:
@@ -14,8 +14,8 @@ def add_command(commands: Commands) -> None:
     parser = commands.add_parser(
         "similar",
         help=SUMMARY,
-        description="Find the tracks or moments of a library that are nearest to an audio file by "
-        "cosine. Every row is compared. A query that is in the library is not found itself.",
+        description="Find the tracks or moments of a library most similar to an audio file by "
+        "cosine. Every row is compared. The query itself is excluded.",
     )
     parser.add_argument("query", metavar="QUERY", help="an audio file, or a path in the library")
     parser.add_argument("library", metavar="LIBRARY.parquet", help="written by hear-tune embed")
@@ -23,7 +23,7 @@ def add_command(commands: Commands) -> None:
         "--model",
         default="",
         metavar="NAME|FILE",
-        help="the checkpoint that the library was embedded with (not needed for the package's)",
+        help="checkpoint that embedded the library (not needed for weights of the package)",
     )
     parser.add_argument(
         "-n", "--count", type=positive_int, default=10, metavar="N", help="(%(default)s)"
@@ -35,8 +35,8 @@ def add_command(commands: Commands) -> None:
     parser.add_argument(
         "--index",
         action="store_true",
-        help="beyond a million rows: look rows up in LIBRARY.parquet.usearch, made at first and "
-        "whenever the library has changed, instead of comparing all; a few may be missed",
+        help="for more than a million rows: search by an index, LIBRARY.parquet.usearch, which is "
+        "built first and whenever the library has changed; it may miss a few rows",
     )
     parser.set_defaults(run=_similar)
 
@@ -63,7 +63,7 @@ def _similar(options: argparse.Namespace) -> int:
     own = own_paths(search.library, options.query)
     if options.query in own:
         query = query_of_library(search, options.query)
-    else:  # embedded anew even if it has rows: relative paths may start in another folder
+    else:  # embedded even if it has rows: relative paths may start in another folder
         query = embed_query(options.query, search.library, options.model)
     if options.at is not None:
         query = covering(query, options.at)

@@ -6,15 +6,15 @@ import argparse
 
 from .common import Commands, positive_int, report_failures
 
-SUMMARY = "decode music into a store to train from"
+SUMMARY = "decode music into a store for training"
 
 
 def add_command(commands: Commands) -> None:
     """Add the command to the parser."""
     parser = commands.add_parser("store", help=SUMMARY)
     parser.description = (
-        "Decode folders and files of music, once, into 16-bit PCM at 22,050 Hz that training reads "
-        "without cost. An interrupted job goes on where it stopped; new files are added."
+        "Decode folders and files of music into 16-bit PCM at 22,050 Hz, which training reads at "
+        "no cost. Repeat the command to continue an interrupted job or to add new files."
     )
     parser.add_argument("inputs", nargs="*", metavar="FOLDER|FILE")
     parser.add_argument("-o", "--output", required=True, metavar="STORE", help="a folder")

@@ -1,4 +1,4 @@
-"""``hear-tune variants``: the published encoders."""
+"""``hear-tune variants``: list the published encoders."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ def add_command(commands: Commands) -> None:
     """Add the command to the parser."""
     parser = commands.add_parser("variants", help=SUMMARY)
     parser.add_argument("name", nargs="?", help="show the layers of this one")
-    parser.add_argument("--figure", metavar="SVG", help="draw it into this file")
+    parser.add_argument("--figure", metavar="SVG", help="draw it to this file")
     parser.set_defaults(run=_variants)
 
 

@@ -69,18 +69,24 @@ def sole_use(
         lock.release()
 
 
-def write_whole(path: str | os.PathLike[str], content: str | bytes) -> None:
-    """Write a file, replacing any of that name at once or not at all; text as UTF-8."""
+@contextmanager
+def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
+    """Yield a scratch path; its file replaces `path` atomically, or is removed on an error."""
     target = Path(path)
     partial = target.with_name(f".{secrets.token_hex(8)}.partial")  # no two writers share it
-    with writing(target):
-        try:
-            partial.write_bytes(content.encode() if isinstance(content, str) else content)
-            partial.replace(target)
-        except BaseException:
-            with suppress(OSError):
-                partial.unlink()
-            raise
+    try:
+        yield partial
+        partial.replace(target)
+    except BaseException:
+        with suppress(OSError):
+            partial.unlink()
+        raise
+
+
+def write_whole(path: str | os.PathLike[str], content: str | bytes) -> None:
+    """Write a file atomically, replacing an existing one; text as UTF-8."""
+    with writing(path), replacing(path) as partial:
+        partial.write_bytes(content.encode() if isinstance(content, str) else content)
 
 
 def sha256_of(path: str | os.PathLike[str]) -> str:

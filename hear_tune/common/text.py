@@ -2,24 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 
-def table(rows: Sequence[Sequence[str]], left: int = 1) -> str:
+def table(rows: Sequence[Sequence[str]], right: Collection[int] | None = None) -> str:
     """Align rows of equally many cells in columns two spaces apart.
 
     Parameters
     ----------
     rows : sequence of sequences of str
         The cells.
-    left : int
-        Number of columns aligned to the left; the others are aligned to the right.
+    right : collection of int, optional
+        Columns aligned to the right; by default all but the first.
     """
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    right = range(1, len(widths)) if right is None else right
     lines = (
         "  ".join(
-            cell.ljust(width) if index < left else cell.rjust(width)
-            for index, (cell, width) in enumerate(zip(row, widths, strict=True))
+            cell.rjust(width) if column in right else cell.ljust(width)
+            for column, (cell, width) in enumerate(zip(row, widths, strict=True))
         )
         for row in rows
     )

@@ -1,10 +1,10 @@
-"""Seeing and hearing embeddings: search by sound, maps of music, reports of runs."""
+"""Explore embeddings: search by sound, maps of music, reports of runs."""
 
 from ..common.errors import HearTuneError
 
 PCA, UMAP = "pca", "umap"
 PROJECTIONS = (UMAP, PCA)
-MAX_POINTS = 50_000  # that a page draws smoothly
+MAX_POINTS = 50_000  # drawn smoothly by a page
 
 
 class ExploreError(HearTuneError, ValueError):

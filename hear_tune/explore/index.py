@@ -1,14 +1,12 @@
-"""An index of a library that is too large to compare every row with: approximate, by HNSW.
+"""An approximate index (HNSW) for libraries too large to compare every row.
 
-It lies beside the library, as ``LIBRARY.parquet.usearch``, and is mapped into memory, not read.
-Vectors are kept in half precision. Behind usearch's own content, the file's end says of which
-library it is.
+It lies beside the library as ``LIBRARY.parquet.usearch`` and is memory-mapped. Vectors are in half
+precision. A mark behind usearch's own content identifies the library.
 """
 
 from __future__ import annotations
 
 import os
-import secrets
 import warnings
 from collections.abc import Iterator
 from contextlib import suppress
@@ -19,6 +17,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from ..common.files import replacing
 from ..common.progress import progress_bar
 from ..embedding.batching import Vectors
 from ..embedding.output import fingerprint, read_rows, read_vectors
@@ -27,21 +26,21 @@ from .similar import Ranked, unit
 
 _SUFFIX = ".usearch"
 _ROWS_PER_SAVE = 1 << 18
-_FIRST_CANDIDATES = 64  # of each query
+_FIRST_CANDIDATES = 64  # per query
 _MARK = b"hear-tune library "
 _MARK_BYTES = len(_MARK) + 32  # with a SHA-256
 _UNWRITABLE = (OSError, RuntimeError)  # usearch raises the latter
 
 
 class IndexSearch:
-    """Looks rows up in an index, which is made first if it is missing or not of this library.
+    """Search by an index, built first if it is missing or belongs to another library.
 
     Parameters
     ----------
-    library
-        A Parquet file that `hear_tune.embed_folder` wrote. Its vectors are read only to make the
-        index, with a progress bar; an interrupted making goes on at the next time. Where it cannot
-        be written, the index is kept in memory, and a warning says so.
+    library : path-like
+        Parquet file written by `hear_tune.embed_folder`. Its vectors are read only to build the
+        index, with a progress bar; an interrupted build continues the next time. If the index
+        cannot be written, it is kept in memory and a warning is issued.
 
     Raises
     ------
@@ -58,11 +57,11 @@ class IndexSearch:
         self._index = _open(Path(library), len(self.library.paths))
 
     def vectors(self, rows: npt.NDArray[np.intp]) -> Vectors:
-        """Vectors of some rows, (rows, size), of length 1."""
+        """Return the unit vectors of some rows, (rows, size)."""
         return np.asarray(self._index.get(rows)).astype(np.float32)
 
     def ranked(self, queries: Vectors) -> Iterator[Ranked]:
-        """Rows from the nearest to any query on, each once; more are looked up as needed."""
+        """Yield rows by falling similarity to any query, each once; look up more as needed."""
         seen: set[int] = set()
         count = min(_FIRST_CANDIDATES, len(self._index))
         while True:
@@ -95,7 +94,7 @@ def _open(library: Path, rows: int) -> Any:
 
 
 def _restored(path: Path, mark: bytes, view: bool = False) -> Any:
-    """Load an index of that mark; None if there is none, or if it is damaged."""
+    """Load the index with that mark; None if it is missing or damaged."""
     from usearch.index import Index
 
     if _mark_of(path) != mark:
@@ -107,7 +106,7 @@ def _restored(path: Path, mark: bytes, view: bool = False) -> Any:
 
 
 def _mark_of(path: Path) -> bytes:
-    """The end of an index, which says of which library it is; of an old one, anything else."""
+    """Read the mark at the end of an index; an old one ends in anything else."""
     if not path.exists():
         return b""
     with path.open("rb") as file:
@@ -132,30 +131,22 @@ def _build(library: Path, count: int, partial: Path, mark: bytes) -> Any:
             bar.update(int(new.sum()))
             if len(index) - saved >= _ROWS_PER_SAVE:
                 saved = len(index)
-                with suppress(*_UNWRITABLE):  # as is said at the end
+                with suppress(*_UNWRITABLE):  # a warning follows at the end
                     _save(index, partial, mark)
     return index
 
 
 def _save(index: Any, path: Path, mark: bytes) -> None:
-    """Whole or not at all."""
-    scratch = path.with_name(
-        f"{path.name}.{secrets.token_hex(8)}.scratch"
-    )  # no two makers share it
-    try:
-        index.save(scratch)
-        with scratch.open("ab") as file:
+    with replacing(path) as partial:
+        index.save(partial)
+        with partial.open("ab") as file:
             file.write(mark)
-        scratch.replace(path)
-    except BaseException:
-        scratch.unlink(missing_ok=True)
-        raise
 
 
 def _warn(path: Path, error: Exception) -> None:
     reason = getattr(error, "strerror", None) or error
     warnings.warn(
-        f"{path}: cannot be written ({reason}): the index is in memory, and made anew each time; "
-        "copy the library to where you can write",
+        f"{path}: cannot be written ({reason}): the index is kept in memory and built anew each "
+        "time; copy the library to where you can write",
         stacklevel=4,
     )

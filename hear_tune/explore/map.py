@@ -1,4 +1,4 @@
-"""A map of a library as one page of HTML that needs nothing else but the music."""
+"""Map a library as one HTML page that needs nothing but the music."""
 
 from __future__ import annotations
 
@@ -36,12 +36,12 @@ class Grouping:
 
     Attributes
     ----------
-    name
+    name : str
         "folder", "label" or "cluster".
-    groups
+    groups : list of str
         Names of the groups, the largest first.
-    members
-        (points,) number of each point's group.
+    members : ndarray
+        (points,), the index of each point's group.
     """
 
     name: str
@@ -64,35 +64,36 @@ def write_map(
 
     Parameters
     ----------
-    library
+    library : Library
         From `hear_tune.embedding.output.read_library`.
-    output
-        The page. It plays the files of the library from where they are; relative paths hold as
-        long as page and music are moved together.
-    title
-        Of the page.
-    music
-        Folder that relative paths in the library start from.
-    labels
-        CSV with the columns path and label, to colour by.
-    clusters
-        So many groups by k-means, to colour by.
-    projection
-        As of `hear_tune.explore.projection.project`.
-    max_points
-        Of a larger library, so many rows are drawn at random.
+    output : path-like
+        HTML page to write. It plays the library's files in place; relative paths remain valid as
+        long as page and music move together.
+    title : str
+        Title of the page.
+    music : path-like
+        Base folder of relative paths in the library.
+    labels : path-like, optional
+        CSV file with the columns path and label, to colour by.
+    clusters : int, optional
+        Number of k-means clusters to colour by.
+    projection : str, optional
+        As for `hear_tune.explore.projection.project`.
+    max_points : int
+        Larger libraries are reduced to a random sample of this size.
 
     Returns
     -------
     str
-        What the page shows, in words.
+        Description of the page's content.
 
     Raises
     ------
     ExploreError
-        If no path of the library has a label, or there is no folder to write into.
-    ExploreError, TaskError
-        If the projection or the clusters cannot be had, or the table of labels is wrong.
+        If no path of the library has a label, the output's folder does not exist, or projection or
+        clusters are not available.
+    TaskError
+        If the table of labels is invalid.
     """
     if not Path(output).parent.is_dir():
         raise ExploreError(f"{os.fspath(output)}: there is no such folder")
@@ -135,7 +136,7 @@ def _choose(library: Library, count: int) -> Library:
 
 
 def _folders(paths: Sequence[str]) -> list[str]:
-    """The folder of each path, without what is common to all."""
+    """Return the folder of each path relative to their common parent."""
     folders = [os.path.dirname(path) or "." for path in paths]
     if len({os.path.isabs(folder) for folder in folders}) > 1:
         return folders
@@ -161,7 +162,7 @@ def _group(name: str, values: Sequence[str]) -> Grouping:
 
 
 def _about(library: Library, chosen: Library, projected: str) -> str:
-    """What the page shows, in words."""
+    """Describe the page's content."""
     identity = library.identity
     rows, tracks = len(chosen.paths), len(set(chosen.paths))
     of = f" of {len(library.paths):,}" if rows < len(library.paths) else ""
@@ -178,7 +179,7 @@ def _about(library: Library, chosen: Library, projected: str) -> str:
 def _data(
     library: Library, points: Any, groupings: list[Grouping], music: Path, output: Path
 ) -> dict[str, Any]:
-    """What the page's program reads: small things as they are, one value per point in base64."""
+    """Collect the data of the page's script; arrays of one value per point are in base64."""
     paths = list(dict.fromkeys(library.paths))
     number = {path: position for position, path in enumerate(paths)}
     count = min(NEIGHBOURS, len(points) - 1)
@@ -210,13 +211,13 @@ def _neighbours(library: Library, count: int) -> npt.NDArray[np.intp]:
 
 
 def _packed(values: npt.ArrayLike, kind: type[np.generic]) -> str:
-    """Values as little-endian bytes in base64."""
+    """Encode values as little-endian bytes in base64."""
     array = np.ascontiguousarray(values, np.dtype(kind).newbyteorder("<"))
     return base64.b64encode(array.tobytes()).decode()
 
 
 def _url(path: str, music: Path, output: Path) -> str:
-    """Where a page finds a file: relative to the page if its path is, else from the root."""
+    """URL of a file: relative to the page if the path is relative, else absolute."""
     if os.path.isabs(path):
         return Path(path).as_uri()
     relative = os.path.relpath(music / path, output.parent)

@@ -1,4 +1,4 @@
-"""Pages of HTML from the templates beside this module."""
+"""Fill the HTML templates beside this module."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ from importlib.resources import files
 
 
 def fill(template: str, **parts: str) -> str:
-    """A template with its parts, whose names are between @@ and @@ in it; nothing is escaped."""
+    """Insert parts into a template, where their names stand between @@; nothing is escaped."""
     pieces = read_part(template).split("@@")
     return "".join(parts[piece] if n % 2 else piece for n, piece in enumerate(pieces))
 
 
 def read_part(name: str) -> str:
-    """Text of a file beside this module."""
+    """Read a text file beside this module."""
     return files(__package__).joinpath(name).read_text(encoding="utf-8")

@@ -1,4 +1,4 @@
-"""Vectors as points of a plane, and in clusters."""
+"""Project vectors to the plane, and cluster them."""
 
 from __future__ import annotations
 
@@ -18,37 +18,39 @@ _SEED = 0
 
 
 def project(vectors: Vectors, method: str | None = None) -> tuple[Points, str]:
-    """Lay vectors out in a plane by their cosines.
+    """Project vectors to the plane by cosine similarity.
 
     Parameters
     ----------
-    vectors
+    vectors : ndarray
         (rows, size).
-    method
-        "umap", "pca", or None: UMAP if umap-learn is installed and there are enough rows.
+    method : {"umap", "pca"}, optional
+        By default UMAP if umap-learn is installed and there are enough rows, else PCA.
 
     Returns
     -------
-    points, description
-        (rows, 2), and what they are, in words.
+    points : ndarray
+        (rows, 2) float32.
+    description : str
+        The method, for people.
 
     Raises
     ------
     ExploreError
-        If UMAP is asked for and cannot be had.
+        If UMAP is requested but not available.
     """
     units = unit(vectors)
-    hindrance = _umap_hindrance(len(vectors))
-    if method == UMAP and hindrance:
-        raise ExploreError(hindrance)
-    if method == PCA or hindrance:
+    obstacle = _why_no_umap(len(vectors))
+    if method == UMAP and obstacle:
+        raise ExploreError(obstacle)
+    if method == PCA or obstacle:
         points, share = _pca(units)
-        note = f" ({hindrance})" if hindrance and method is None else ""
+        note = f" ({obstacle})" if obstacle and method is None else ""
         return points, f"PCA, {100 * share:.0f} % of the variance{note}"
     return _umap(units), f"UMAP by cosine, {_UMAP_NEIGHBOURS} neighbours"
 
 
-def _umap_hindrance(rows: int) -> str:
+def _why_no_umap(rows: int) -> str:
     if rows <= _UMAP_NEIGHBOURS:
         return f"UMAP needs more than {_UMAP_NEIGHBOURS} points"
     if find_spec("umap") is None:
@@ -57,7 +59,7 @@ def _umap_hindrance(rows: int) -> str:
 
 
 def _pca(units: Vectors) -> tuple[Points, float]:
-    """The two directions of most variance, and their share of it."""
+    """Project to the two principal components; also return their share of the variance."""
     centred = units - units.mean(axis=0, dtype=np.float64)
     values, axes = np.linalg.eigh(centred.T @ centred)
     points = np.zeros((len(units), 2), np.float32)
@@ -70,7 +72,7 @@ def _pca(units: Vectors) -> tuple[Points, float]:
 def _umap(units: Vectors) -> Points:
     import umap
 
-    # The distance of unit vectors orders them as their cosine does, and keeps more digits of it.
+    # Euclidean distance orders unit vectors as cosine does, but with more precision.
     reducer = umap.UMAP(
         n_neighbors=_UMAP_NEIGHBOURS, metric="euclidean", random_state=_SEED, n_jobs=1
     )
@@ -79,12 +81,24 @@ def _umap(units: Vectors) -> Points:
 
 
 def cluster(vectors: Vectors, count: int) -> list[int]:
-    """K-means of unit vectors: each row's cluster, numbered from the largest.
+    """Cluster unit vectors by k-means.
+
+    Parameters
+    ----------
+    vectors : ndarray
+        (rows, size).
+    count : int
+        Number of clusters.
+
+    Returns
+    -------
+    list of int
+        Cluster of each row, numbered from the largest.
 
     Raises
     ------
     ExploreError
-        If scikit-learn is missing, or there are not that many rows.
+        If scikit-learn is missing, or there are fewer rows than clusters.
     """
     if find_spec("sklearn") is None:
         raise ExploreError('clusters need scikit-learn: pip install "hear-tune[map]"')

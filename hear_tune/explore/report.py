@@ -1,4 +1,4 @@
-"""Reports of training runs and of probes: one page of HTML from their saved CSV and JSON."""
+"""Report training runs and probes on one HTML page, from their saved CSV and JSON files."""
 
 from __future__ import annotations
 
@@ -25,23 +25,23 @@ def write_report(
 
     Parameters
     ----------
-    inputs
-        Folders of training runs, JSONs of probes, and folders of those. Several of a kind are
+    inputs : sequence of path-like
+        Folders of training runs, JSON files of probes, and folders of these. Several of a kind are
         compared.
-    output
-        The page of HTML; pictures are in it.
+    output : path-like
+        HTML page to write; figures are embedded.
 
     Returns
     -------
-    runs, results
-        How many there are in it.
+    runs, results : int
+        Number of training runs and results on the page.
 
     Raises
     ------
     ExploreError
-        If a folder holds neither.
+        If a folder contains neither.
     ExploreError, ResultError
-        If a log or a JSON is damaged or something else.
+        If a log or a JSON file is damaged or something else.
     """
     runs: list[Run] = []
     results: list[Result] = []
@@ -75,7 +75,7 @@ def _training(runs: Sequence[Run]) -> Iterator[str]:
         ]
     )
     if metrics:
-        yield _picture(plot_curves, runs, "Curves of training over its steps")
+        yield _picture(plot_curves, runs, "Training curves over steps")
     for run in runs:
         if run.config:
             name, config = escape(run.name), escape(run.config)
@@ -107,7 +107,7 @@ def _probing(task: str, results: list[Result]) -> Iterator[str]:
 
 
 def _layer_series(results: Sequence[Result]) -> list[list[Result]]:
-    """Results of one model that differ by their single layer only."""
+    """Group results of one model that differ only in their single layer."""
     series: dict[tuple[str, str, str], list[Result]] = {}
     for result in results:
         if len(result["layers"]) == 1:
@@ -118,7 +118,7 @@ def _layer_series(results: Sequence[Result]) -> list[list[Result]]:
 
 
 def _in_network_order(results: list[Result]) -> list[Result]:
-    """Contractive, expansive, tail: their names' order, with numbers as numbers."""
+    """Sort by path (contractive, expansive, tail is alphabetical order) and level."""
 
     def key(result: Result) -> tuple[str, int]:
         name, _, number = result["layers"][0].partition(".")

@@ -1,4 +1,4 @@
-"""Training runs as ``hear-tune pretrain`` leaves them: what was measured on the way."""
+"""Read and plot the metrics of training runs of ``hear-tune pretrain``."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from . import ExploreError
 
 _METRICS = "metrics.csv"
 _STEP, _EPOCH = "step", "epoch"
-_SMOOTHED = 50  # a running mean is over 1/50 of a curve, if it is that long
+_SMOOTHED = 50  # the running mean covers 1/50 of a curve
 _COLORS = ("#31688e", "#d1602f", "#35b779", "#7b4fa3", "#b8921f", "#5b646e")
 
 Row = dict[str, str]
@@ -24,20 +24,20 @@ Row = dict[str, str]
 
 @dataclass(frozen=True)
 class Run:
-    """What is known of a training run.
+    """A training run.
 
     Attributes
     ----------
-    name
-        Of its folder.
-    curves
-        By the name of what was measured: steps and values, (n,) each.
-    epochs
+    name : str
+        Name of its folder.
+    curves : dict of str to (ndarray, ndarray)
+        Steps and values, (n,) each, by metric.
+    epochs : int
         Number of epochs begun.
-    config
-        YAML of all settings, "" if there is none.
-    weights
-        Names of the checkpoints in its folder.
+    config : str
+        All settings as YAML; empty if there are none.
+    weights : list of str
+        File names of the checkpoints in its folder.
     """
 
     name: str
@@ -48,12 +48,12 @@ class Run:
 
     @property
     def steps(self) -> int:
-        """Number of steps up to the last measurement."""
+        """Number of steps up to the last logged one."""
         return 1 + max((int(steps[-1]) for steps, _ in self.curves.values()), default=-1)
 
 
 def read_run(folder: str | os.PathLike[str]) -> Run:
-    """Read the logs of a run; what was done again after an interruption counts once.
+    """Read the logs of a run; steps repeated after an interruption count once.
 
     Raises
     ------
@@ -87,7 +87,7 @@ def _version(log: Path) -> int:
 
 
 def _rows(log: Path) -> Iterator[tuple[int, Row]]:
-    """Whole lines by their steps: a run that goes on may be writing another one."""
+    """Yield complete lines with their steps; a running training may be writing another."""
     lines = log.read_text(encoding="utf-8").splitlines(keepends=True)
     for row in csv.DictReader(line for line in lines if line.endswith("\n")):
         if None in row or None in row.values() or not row.get(_STEP, "").isdecimal():
@@ -107,7 +107,7 @@ def _curve(
 
 
 def plot_curves(runs: Sequence[Run], path: str | os.PathLike[str]) -> None:
-    """Every measurement over the steps, all runs in one plot: faint, and smoothed."""
+    """Plot every metric over steps, raw (faint) and smoothed, with all runs together."""
     metrics = list(dict.fromkeys(name for run in runs for name in run.curves))
     figure, axes = new_figure(len(metrics), (7.2, 1.9 * len(metrics) + 0.6), sharex=True)
     for axis, metric in zip(axes, metrics, strict=True):
@@ -128,7 +128,7 @@ def plot_curves(runs: Sequence[Run], path: str | os.PathLike[str]) -> None:
 
 
 def _smooth(values: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-    """A running mean; near the ends it is over what there is."""
+    """Compute a running mean, over fewer values near the ends."""
     width = 1 + len(values) // _SMOOTHED
     window = np.ones(width)
     sums = np.convolve(values, window, mode="same")

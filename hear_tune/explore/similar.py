@@ -1,4 +1,4 @@
-"""Search by sound: the rows of a library that are nearest to a query by cosine, all compared."""
+"""Search by sound: find the rows of a library with the highest cosine similarity to a query."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ import numpy.typing as npt
 from ..audio.files import path_text
 from ..audio.reading import Remark, is_url
 from ..checkpoints.pretrained import load_encoder
+from ..common import text
 from ..common.progress import one_line
 from ..embedding.batching import ClipEmbeddings, Vectors
 from ..embedding.folder import embed_file
@@ -29,25 +30,25 @@ from ..weights import PRETRAINED
 from . import ExploreError
 
 _FILE_URL = "file://"
-_CHUNK_VALUES = 1 << 24  # cosines held at a time, 64 MiB of float32
+_CHUNK_VALUES = 1 << 24  # cosines in memory at a time, 64 MiB of float32
 
 
 @dataclass(frozen=True)
 class Match:
-    """A row of a library, and the row of the query that it is nearest to.
+    """A row of a library and the most similar row of the query.
 
     Attributes
     ----------
-    row
-        Its number in the library.
-    path
-        Of the file that it is of.
-    start, end
-        What it stands for, in seconds of that file.
-    cosine
-        Its similarity, -1..1.
-    query_start, query_end
-        Seconds of the query that it is similar to.
+    row : int
+        Index in the library.
+    path : str
+        File of the row.
+    start, end : float
+        Span of the row in its file, in seconds.
+    cosine : float
+        Similarity, -1..1.
+    query_start, query_end : float
+        Span of the query's row, in seconds.
     """
 
     row: int
@@ -60,7 +61,7 @@ class Match:
 
 
 class Ranked(NamedTuple):
-    """A row of a library, its greatest cosine to a row of a query, and which one that is."""
+    """A row of a library, its highest cosine to any row of a query, and that row's index."""
 
     row: int
     cosine: float
@@ -68,19 +69,19 @@ class Ranked(NamedTuple):
 
 
 class Search(Protocol):
-    """A way to find the nearest rows of a library."""
+    """Finds the rows of a library nearest to a query."""
 
     library: LibraryRows
 
     def vectors(self, rows: npt.NDArray[np.intp]) -> Vectors:
-        """Vectors of some rows, (rows, size)."""
+        """Return the vectors of some rows, (rows, size)."""
 
     def ranked(self, queries: Vectors) -> Iterator[Ranked]:
-        """Rows from the nearest to any query on, each once."""
+        """Yield rows by falling similarity to any query, each once."""
 
 
 class ExactSearch:
-    """Compares every row."""
+    """Search that compares every row."""
 
     def __init__(self, library: Library) -> None:
         self.library: LibraryRows = library
@@ -109,25 +110,25 @@ def find_similar(
     leave_out: str | Collection[str] | None = None,
     per_track: bool = False,
 ) -> list[Match]:
-    """Rows of a library that are nearest to any row of a query, the nearest first.
+    """Find the rows of a library nearest to any row of a query, the nearest first.
 
     Parameters
     ----------
-    search
-        Of the library: exact, or by an index.
-    query
+    search : Search
+        Exact search in the library, or search by an index.
+    query : ClipEmbeddings
         Embeddings by the same model.
-    count
-        At most so many.
-    leave_out
-        Path of a file whose rows are not looked for, the query's own; or several (`own_paths`).
-    per_track
-        Only the nearest row of each file.
+    count : int
+        Maximum number of matches.
+    leave_out : str or collection of str, optional
+        Paths whose rows are excluded, such as the query's own (`own_paths`).
+    per_track : bool
+        Whether to return only the nearest row of each file.
 
     Returns
     -------
     list of Match
-        Rows as similar as each other come in the library's order, if the search is exact.
+        Equally similar rows are in the library's order if the search is exact.
 
     Raises
     ------
@@ -162,19 +163,19 @@ def find_similar(
 
 
 def neighbours(vectors: Vectors, count: int) -> Iterator[npt.NDArray[np.intp]]:
-    """Numbers of each row's nearest other rows by cosine, the nearest first, in chunks of rows.
+    """Find the nearest other rows of each row by cosine, in chunks of rows.
 
     Parameters
     ----------
-    vectors
+    vectors : ndarray
         (rows, size).
-    count
-        Of neighbours, less than there are rows.
+    count : int
+        Neighbours per row, fewer than rows.
 
     Yields
     ------
     ndarray
-        (some rows, count).
+        (rows of the chunk, count), indices with the nearest first.
     """
     units = unit(vectors)
     for rows in _chunks(len(units), len(units)):
@@ -186,7 +187,7 @@ def neighbours(vectors: Vectors, count: int) -> Iterator[npt.NDArray[np.intp]]:
 
 
 def unit(vectors: Vectors) -> Vectors:
-    """Vectors of length 1; zeros stay zeros, and are similar to nothing."""
+    """Scale vectors to length 1; zeros stay zeros, with a cosine of 0 to everything."""
     lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
     return (vectors / np.where(lengths > 0, lengths, 1)).astype(np.float32, copy=False)
 
@@ -197,12 +198,12 @@ def _chunks(rows: int, columns: int) -> Iterator[slice]:
 
 
 def query_of_library(search: Search, path: str) -> ClipEmbeddings:
-    """The rows of one file of a library.
+    """Return the rows of a file in the library as a query.
 
     Raises
     ------
     ExploreError
-        If it has none.
+        If the file is not in the library.
     """
     library = search.library
     rows = np.array([row for row, other in enumerate(library.paths) if other == path], np.intp)
@@ -212,10 +213,10 @@ def query_of_library(search: Search, path: str) -> ClipEmbeddings:
 
 
 def own_paths(library: LibraryRows, query: str | os.PathLike[str]) -> list[str]:
-    """The paths in a library of the file that a query names, however each is spelt.
+    """Find the paths in a library that name the same file as the query.
 
-    Relative and absolute paths, links and URLs of one file are the same. Each file of the library
-    is looked up on its disk for this.
+    Relative and absolute paths, links and URLs of a file are recognised. Every file of the library
+    is looked up on disk.
     """
     name = path_text(os.fspath(query))
     place, file = _place(name), _file(os.fspath(query))
@@ -227,9 +228,9 @@ def own_paths(library: LibraryRows, query: str | os.PathLike[str]) -> list[str]:
 
 
 def _place(path: str) -> str:
-    """One spelling of a path or URL, whether there is such a file or not."""
+    """Normalise a path or URL, whether the file exists or not."""
     inside, _, outermost = path.rpartition("::")
-    if inside:  # of an archive, as zip://a.wav::music.zip
+    if inside:  # an archive, as in zip://a.wav::music.zip
         return f"{inside}::{_place(outermost)}"
     local = path.removeprefix(_FILE_URL)
     if not is_url(local):
@@ -237,13 +238,13 @@ def _place(path: str) -> str:
     try:
         store, place = fsspec.core.url_to_fs(path)
         url: str = store.unstrip_protocol(place)
-    except Exception:  # each kind of store has errors of its own, and may not be installed here
+    except Exception:  # filesystems raise anything, and may not be installed
         return path
     return url
 
 
 def _file(path: str) -> tuple[int, int] | None:
-    """What is the same for all names of a file of this machine; None if there is none."""
+    """Return the device and inode of a local file; None if it does not exist."""
     local = path.removeprefix(_FILE_URL)
     try:
         status = os.stat(local)
@@ -255,25 +256,25 @@ def _file(path: str) -> tuple[int, int] | None:
 def embed_query(
     path: str | os.PathLike[str], library: LibraryRows, checkpoint: str | os.PathLike[str] = ""
 ) -> ClipEmbeddings:
-    """Embed an audio file as the files of a library were; warns if a part of it is missing.
+    """Embed an audio file like the files of a library; warn if a part of it is missing.
 
     Parameters
     ----------
-    path
-        As of `hear_tune.embed_file`.
-    library
-        It says which model, layers, hop and kind of rows.
-    checkpoint
-        Of that model; not needed for one of the package.
+    path : path-like
+        As for `hear_tune.embed_file`.
+    library : LibraryRows
+        Determines model, layers, hop and kind of rows.
+    checkpoint : path-like
+        Checkpoint of the model; not needed for those in the package.
 
     Raises
     ------
     FileNotFoundError
-        If there is no such file.
+        If the file does not exist.
     ExploreError
         If the model is not the library's.
     AudioError
-        If the file holds no usable audio.
+        If the file contains no usable audio.
     """
     if not is_url(path) and not os.path.exists(path):
         raise FileNotFoundError(f"{os.fspath(path)}: neither a file nor a path in the library")
@@ -288,12 +289,12 @@ def embed_query(
 def model_of_library(
     library: LibraryRows, checkpoint: str | os.PathLike[str] = ""
 ) -> EmbeddingModel:
-    """The model that embedded a library.
+    """Load the model that embedded a library.
 
     Raises
     ------
     ExploreError
-        If the checkpoint is of another model, or none is given and the package has no such model.
+        If the checkpoint holds another model, or none is given and the package lacks the model.
     """
     wanted = library.identity["model"]
     known = [load_encoder(checkpoint)] if checkpoint else []
@@ -312,14 +313,14 @@ def model_of_library(
 
 
 def _known_encoders(variant: str) -> Iterator[Encoder]:
-    """Those of the package: the untrained variant, and weights."""
+    """Yield the encoders of the package: the untrained variant, then all weights."""
     if variant in VARIANTS:
         yield untrained_encoder(variant)
     yield from map(load_encoder, PRETRAINED)
 
 
 def covering(query: ClipEmbeddings, seconds: float) -> ClipEmbeddings:
-    """The rows of a query that stand for a moment.
+    """Select the rows of a query that cover a moment.
 
     Raises
     ------
@@ -335,10 +336,10 @@ def covering(query: ClipEmbeddings, seconds: float) -> ClipEmbeddings:
 
 
 def table(matches: list[Match]) -> str:
-    """Lines of cosine, seconds in the file, seconds in the query, and path."""
-    lines = [f"{'cosine':>7}  {'seconds':>17}  {'of the query':>17}  path"]
+    """Tabulate cosine, seconds in the file, seconds in the query, and path."""
+    rows = [["cosine", "seconds", "of the query", "path"]]
     for match in matches:
         found = f"{match.start:.2f}-{match.end:.2f}"
         asked = f"{match.query_start:.2f}-{match.query_end:.2f}"
-        lines.append(f"{match.cosine:7.4f}  {found:>17}  {asked:>17}  {one_line(match.path)}")
-    return "\n".join(lines)
+        rows.append([f"{match.cosine:.4f}", found, asked, one_line(match.path)])
+    return text.table(rows, right=range(3))
