@@ -302,3 +302,10 @@ def test_a_program_without_a_terminal(accented, tmp_path, monkeypatch, capsys):
     assert "M/é.wav" in said
     assert "failed:" not in said
     assert "error" not in said
+
+
+@pytest.mark.parametrize("command", [["similar"], ["data", "info"], ["hear", "table"]])
+def test_usage_names_the_command_alone(command, capsys):
+    with pytest.raises(SystemExit):
+        main([*command, "--help"])
+    assert capsys.readouterr().out.startswith(f"usage: hear-tune {' '.join(command)} [-h]")

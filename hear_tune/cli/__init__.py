@@ -80,7 +80,9 @@ def _parser() -> Parser:
     )
     parser.add_argument("--version", action="version", version=version("hear-tune"))
     parser.set_defaults(less_memory="a machine with more memory")
-    commands = parser.add_subparsers(required=True, metavar="COMMAND", help=SUPPRESS)
+    commands = parser.add_subparsers(
+        required=True, metavar="COMMAND", help=SUPPRESS, prog=parser.prog
+    )
     for module in chain.from_iterable(_GROUPS.values()):
         module.add_command(commands)
     return parser

@@ -14,8 +14,8 @@ def add_command(commands: Commands) -> None:
     parser = commands.add_parser("shards", help=SUMMARY)
     parser.description = (
         "Cut the tracks of stores into clips and write them as FLAC into tar shards with an index, "
-        "from which training streams: --data.audio '[SHARDS/shards.json]', local or a URL. Existing "
-        "tars of audio (in WebDataset's layout) are only indexed."
+        "from which training streams: --data.audio '[SHARDS/shards.json]', local or a URL. "
+        "Existing tars of audio (in WebDataset's layout) are only indexed."
     )
     parser.add_argument("inputs", nargs="+", metavar="STORE|TAR", help="stores, or tars to index")
     parser.add_argument("-o", "--output", required=True, metavar="SHARDS", help="a folder")
