@@ -1,7 +1,6 @@
-"""What s3prl 0.4.18 needs to run with libraries newer than itself.
+"""Make s3prl 0.4.18 run with libraries newer than itself.
 
-`adapt` must be called before s3prl is imported. Each function below fills one gap, and does
-nothing where there is none.
+Call `adapt` before s3prl is imported. Each function fills one gap, or does nothing without it.
 """
 
 from __future__ import annotations
@@ -21,7 +20,7 @@ from torch import Tensor
 
 
 def adapt() -> None:
-    """Fill every gap that this environment has."""
+    """Fill every gap in this environment."""
     _keep_backend_setter()
     _keep_sox_effects()
     _keep_audio_files()
@@ -29,18 +28,18 @@ def adapt() -> None:
 
 
 def one_process() -> joblib.parallel_config:
-    """A context in which s3prl's parallel jobs stay in this process: others are not adapted."""
+    """Keep s3prl's parallel jobs in this process; other processes are not adapted."""
     return joblib.parallel_config(backend="threading")
 
 
 def _keep_backend_setter() -> None:
-    """``import s3prl.hub`` calls it (s3prl issue 575); torchaudio 2.9 has no backends to set."""
+    """Define a setter that ``import s3prl.hub`` calls; torchaudio 2.9 has no backends."""
     if not hasattr(torchaudio, "set_audio_backend"):
         torchaudio.set_audio_backend = lambda _: None
 
 
 def _keep_sox_effects() -> None:
-    """``import s3prl.hub`` imports it; torchaudio 2.9 has none. Only speech tasks apply effects."""
+    """Define a module that ``import s3prl.hub`` imports; only speech tasks use its effects."""
     name = "torchaudio.sox_effects"
     if name in sys.modules or find_spec(name) is not None:
         return
@@ -54,7 +53,7 @@ def _keep_sox_effects() -> None:
 
 
 def _keep_audio_files() -> None:
-    """Tasks read and write files; torchaudio 2.9 has no ``info``, and the rest needs torchcodec."""
+    """Read and write by soundfile: torchaudio 2.9 has no ``info``, the rest needs torchcodec."""
     if not hasattr(torchaudio, "info"):
         torchaudio.info = _info
         if find_spec("torchcodec") is None:
@@ -62,7 +61,7 @@ def _keep_audio_files() -> None:
 
 
 def _trust_argument_lists() -> None:
-    """run_downstream keeps its arguments in checkpoints; torch 2.6 loads only what is trusted."""
+    """Allow the arguments in run_downstream's checkpoints, which torch 2.6 refuses."""
     torch.serialization.add_safe_globals([argparse.Namespace])
 
 

@@ -1,4 +1,4 @@
-"""An encoder as s3prl sees it: waveforms in, hidden states of one stride out."""
+"""Encoders as s3prl upstreams: waveforms in, hidden states of one stride out."""
 
 from __future__ import annotations
 
@@ -20,34 +20,34 @@ from hear_tune.networks.folded import evaluating
 
 S3PRL_RATE_HZ = 16_000
 
-# Input samples per frame, by the input's rate. 729 samples at 22,050 Hz are 528.98 at 16 kHz, but
-# s3prl takes whole numbers only: in a minute of audio the frames drift by 1.3 ms.
+# Input samples per frame by input rate. 729 samples at 22,050 Hz are 528.98 at 16 kHz; s3prl allows
+# integers only, so frames drift by 1.3 ms per minute.
 STRIDES = {S3PRL_RATE_HZ: 529, SAMPLE_RATE_HZ: TIMESTAMP_STRIDE}
 
 
 class UpstreamExpert(nn.Module):
-    """Gives layers of an encoder at 30 frames per second to s3prl.
+    """An s3prl upstream that returns layers of an encoder at 30 frames per second.
 
-    Every layer is brought to one stride as `hear_tune.get_timestamp_embeddings` does, and an
-    utterance's frames are those that it would have alone: nothing is padded with silence, and
-    utterances pass through the network together only where their lengths allow it.
+    All layers are resampled to one stride as in `hear_tune.get_timestamp_embeddings`. The frames of
+    an utterance do not depend on the rest of the batch: only utterances of equal length pass
+    through the network together, without padding.
 
     Parameters
     ----------
-    encoder
-        With its weights.
-    layers
-        Names of the layers to give.
-    concatenate
-        One hidden state with the layers' channels side by side; otherwise one hidden state per
-        layer, with zeros up to the width of the widest, as a weighted sum needs.
-    sample_rate
-        Of the waveforms, in Hz: 16,000 as s3prl's own data, or 22,050, the encoder's.
+    encoder : Encoder
+        The encoder.
+    layers : sequence of str
+        Names of the layers.
+    concatenate : bool
+        Whether to concatenate the channels of all layers in one hidden state; otherwise each layer
+        is a hidden state, zero-padded to the widest, as a weighted sum needs.
+    sample_rate : int
+        Sample rate of waveforms in Hz: 16,000, that of s3prl's own data, or 22,050, the encoder's.
 
     Raises
     ------
     ValueError
-        If the rate is another one, or a layer is unknown.
+        If the rate is another one or a layer is unknown.
     """
 
     def __init__(
@@ -68,25 +68,25 @@ class UpstreamExpert(nn.Module):
         self.sample_rate = sample_rate
 
     def get_downsample_rates(self, key: str) -> int:
-        """Input samples per frame, the same for every key."""
+        """Return the number of input samples per frame, the same for every key."""
         return STRIDES[self.sample_rate]
 
     def forward(self, wavs: Sequence[Tensor]) -> dict[str, Tensor | list[Tensor]]:
-        """Hidden states of a batch.
+        """Compute the hidden states of a batch.
 
         Parameters
         ----------
-        wavs
-            Waveforms, each (samples,), of any lengths: floating point in -1..1, or int16 or int32,
-            which are scaled to that range. As one tensor: (batch, samples), no fewer samples than
-            waveforms.
+        wavs : sequence of Tensor
+            Waveforms (samples,) of any lengths: floating point in -1..1, or int16 or int32, which
+            are scaled to that range. Or one tensor (batch, samples), with at least as many samples
+            as waveforms.
 
         Returns
         -------
         dict
-            ``hidden_states``, a list of (batch, frames, channels); its members as
-            ``hidden_state_0`` and so on; the last one as ``last_hidden_state``. An utterance has
-            ceil(samples / stride) frames, followed by zeros up to the longest one's.
+            ``hidden_states``, a list of (batch, frames, channels); each also as
+            ``hidden_state_0`` and so on, and the last one as ``last_hidden_state``. An utterance
+            has ceil(samples / stride) frames, zero-padded to the longest utterance.
 
         Raises
         ------
@@ -121,25 +121,25 @@ class UpstreamExpert(nn.Module):
         return {"hidden_states": hidden, "last_hidden_state": hidden[-1], **named}
 
     def _groups(self, lengths: list[int]) -> Iterator[list[int]]:
-        """Utterances that pass through the network together: of one length, in bounded memory."""
+        """Group utterances of equal length into batches of bounded memory."""
         for length in dict.fromkeys(lengths):
             rows = [row for row, other in enumerate(lengths) if other == length]
-            # statistics of a batch are those of all its utterances; otherwise each is on its own
+            # in training, batch statistics cover all utterances of a length
             size = len(rows) if self.encoder.training else max(1, BATCH_SAMPLES // length)
             for first in range(0, len(rows), size):
                 yield rows[first : first + size]
 
     def _is_being_trained(self) -> bool:
-        """Whether batch normalisation may learn from this batch.
+        """Whether batch normalisation may update its statistics.
 
-        s3prl's front end leaves upstreams in training mode, where a mere look at features would
-        change the statistics of a frozen network.
+        s3prl leaves upstreams in training mode, so extracting features would change the statistics
+        of a frozen network.
         """
         trainable = any(parameter.requires_grad for parameter in self.encoder.parameters())
         return self.training and trainable and torch.is_grad_enabled()
 
     def _prepare(self, wav: Tensor) -> Tensor:
-        """One waveform at the encoder's rate, continued by its reflection to a length it takes."""
+        """Resample a waveform to the encoder's rate, and mirror its end to a valid length."""
         if wav.ndim != 1 or len(wav) == 0:
             raise ValueError(f"a waveform must be (samples,), at least one, not {tuple(wav.shape)}")
         wav = wav.detach().cpu()
@@ -150,7 +150,7 @@ class UpstreamExpert(nn.Module):
         return torch.from_numpy(np.ascontiguousarray(mirror_to_multiple(samples, unit)))
 
     def _embed(self, audio: Tensor) -> list[Tensor]:
-        """(batch, samples) -> hidden states, each (batch, samples / 729, channels)."""
+        """Map (batch, samples) to hidden states, each (batch, samples / 729, channels)."""
         features = self.encoder.features(audio[:, None], self.layers).values()
         frames = audio.shape[-1] // TIMESTAMP_STRIDE
         states = [to_frames(feature, frames).mT for feature in features]

@@ -1,29 +1,28 @@
 """The upstreams by name, for s3prl's hub and for ``torch.hub``.
 
-Imports are absolute: ``torch.hub`` runs this file outside of any package.
+Imports are absolute because ``torch.hub`` runs this file outside any package.
 
 Every entry takes
 
 ckpt
-    The name of weights in the package, or a checkpoint's path or URL: hear-tune's safetensors, the
-    TUNE authors' ``.ckpt`` or CLMR's ``.pt``. Without one `tune` and its kin take the package's
-    TUNE+, and `clmr` has random weights from a fixed seed, and warns.
+    Name of weights in the package, or path or URL of a checkpoint: hear-tune's safetensors, the
+    TUNE authors' ``.ckpt`` or CLMR's ``.pt``. By default, `tune` and its kin use the package's
+    TUNE+, and `clmr` random weights from a fixed seed, with a warning.
 refresh
-    Fetch a URL again, even if there is a copy of it.
+    Whether to download a URL again.
 model_config
-    YAML file with the options below: run_downstream (``-g``) has no other way to give them.
+    YAML file with the options below, for run_downstream (``-g``), which has no other way.
 layers
-    Names of the layers to give, comma-separated or a list, or "all"; ``hear-tune variants NAME``
-    lists them.
+    Names of layers, comma-separated or a list, or "all"; ``hear-tune variants NAME`` lists them.
 sample_rate
-    Of the waveforms: 16,000 Hz, or 22,050 for audio at the encoders' own rate.
+    Sample rate of waveforms in Hz: 16,000, or 22,050, the encoders' own.
 variant
-    Instead of weights: an encoder to build with random ones.
+    Encoder to build with random weights instead.
 sha256
-    Known hash of the checkpoint.
+    Expected hash of the checkpoint.
 
-and raises ValueError or OSError if the checkpoint or an option cannot be used, TypeError if an
-option is unknown.
+Entries raise a ValueError or OSError if the checkpoint or an option cannot be used, and a TypeError
+if an option is unknown.
 """
 
 from __future__ import annotations
@@ -42,25 +41,25 @@ dependencies = ["hear_tune", "torch", "yaml"]  # read by torch.hub
 
 
 def tune(ckpt: str | None = None, **options: Any) -> UpstreamExpert:
-    """The layers that embed (`hear_tune.load_model`), side by side: one hidden state."""
+    """Concatenate the default layers of `hear_tune.load_model` in one hidden state."""
     model, rate = _load(ckpt, **options)
     return UpstreamExpert(model.encoder, model.layers, sample_rate=rate)
 
 
 def tune_concat(ckpt: str | None = None, **options: Any) -> UpstreamExpert:
-    """Three time scales side by side, as in HEAR timestamps: one hidden state."""
+    """Concatenate three time scales, those of HEAR timestamps, in one hidden state."""
     model, rate = _load(ckpt, **options)
     return UpstreamExpert(model.encoder, model.timestamp_layers, sample_rate=rate)
 
 
 def tune_layers(ckpt: str | None = None, **options: Any) -> UpstreamExpert:
-    """All layers, padded with zeros to one width for a weighted sum: a hidden state each."""
+    """Return every layer as a hidden state, zero-padded to one width for a weighted sum."""
     model, rate = _load(ckpt, **{"layers": "all"} | options)
     return UpstreamExpert(model.encoder, model.layers, concatenate=False, sample_rate=rate)
 
 
 def clmr(ckpt: str | None = None, **options: Any) -> UpstreamExpert:
-    """The last layer of CLMR's encoder, SampleCNN: one hidden state."""
+    """Return the last layer of CLMR's encoder, SampleCNN, as one hidden state."""
     variant = {} if ckpt else {"variant": "clmr"}
     return tune(ckpt, **variant | options)
 

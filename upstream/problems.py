@@ -1,6 +1,6 @@
-"""Downstream problems for s3prl.main that s3prl lacks, or has with a fault.
+"""Downstream problems that s3prl.main lacks, or gets wrong.
 
-The file of each class's name in ``configs/`` holds what differs from the defaults of its base.
+``configs/`` has a file per class with what differs from its base's defaults.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ __all__ = ["ClipClassification", "MaestroNotes", "MagnaTagATune", "NsynthPitch"]
 
 
 class _Configured(Problem):  # type: ignore[misc]
-    """What the problems below share: their configuration, and their classes from all splits."""
+    """Base of the problems: configuration from a file, classes from all splits."""
 
     def default_config(self) -> dict[str, Any]:
         changes = OmegaConf.load(config_path(type(self).__name__))
@@ -50,17 +50,17 @@ class _Configured(Problem):  # type: ignore[misc]
         return path
 
     def encoder(self, texts: list[str]) -> CategoryEncoder:
-        """The classes of a problem, from the labels of all its clips or events."""
+        """Build the classes from the labels of all clips or events."""
         raise NotImplementedError
 
 
 class _Clips(_Configured, HearFSD):  # type: ignore[misc]
-    """Clips that a table names, and a head on the mean of their embeddings.
+    """Clips from a table, classified by a head on the mean of their embeddings.
 
     The table (``prepare_data.csv``) has the columns ``path``, relative to the table's folder,
     ``split`` (train, valid or test) and ``labels``, separated by semicolons. Audio of any rate is
     resampled to ``build_dataset.sample_rate``. With ``build_encoder.classes``, other labels are
-    left out; otherwise all labels are classes.
+    excluded; otherwise all labels are classes.
     """
 
     def prepare_data(
@@ -95,18 +95,18 @@ class _Clips(_Configured, HearFSD):  # type: ignore[misc]
 
 
 class MagnaTagATune(_Clips):
-    """The 50 most frequent tags of MagnaTagATune by a linear layer; macro AUC and AP."""
+    """Tag MagnaTagATune with its 50 most frequent tags by a linear layer; macro AUC and AP."""
 
 
 class ClipClassification(_Clips):
-    """One class per clip."""
+    """Classify clips with one class each."""
 
 
 class NsynthPitch(_Configured, HearNsynth5hr):  # type: ignore[misc]
     """Pitch of notes in HEAR's NSynth folder.
 
-    s3prl sorts MIDI notes as text and takes a class's place for its pitch, so that its chroma
-    accuracy is wrong for notes above 99 or where one is missing.
+    s3prl sorts MIDI notes as text and uses a class's index as its pitch, so its chroma accuracy is
+    wrong for notes above 99, or if a note is missing.
     """
 
     def encoder(self, texts: list[str]) -> CategoryEncoder:
@@ -116,7 +116,7 @@ class NsynthPitch(_Configured, HearNsynth5hr):  # type: ignore[misc]
 class MaestroNotes(_Configured, HearMaestro):  # type: ignore[misc]
     """Onsets of piano notes in HEAR's MAESTRO folder.
 
-    s3prl's own lacks the length of its chunks, and takes MIDI notes for text in one place and for
+    s3prl's own lacks the length of its chunks, and treats MIDI notes as text in one place and as
     numbers in another.
     """
 
@@ -125,7 +125,7 @@ class MaestroNotes(_Configured, HearMaestro):  # type: ignore[misc]
 
 
 class PitchEncoder(CategoryEncoder):  # type: ignore[misc]
-    """All pitches from the lowest to the highest, in order."""
+    """Classes for all pitches from the lowest to the highest."""
 
     def __init__(self, pitches: Iterable[int]) -> None:
         present = set(pitches)

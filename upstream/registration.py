@@ -1,4 +1,4 @@
-"""Making the upstreams and the downstream problems known to s3prl, which has no entry points."""
+"""Register the upstreams and downstream problems with s3prl, which has no entry points."""
 
 from __future__ import annotations
 
@@ -6,12 +6,12 @@ from __future__ import annotations
 def register() -> None:
     """Add the upstreams to ``s3prl.hub``, for ``S3PRLUpstream("tune")`` and run_downstream.
 
-    To be called before s3prl is imported: with torchaudio 2.9 or newer it does not import alone.
+    Call it before s3prl is imported, which fails by itself with torchaudio 2.9 or newer.
 
     Raises
     ------
     ImportError
-        If s3prl or something that it needs is not installed.
+        If s3prl or a dependency is not installed.
     """
     from .adaptations import adapt
 

@@ -1,4 +1,4 @@
-"""s3prl's own programs, with the upstreams and problems of this package."""
+"""Run s3prl's own programs with the upstreams and problems of this package."""
 
 from __future__ import annotations
 
@@ -15,19 +15,26 @@ EXIT_FAILED = 1
 
 
 def run_s3prl(tool: str, arguments: Sequence[str]) -> int:
-    """Hand over to ``s3prl.main`` or ``s3prl.run_downstream``, as it is.
+    """Run ``s3prl.main`` or ``s3prl.run_downstream`` unchanged.
 
-    Its errors keep their traceback: they come from its depths, and one line would not tell.
+    Errors inside s3prl are printed with their traceback, since one line would not explain them.
+
+    Parameters
+    ----------
+    tool : {"main", "run_downstream"}
+        The program.
+    arguments : sequence of str
+        Its arguments.
 
     Returns
     -------
     int
-        An exit code.
+        Exit code.
 
     Raises
     ------
     ValueError
-        If s3prl cannot be imported, or has no problem of that name.
+        If s3prl cannot be imported or lacks the problem.
     """
     program = _program(tool, arguments)
     from .adaptations import one_process
@@ -60,7 +67,7 @@ def _program(tool: str, arguments: Sequence[str]) -> Callable[[], None]:
 
 
 def _check_problem(arguments: Sequence[str]) -> None:
-    """s3prl.main takes a problem that it does not know for a success."""
+    """Refuse unknown problems, which s3prl.main reports as success."""
     from s3prl import problem
 
     known = sorted(name for name, kind in vars(problem).items() if isinstance(kind, type))

@@ -1,4 +1,4 @@
-"""Downstream tasks end to end on tiny made-up data: that they run, not how well."""
+"""Run downstream tasks end to end on tiny synthetic data, to see that they work."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from .configuration import config_path
 from .runner import run_s3prl
 
 SECONDS = 0.5
-HEAR_RATE_HZ = 48_000  # of HEAR's public folders
+HEAR_RATE_HZ = 48_000  # the rate of HEAR's public folders
 SPEECH_RATE_HZ = 16_000
 STEPS = 4
 SPLITS = ("train", "valid", "test")
 
 
 def smoke(task: str, upstream: str) -> bool:
-    """Train and test a task in a folder that is removed afterwards; tells whether it worked."""
+    """Train and test a task in a temporary folder, and return whether it worked."""
     with tempfile.TemporaryDirectory() as folder:
         print(f"smoke: {task}")
         return TASKS[task](Path(folder), upstream)
@@ -94,7 +94,7 @@ def _hear(problem: str, folder: Path, upstream: str, *arguments: str) -> bool:
 
 
 def _problem(problem: str, folder: Path, upstream: str, *arguments: str) -> bool:
-    """Run s3prl.main for a few steps; it worked if there is a result for the test set."""
+    """Run s3prl.main for a few steps, and return whether there is a result for the test set."""
     run = [problem, *arguments, "--target_dir", str(folder / "result"), "--device", "cpu"]
     run += ["--cache_dir", str(folder / "cache"), "--num_workers", "0"]
     run += ["--build_upstream.name", upstream, "--train.total_steps", str(STEPS)]

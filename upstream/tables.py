@@ -1,6 +1,6 @@
 """Tables of clips: CSV files with the columns ``path``, ``split`` and ``labels``.
 
-Paths are relative to the table, or absolute; splits are train, valid and test; labels are separated
+Paths are absolute or relative to the table; splits are train, valid and test; labels are separated
 by semicolons.
 """
 
@@ -20,19 +20,19 @@ _SEPARATOR = ";"
 
 
 def write_clips(clips: Iterable[Clip], csv: str | PathLike[str]) -> int:
-    """Write labelled clips, such as those of a `hear_tune.datasets` task; returns their number."""
+    """Write labelled clips, such as those of a data set's task, and return their number."""
     rows = [(Path(c.path).resolve(), c.split, _SEPARATOR.join(c.labels)) for c in clips]
     pd.DataFrame(rows, columns=list(COLUMNS)).to_csv(csv, index=False)
     return len(rows)
 
 
 def read_clips(csv: str | PathLike[str]) -> pd.DataFrame:
-    """A table with its clips' absolute paths in one more column, ``wav_path``.
+    """Read a table, and add the clips' absolute paths as the column ``wav_path``.
 
     Raises
     ------
     OSError
-        If the table or a clip is missing.
+        If the table or a clip does not exist.
     ValueError
         If the table lacks a column or a split, or has an unknown one.
     """
@@ -51,10 +51,10 @@ def read_clips(csv: str | PathLike[str]) -> pd.DataFrame:
 
 
 def read_text(csv: str | PathLike[str]) -> pd.DataFrame:
-    """A CSV file as text: a clip without labels has the empty label, not a number that is none."""
+    """Read a CSV file as text, so that missing labels are empty strings instead of NaN."""
     return pd.read_csv(csv, dtype=str, keep_default_na=False)
 
 
 def split_labels(text: str) -> list[str]:
-    """The labels of a clip."""
+    """Split the labels of a clip."""
     return [label.strip() for label in text.split(_SEPARATOR) if label.strip()]
