@@ -1,7 +1,7 @@
 """Encoders on the Hugging Face hub: ``save_pretrained`` and ``from_pretrained`` of `Encoder`.
 
-Networks know nothing of files. Import encoders, and functions that load them, from here, so that
-both methods work.
+Networks know nothing of files, so both methods are set here. Import encoders, and functions that
+load them, from here.
 """
 
 from __future__ import annotations
@@ -19,17 +19,16 @@ __all__ = ["Encoder", "build_encoder", "load_checkpoint", "save_checkpoint"]
 _DOWNLOAD_OPTIONS = ("revision", "cache_dir", "force_download", "local_files_only", "token")
 
 
-class _Checkpoints:
-    """Store encoders on the hub as the package's own checkpoints."""
-
-    def write(self, encoder: Encoder, folder: Path) -> None:
-        save_checkpoint(encoder, folder / HUB_FILE_NAME)
-
-    def read(self, model_id: str, **options: Any) -> Encoder:
-        if Path(model_id).is_dir():
-            return load_checkpoint(model_id)
-        download = {key: options[key] for key in _DOWNLOAD_OPTIONS if key in options}
-        return load_checkpoint(hf_hub_download(model_id, HUB_FILE_NAME, **download))
+def _save(encoder: Encoder, save_directory: Path) -> None:
+    save_checkpoint(encoder, save_directory / HUB_FILE_NAME)
 
 
-Encoder.hub_files = _Checkpoints()
+def _load(_: type[Encoder], /, *, model_id: str, **options: Any) -> Encoder:
+    if Path(model_id).is_dir():
+        return load_checkpoint(model_id)
+    download = {key: options[key] for key in _DOWNLOAD_OPTIONS if key in options}
+    return load_checkpoint(hf_hub_download(model_id, HUB_FILE_NAME, **download))
+
+
+Encoder._save_pretrained = _save  # type: ignore[assignment]
+Encoder._from_pretrained = classmethod(_load)  # type: ignore[assignment]

@@ -10,8 +10,7 @@ import hashlib
 import json
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Iterator
-from pathlib import Path
-from typing import Any, ClassVar, Protocol
+from typing import Any
 
 import torch
 from huggingface_hub import ModelHubMixin
@@ -176,16 +175,6 @@ class LayeredEncoder(nn.Module, ABC):
             )
 
 
-class HubFiles(Protocol):
-    """Read and write encoders for `huggingface_hub`; networks know nothing of files."""
-
-    def write(self, encoder: Encoder, folder: Path) -> None:
-        """Write an encoder into a folder."""
-
-    def read(self, model_id: str, **options: Any) -> Encoder:
-        """Read an encoder from a folder or a repository on the hub."""
-
-
 class Encoder(LayeredEncoder, ModelHubMixin, library_name="hear-tune", tags=["audio", "music"]):
     """Base of the networks: configuration, embedding, and the Hugging Face hub.
 
@@ -197,11 +186,7 @@ class Encoder(LayeredEncoder, ModelHubMixin, library_name="hear-tune", tags=["au
         JSON-ready record of the training; empty for random weights.
     pool : callable
         Max pooling by 3, (batch, channels, 3 T) -> (batch, channels, T).
-    hub_files : HubFiles
-        Set by `hear_tune.checkpoints.hub`.
     """
-
-    hub_files: ClassVar[HubFiles]
 
     def __init__(self, config: EncoderConfig) -> None:
         super().__init__()
@@ -268,13 +253,6 @@ class Encoder(LayeredEncoder, ModelHubMixin, library_name="hear-tune", tags=["au
         """
         last = self.default_layer
         return self.features(audio, [last])[last].mean(dim=-1)
-
-    def _save_pretrained(self, save_directory: Path) -> None:
-        self.hub_files.write(self, save_directory)
-
-    @classmethod
-    def _from_pretrained(cls, *, model_id: str, **options: Any) -> Encoder:
-        return cls.hub_files.read(model_id, **options)
 
 
 class SampleCNN(Encoder):
