@@ -99,14 +99,14 @@ def test_wrong_hash_is_refused(encoder, tmp_path):
 
 
 class AttributeDict(dict):
-    """As Lightning keeps hyper-parameters."""
+    """Lightning's container of hyper-parameters."""
 
     __module__ = "pytorch_lightning.utilities.parsing"
     __qualname__ = "AttributeDict"
 
 
 class LrSchedulerConfig:
-    """A class of a library that is not there on loading."""
+    """A class of a library that is not installed on loading."""
 
     __module__ = "some_library.schedulers"
     __qualname__ = "LrSchedulerConfig"
@@ -117,7 +117,7 @@ class LrSchedulerConfig:
 
 @pytest.fixture
 def absent_libraries(monkeypatch):
-    """Modules that exist while a checkpoint is written, and not when it is read."""
+    """Modules that exist while a checkpoint is written, but not when it is read."""
     with monkeypatch.context() as patch:
         for cls in (AttributeDict, LrSchedulerConfig):
             parts = cls.__module__.split(".")
@@ -230,7 +230,7 @@ def test_malicious_pickles_are_refused(vanilla, tmp_path, number, zipped):
 
 
 def test_code_of_installed_libraries_is_never_called(vanilla, tmp_path):
-    """Functions outside the standard library are not refused, but do nothing."""
+    """Functions outside the standard library are not refused, but never called."""
     canary = tmp_path / "canary"
     exploit = Exploit(torch.save, torch.zeros(1), str(canary))
     torch.save(lightning_checkpoint(vanilla, callbacks=exploit), tmp_path / "sly.ckpt")
@@ -486,7 +486,7 @@ def test_broken_weights_are_never_written(encoder, tmp_path, value):
 
 
 def test_a_zip_whose_entries_begin_before_the_file(vanilla, tmp_path):
-    """Its parser seeks to a negative place, which the system refuses."""
+    """Its parser seeks to a negative position, which the system refuses."""
     path = tmp_path / "x.ckpt"
     torch.save(lightning_checkpoint(vanilla), path)
     data = path.read_bytes()
@@ -515,7 +515,7 @@ def test_an_interrupted_write_leaves_the_old_file(encoder, tmp_path, monkeypatch
 
 @pytest.mark.parametrize("beginning", [b" <", b"PK", b"\x80@", b"\x88<"])
 def test_a_header_as_long_as_the_beginning_of_another_file(tmp_path, small_model, beginning):
-    """A safetensors file begins with the length of its header, which may read like anything."""
+    """A safetensors file begins with the length of its header, which may look like any format."""
     encoder, path = copy.deepcopy(small_model.encoder), tmp_path / "x.safetensors"
     wanted = int.from_bytes(beginning, "little")
 
@@ -532,7 +532,7 @@ def test_a_header_as_long_as_the_beginning_of_another_file(tmp_path, small_model
 
 
 def test_weights_that_read_like_the_end_of_a_zip_file(tmp_path, small_model):
-    """In torch.save's old format, which ends in the weights."""
+    """torch.save's old format ends in the weights."""
     encoder = copy.deepcopy(small_model.encoder)
     weight = encoder.contractive["0"].conv.weight.data.view(torch.int32)
     weight.flatten()[0] = int.from_bytes(b"PK\5\6", "little")

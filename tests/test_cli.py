@@ -252,7 +252,7 @@ def test_an_export_that_differs_ends_in_a_line(tmp_path, monkeypatch, capsys):
 
 @pytest.fixture
 def accented(tmp_path, monkeypatch, small_model):
-    """A library of a track whose name ASCII lacks, and the options of its model."""
+    """A library with a track whose name is not ASCII, and its model's options."""
     (tmp_path / "M").mkdir()
     for name in ("é.wav", "o.wav"):
         soundfile.write(tmp_path / "M" / name, noise(9_000, len(name)), 22_050)
@@ -263,7 +263,7 @@ def accented(tmp_path, monkeypatch, small_model):
 
 
 def test_names_that_the_terminal_cannot_print(accented, monkeypatch):
-    """They are escaped, and every row is printed."""
+    """Unprintable names are escaped, and every row is printed."""
     streams = {name: TextIOWrapper(BytesIO(), "ascii") for name in ("stdout", "stderr")}
     for name, stream in streams.items():
         monkeypatch.setattr(sys, name, stream)

@@ -109,7 +109,7 @@ def test_neighbours(random_library):
 
 @pytest.fixture
 def sounds(tmp_path, monkeypatch):
-    """A library of six different sounds, by the weights of the package, and the sounds."""
+    """Six different sounds, and their library by the weights of the package."""
     monkeypatch.chdir(tmp_path)
     (tmp_path / "music").mkdir()
     sounds = {
@@ -304,7 +304,7 @@ def test_an_index_follows_its_library(large_library, capsys):
 
 
 def test_an_index_of_another_library_is_not_believed(tmp_path):
-    """Whichever is the newer one."""
+    """Whichever of the two is newer."""
     rng = np.random.default_rng(0)
     library, other = tmp_path / "l.parquet", tmp_path / "other.parquet"
     for path, name in ((library, "old"), (other, "new")):
@@ -523,7 +523,7 @@ TRACKS = ["a/one.wav", "a/two.wav", HOSTILE, "c/three.wav"]
 
 @pytest.fixture
 def page(browser, tmp_path):
-    """The map of four tracks of two windows, that lie at the corners of a rectangle."""
+    """The map of four tracks of two windows, at the corners of a rectangle."""
     corners = {"a/one.wav": [2, 1], "a/two.wav": [2, -1], HOSTILE: [-2, 1], "c/three.wav": [-2, -1]}
     rows = {name: [[9, *at], [9, at[0], 0.94 * at[1]]] for name, at in corners.items()}
     for name in TRACKS:
@@ -575,7 +575,7 @@ def colours_at(page, point):
 
 
 def wait_until(page, condition):
-    """Playwright's own way evaluates text in the page, which the page forbids."""
+    """Playwright's own wait evaluates text in the page, which the page forbids."""
     deadline = time.monotonic() + 30
     while not page.evaluate(condition):
         assert time.monotonic() < deadline, f"never {condition}"
@@ -737,7 +737,7 @@ def metrics(path, lines):
 
 
 def test_runs_that_were_interrupted(tmp_path):
-    """The second version goes on at a step that the first had passed; its last line is cut."""
+    """The second log restarts at a step that the first had passed; its last line is cut off."""
     metrics(tmp_path / "run/logs/version_2/metrics.csv", ",0.5,0,\n0,,49,3\n0,,99,2.5\n1,,149,9\n")
     metrics(tmp_path / "run/logs/version_10/metrics.csv", "1,,149,2\n,0.75,150,\n2,,199,1\n2,,24")
     run = read_run(tmp_path / "run")
@@ -756,7 +756,7 @@ def test_damaged_logs_are_named(tmp_path, lines):
 
 
 def result(model, layer, accuracy, **changes):
-    """A result of a probe as it is saved."""
+    """A saved result of a probe."""
     entry = {"mean": accuracy, "interval": [accuracy - 0.1, accuracy + 0.05], "deviation": 0.0}
     return {
         "format": "hear-tune probe 1",

@@ -1,4 +1,4 @@
-"""Exported files give the model's embeddings, to other programs too."""
+"""Exported files reproduce the model's embeddings, in other programs too."""
 
 import json
 import subprocess

@@ -1,4 +1,4 @@
-"""Files are written whole, whatever else goes on, and folders by one process."""
+"""Files are written atomically, and a folder by one process at a time."""
 
 import threading
 import zipfile
@@ -56,7 +56,7 @@ def test_a_folder_is_used_by_one_at_a_time(tmp_path):
 
 
 def files_of(folder, count, size):
-    """Files of a size, which take no room on the disk."""
+    """Sparse files of a given size."""
     paths = [folder / f"{number}.mp3" for number in range(count)]
     for path in paths:
         with path.open("wb") as file:

@@ -1,4 +1,4 @@
-"""The checks of hear-validator, and what it does not check but runners rely on."""
+"""The checks of hear-validator, and others that runners rely on."""
 
 import warnings
 
@@ -104,7 +104,7 @@ def test_whole_windows_give_the_plain_mean(model):
 
 
 def test_scene_changes_smoothly_with_length(model):
-    """A window more makes no jump."""
+    """Embeddings change smoothly as a clip gets another window."""
     clip = torch.from_numpy(tone(330, 4 * WINDOW_SAMPLES) * noise(4 * WINDOW_SAMPLES))
     at_windows = hear_tune.get_scene_embeddings(clip[None, : 2 * WINDOW_SAMPLES], model)
     a_little_more = hear_tune.get_scene_embeddings(clip[None, : 2 * WINDOW_SAMPLES + 20], model)
@@ -130,7 +130,7 @@ def test_any_length_from_one_sample(model):
 
 @pytest.mark.parametrize("minutes", [2, pytest.param(60, marks=pytest.mark.slow)])
 def test_timestamps_do_not_drift(small_model, minutes):
-    """Clicks every ten seconds are heard where they are, to the end."""
+    """Clicks every ten seconds show at their positions, to the end."""
     clip = torch.zeros(1, 60 * minutes * RATE)
     clip[0, 5 * RATE :: 10 * RATE] = 1
     embeddings, timestamps = hear_tune.get_timestamp_embeddings(clip, small_model)
@@ -146,7 +146,7 @@ def test_timestamps_do_not_drift(small_model, minutes):
 
 @pytest.mark.parametrize("length", [5 * 19_683, 900_000])
 def test_timestamps_are_those_of_one_pass(model, length):
-    """Stretches with context compute what a single pass over the whole clip would."""
+    """Segments with context give the result of a single pass over the whole clip."""
     clip = audio(1, length)
     embeddings, _ = hear_tune.get_timestamp_embeddings(clip, model)
     padded = np.pad(clip[0].numpy(), (0, -length % 19_683), mode="symmetric")

@@ -1,4 +1,4 @@
-"""The rearranged network computes what the plain one does."""
+"""The folded network computes what the plain one does."""
 
 import copy
 
@@ -12,7 +12,7 @@ from hear_tune.networks.folded import FoldedEncoder
 
 
 def encoder_with_statistics(name):
-    """Random weights whose batch normalisation is far from doing nothing."""
+    """Random weights whose batch normalisation is far from the identity."""
     torch.manual_seed(0)
     encoder = hear_tune.build_encoder(hear_tune.get_variant(name).config)
     for module in encoder.modules():
@@ -122,7 +122,7 @@ def test_an_encoder_in_training_embeds_as_in_evaluation_and_goes_on_training(enc
 
 @pytest.mark.parametrize("backend", ["eager", "folded"])
 def test_inference_mode(backend):
-    """A model that is loaded or first used in it is like any other."""
+    """A model loaded or first used in inference mode is like any other."""
     audio = torch.from_numpy(noise(59_049))[None]
     expected = hear_tune.load_model(backend=backend).embed_windows(audio)
     with torch.inference_mode():

@@ -64,7 +64,7 @@ def test_penultimate_features_are_those_of_the_original(encoder):
 
 
 def test_windows_at_the_encoders_rate_are_tagged_alike(encoder):
-    """Resampled, and 2.68 s instead of 3: the probabilities move little."""
+    """Resampled, and with 2.68 s instead of 3, the probabilities change little."""
     audio = torch.from_numpy(plucked(22_050)[:WINDOW_SAMPLES])
     (tags,) = EmbeddingModel(encoder, "tags").embed_windows(audio[None])
     np.testing.assert_allclose(tags, REFERENCE["tags"][0], rtol=0, atol=0.03)

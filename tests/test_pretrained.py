@@ -50,7 +50,7 @@ def test_a_wrong_name_leads_to_the_right_ones():
 
 
 def test_batch_statistics_fit_the_weights():
-    """Music at its usual level: no channel of the embedding runs away, few are dead."""
+    """With music at its usual level, no channel of the embedding explodes and few are dead."""
     model = hear_tune.load_model()
     sounds = [harmonics(110 * 2 ** (n / 2)) * (0.05 + 0.05 * n) for n in range(8)]
     audio = torch.from_numpy(np.stack(sounds)) + 0.01 * torch.from_numpy(noise(40_000))
@@ -93,7 +93,7 @@ def digits_told(model, data):
     ],
 )
 def test_loaded_encoders_can_be_saved_for_the_hub(encoder, small_model, tmp_path):
-    """In a process that has used nothing else of the package."""
+    """Even in a process that has used nothing else of the package."""
     hear_tune.save_checkpoint(small_model.encoder, tmp_path / "old.safetensors")
     program = "import sys, hear_tune; old, new = sys.argv[1:]; " + f"{encoder}.save_pretrained(new)"
     places = [str(tmp_path / "old.safetensors"), str(tmp_path / "new")]

@@ -311,7 +311,7 @@ def test_torch_hub(checkpoint):
 
 @pytest.mark.slow
 def test_copied_into_a_checkout_of_s3prl(checkpoint, tmp_path):
-    """As its contributors add an upstream: a folder, and a line in hub.py."""
+    """Upstreams are added as contributors do it: a folder, and a line in hub.py."""
     skip = shutil.ignore_patterns("__pycache__")
     shutil.copytree(s3prl.__path__[0], tmp_path / "s3prl", ignore=skip)
     shutil.copytree(ROOT / "upstream", tmp_path / "s3prl/upstream/tune", ignore=skip)
@@ -331,7 +331,7 @@ def test_copied_into_a_checkout_of_s3prl(checkpoint, tmp_path):
 
 @pytest.fixture
 def bare_torchaudio(monkeypatch):
-    """A torchaudio that has nothing, adapted."""
+    """An adapted torchaudio that lacks everything."""
     module = types.ModuleType("torchaudio")
     monkeypatch.setattr(adaptations, "torchaudio", module)
     monkeypatch.setattr(adaptations, "find_spec", lambda _: None)
@@ -496,7 +496,7 @@ def test_without_s3prl(monkeypatch, capsys):
 
 @pytest.mark.slow
 def test_all_tasks_on_made_up_data():
-    """s3prl.main on every problem; run_downstream trains, and evaluates from its checkpoint."""
+    """s3prl.main runs every problem; run_downstream trains, and evaluates its checkpoint."""
     command = [sys.executable, "-m", "hear_tune", "s3prl", "smoke"]
     result = subprocess.run(command, capture_output=True, text=True)
     assert result.returncode == 0, result.stderr[-3_000:]

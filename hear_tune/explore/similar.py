@@ -146,17 +146,8 @@ def find_similar(
         if path in hidden or (per_track and path in seen):
             continue
         seen.add(path)
-        matches.append(
-            Match(
-                row,
-                path,
-                float(rows.start[row]),
-                float(rows.end[row]),
-                cosine,
-                float(query.start[moment]),
-                float(query.end[moment]),
-            )
-        )
+        spans = rows.start[row], rows.end[row], cosine, query.start[moment], query.end[moment]
+        matches.append(Match(row, path, *map(float, spans)))
         if len(matches) == count:
             break
     return matches
