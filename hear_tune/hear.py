@@ -43,6 +43,7 @@ def load_model(
     hop_ms: float | None = None,
     backend: Backend = "auto",
     precision: Precision = "float32",
+    whitened: bool = True,
 ) -> EmbeddingModel:
     """Load a model that embeds audio at 22,050 Hz.
 
@@ -73,6 +74,9 @@ def load_model(
     precision : {"float32", "bfloat16"}
         "bfloat16" is faster still on CPUs that support it. With the weights in the package,
         embeddings then lie within a cosine distance of 3e-4 of those in float32.
+    whitened : bool
+        Embed with the checkpoint's whitened layers, if it has them and no layers are named. False
+        takes the layers that they are made of.
 
     Returns
     -------
@@ -97,7 +101,9 @@ def load_model(
         _warn_untrained(variant)
     else:
         raise ValueError("give a checkpoint or a variant: a checkpoint says what it is")
-    return EmbeddingModel(encoder.eval(), layers, timestamp_layers, hop_ms, backend, precision)
+    return EmbeddingModel(
+        encoder.eval(), layers, timestamp_layers, hop_ms, backend, precision, whitened
+    )
 
 
 def get_scene_embeddings(audio: Tensor | Sequence[Tensor], model: EmbeddingModel) -> Tensor:

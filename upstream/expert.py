@@ -13,10 +13,10 @@ from torch.nn.utils.rnn import pad_sequence
 from hear_tune.audio.reading import to_mono
 from hear_tune.embedding.batching import BATCH_SAMPLES
 from hear_tune.embedding.framing import mirror_to_multiple
-from hear_tune.embedding.model import to_frames
 from hear_tune.networks.config import SAMPLE_RATE_HZ, TIMESTAMP_STRIDE
 from hear_tune.networks.encoders import Encoder
 from hear_tune.networks.folded import evaluating
+from hear_tune.networks.projection import to_frames
 
 S3PRL_RATE_HZ = 16_000
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Iterator
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,8 @@ from ..common.devices import one_thread
 from ..common.files import sha256_of, write_whole
 from ..common.text import first_n
 from ..networks.config import (
+    FACTOR,
+    MAX_LEVEL,
     SAMPLE_RATE_HZ,
     ConfigError,
     EncoderConfig,
@@ -31,13 +34,15 @@ from ..networks.config import (
 from ..networks.encoders import (
     CROP_SAMPLES,
     EMBEDDING_LAYERS,
+    TIMESTAMP_LAYERS,
     Encoder,
     build_encoder,
 )
 from ..networks.geometry import encoder_layers
+from ..networks.projection import Projection
 from ..networks.variants import variant_name
 from . import CheckpointError
-from .foreign import infer_config, rename_tensors, tensor_shapes
+from .foreign import infer_config, rename_tensors
 from .unpickling import read_state_dict
 
 HUB_FILE_NAME = "model.safetensors"  # the name that huggingface_hub's tools look for
@@ -47,6 +52,7 @@ EXPECTED = (
     "(.ckpt) or CLMR's released weights (.pt)"
 )
 _LISTED_PROBLEMS = 3
+_STRIDES = {FACTOR**level for level in range(MAX_LEVEL + 1)}
 _LONGEST_HEADER_BYTES = 100_000_000  # the limit of safetensors
 _LONGEST_CROP_SAMPLES = 60 * SAMPLE_RATE_HZ  # more is no crop, and much memory per window
 
@@ -76,6 +82,10 @@ def save_checkpoint(encoder: Encoder, path: str | os.PathLike[str]) -> str:
         "variant": variant_name(encoder.config),
         "sample_rate": SAMPLE_RATE_HZ,
         "training": encoder.training_record,
+        "projections": {
+            name: {"layers": p.sources, "size": p.layer.channels, "stride": p.layer.stride}
+            for name, p in ((name, encoder.projection(name)) for name in encoder.projections)
+        },
         "hear_tune_version": version("hear-tune"),
     }
     tensors = {name: t.detach().cpu().contiguous() for name, t in encoder.state_dict().items()}
@@ -123,16 +133,19 @@ def load_checkpoint(path: str | os.PathLike[str], sha256: str | None = None) -> 
 def _load(path: Path, sha256: str | None) -> Encoder:
     _check_sha256(path, sha256)
     try:
-        config, tensors, training = _read(path)
+        config, tensors, metadata = _read(path)
+        training = metadata["training"]
+        with torch.device("meta"):  # no random weights only to overwrite them
+            encoder = build_encoder(config)
+            for projection in _projections(encoder, metadata.get("projections", {})):
+                encoder.add_projection(projection)
         _check_crop(config, training)
-        _check_embedding_layers(config, training)
+        _check_layers(encoder, training)
         tensors = {name: _as_float32(tensor) for name, tensor in tensors.items()}
-        _check_fit(config, tensors)
+        _check_fit(encoder, tensors)
         _check_finite(tensors)
     except (CheckpointError, ConfigError) as error:
         raise CheckpointError(f"{path}: {error}") from error
-    with torch.device("meta"):  # no random weights only to overwrite them
-        encoder = build_encoder(config)
     encoder.load_state_dict(tensors, assign=True)
     encoder.training_record = training
     return encoder.eval()
@@ -180,14 +193,14 @@ def _read(path: Path) -> tuple[EncoderConfig, dict[str, Tensor], dict[str, Any]]
         header, tensors = _read_safetensors(path)
         if METADATA_KEY in header:
             metadata = _parse_metadata(header[METADATA_KEY])
-            return config_from_dict(metadata["config"]), tensors, metadata["training"]
+            return config_from_dict(metadata["config"]), tensors, metadata
     elif kind == "pickle":
         tensors = read_state_dict(path)
     else:
         raise CheckpointError(f"{kind}; {EXPECTED}")
     tensors = rename_tensors(tensors)
     shapes = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
-    return infer_config(shapes), tensors, {"converted_from": path.name}
+    return infer_config(shapes), tensors, {"training": {"converted_from": path.name}}
 
 
 def _identify(path: Path) -> str:
@@ -245,20 +258,38 @@ def _check_crop(config: EncoderConfig, training: dict[str, Any]) -> None:
         )
 
 
-def _check_embedding_layers(config: EncoderConfig, training: dict[str, Any]) -> None:
-    known = [layer.name for layer in encoder_layers(config)]
-    names = training.get(EMBEDDING_LAYERS, known[-1:])
-    valid = isinstance(names, list) and all(name in known for name in names)
-    if not valid or not 0 < len(names) == len(set(names)):
-        raise CheckpointError(f"its metadata are damaged: embedding layers {names!r}")
+def _projections(encoder: Encoder, described: object) -> Iterator[Projection]:
+    """The projections of a checkpoint's metadata, without their weights."""
+    try:
+        assert isinstance(described, dict)
+        for name, facts in described.items():
+            sources = [encoder.layer(source) for source in facts["layers"]]
+            projection = Projection(name, sources, facts["size"], facts["stride"])
+            if projection.layer.stride not in _STRIDES:
+                raise ValueError(f"a stride of {projection.layer.stride} samples")
+            yield projection
+    except (AssertionError, LookupError, TypeError, ValueError, RuntimeError) as error:
+        raise CheckpointError(f"its metadata are damaged: projections ({error})") from error
+
+
+def _check_layers(encoder: Encoder, training: dict[str, Any]) -> None:
+    """The layers that embed when none is named must be there, each once."""
+    for entry in (EMBEDDING_LAYERS, TIMESTAMP_LAYERS):
+        names = training.get(entry, [encoder.default_layer])
+        try:
+            several = isinstance(names, list) and len([encoder.layer(name) for name in names])
+        except (ValueError, TypeError):
+            several = False
+        if not several or len(names) != len(set(names)):
+            raise CheckpointError(f"its metadata are damaged: {entry.replace('_', ' ')} {names!r}")
 
 
 def _as_float32(tensor: Tensor) -> Tensor:
     return tensor.float() if tensor.is_floating_point() else tensor
 
 
-def _check_fit(config: EncoderConfig, tensors: dict[str, Tensor]) -> None:
-    expected = tensor_shapes(config)
+def _check_fit(encoder: Encoder, tensors: dict[str, Tensor]) -> None:
+    expected = {name: tuple(tensor.shape) for name, tensor in encoder.state_dict().items()}
     found = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
     problems = [f"it lacks {name}" for name in expected if name not in found]
     problems += [f"unknown tensor {name}" for name in found if name not in expected]
@@ -274,7 +305,8 @@ def _check_fit(config: EncoderConfig, tensors: dict[str, Tensor]) -> None:
     ]
     if problems:
         listed = first_n(problems, _LISTED_PROBLEMS, "; ")
-        raise CheckpointError(f"its tensors do not fit a {variant_name(config)} encoder: {listed}")
+        variant = variant_name(encoder.config)
+        raise CheckpointError(f"its tensors do not fit a {variant} encoder: {listed}")
 
 
 def _check_finite(tensors: dict[str, Tensor]) -> None:

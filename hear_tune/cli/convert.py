@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from .common import SHA256_HELP, Commands
+from .common import SHA256_HELP, Commands, positive_int
 
 SUMMARY = "convert any checkpoint to safetensors"
 
@@ -14,7 +14,9 @@ def add_command(commands: Commands) -> None:
     parser = commands.add_parser("convert", help=SUMMARY)
     parser.description = (
         "Read a checkpoint of hear-tune, of the TUNE authors (.ckpt) or of CLMR (.pt), without "
-        "running any code from it, and write it as safetensors."
+        "running any code from it, and write it as safetensors. With --whiten, its layers are "
+        "whitened: a projection to at most 512 numbers of unit variance, fitted on the audio of "
+        "stores, becomes the embedding."
     )
     parser.add_argument("checkpoint", metavar="FILE")
     parser.add_argument("-o", "--output", required=True, metavar="OUT.safetensors")
@@ -25,22 +27,36 @@ def add_command(commands: Commands) -> None:
     parser.add_argument(
         "--layers", metavar="A,B", help="layers that embed by default (default: unchanged)"
     )
+    parser.add_argument("--whiten", nargs="+", metavar="STORE", help="made by hear-tune store")
+    parser.add_argument(
+        "--timestamp-layers", metavar="A,B", help="that are whitened for timestamps"
+    )
+    parser.add_argument("--size", type=positive_int, default=512, help="of --whiten (%(default)s)")
+    parser.add_argument(
+        "--crops", type=positive_int, default=8192, help="of --whiten, to fit on (%(default)s)"
+    )
     parser.set_defaults(run=_convert)
 
 
 def _convert(options: argparse.Namespace) -> int:
     from ..checkpoints.files import load_checkpoint, save_checkpoint
-    from ..embedding.model import choose_layers
+    from ..embedding.model import EmbeddingModel, choose_layers
     from ..networks.encoders import EMBEDDING_LAYERS
     from ..networks.variants import variant_name
+    from ..pretrain.pcm_store import AudioStore
+    from ..pretrain.whitening import whiten
 
     if not options.output.endswith(".safetensors"):
         raise ValueError(f"{options.output}: the name must end in .safetensors")
     encoder = load_checkpoint(options.checkpoint, options.sha256)
-    if options.half:
-        encoder = encoder.half()
     if options.layers is not None:
         encoder.training_record[EMBEDDING_LAYERS] = choose_layers(encoder, options.layers)
+    if options.whiten:
+        stores = [AudioStore(folder) for folder in options.whiten]
+        model = EmbeddingModel(encoder, timestamp_layers=options.timestamp_layers, whitened=False)
+        whiten(encoder, stores, model.layers, model.timestamp_layers, options.size, options.crops)
+    if options.half:
+        encoder = encoder.half()
     digest = save_checkpoint(encoder, options.output)
     print(f"{options.output}: {variant_name(encoder.config)}, sha256 {digest}")
     return 0

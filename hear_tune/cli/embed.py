@@ -59,6 +59,12 @@ def add_command(commands: Commands) -> None:
         "--layers", metavar="A,B", help='layers to concatenate, or "all" (default: the embedding)'
     )
     parser.add_argument(
+        "--no-whitening",
+        dest="whitened",
+        action="store_false",
+        help="the layers as they are, where the checkpoint has a whitened embedding",
+    )
+    parser.add_argument(
         "--hop-ms",
         type=positive_float,
         metavar="MS",
@@ -105,6 +111,7 @@ def _embed(options: argparse.Namespace) -> int:
         hop_ms=options.hop_ms,
         backend=options.backend,
         precision=options.precision,
+        whitened=options.whitened,
         **layers,
     )
     if options.engine == "ray":

@@ -7,13 +7,13 @@ from collections.abc import Iterable, Iterator, Sequence
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from ..common.devices import heed_fork
 from ..common.samples import Samples
 from ..networks.config import SAMPLE_RATE_HZ, TIMESTAMP_STRIDE, Backend, Precision
 from ..networks.encoders import LayeredEncoder
 from ..networks.folded import InferenceNetwork, any_tensor, evaluating
+from ..networks.projection import to_frames
 from .framing import Stretch, StretchCutter, Window, WindowCutter, cut
 
 LayerChoice = str | Sequence[str] | None
@@ -36,6 +36,9 @@ class EmbeddingModel(nn.Module):
         layer at the timestamps' own stride, and the last.
     hop_ms
         Between windows; None for windows side by side.
+    whitened
+        Where no layers are named, take the encoder's whitened ones, if it has them; otherwise the
+        layers that they are made of.
     backend, precision
         How embeddings are computed: see `hear_tune.networks.folded.InferenceNetwork`.
 
@@ -65,12 +68,19 @@ class EmbeddingModel(nn.Module):
         hop_ms: float | None = None,
         backend: Backend = "auto",
         precision: Precision = "float32",
+        whitened: bool = True,
     ) -> None:
         super().__init__()
         self.encoder = encoder
         self.inference = InferenceNetwork(backend, precision)
-        self.layers = _choose(encoder, layers, encoder.embedding_layers)
-        self.timestamp_layers = _choose(encoder, timestamp_layers, _three_scales(encoder))
+        own, own_of_timestamps = encoder.embedding_layers, encoder.timestamp_layers
+        if not whitened:
+            own = encoder.unprojected(own)
+            own_of_timestamps = encoder.unprojected(own_of_timestamps or [])
+        self.layers = _choose(encoder, layers, own)
+        self.timestamp_layers = _choose(
+            encoder, timestamp_layers, own_of_timestamps or _three_scales(encoder)
+        )
         self.window_samples = encoder.window_samples
         self.hop_samples = _hop_samples(hop_ms, self.window_samples)
         self.training = encoder.training
@@ -192,13 +202,6 @@ def _hop_samples(hop_ms: float | None, window_samples: int) -> int:
             f"hop_ms must be from {shortest_ms:.2g} (a sample) to {longest_ms:.0f}, not {hop_ms}"
         )
     return hop
-
-
-def to_frames(feature: Tensor, frames: int) -> Tensor:
-    """Bring (batch, channels, T) to `frames` frames over the same time."""
-    if feature.shape[-1] >= frames:
-        return F.avg_pool1d(feature, feature.shape[-1] // frames)
-    return F.interpolate(feature, size=frames, mode="linear", align_corners=False)
 
 
 def _round_up(value: int, unit: int) -> int:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Sequence
 from typing import Any
 
 import torch
@@ -29,11 +29,13 @@ from .config import (
 )
 from .geometry import KERNEL, Layer, encoder_layers
 from .pooling import max_pool
+from .projection import Projection
 from .variants import variant_name
 
 # Entries of a training record:
 CROP_SAMPLES = "crop_samples"  # length of the training crops
 EMBEDDING_LAYERS = "embedding_layers"  # layers that embed best, if not just the last
+TIMESTAMP_LAYERS = "timestamp_layers"  # the same for timestamps
 
 
 class Block(nn.Module):
@@ -75,9 +77,15 @@ class LayeredEncoder(nn.Module, ABC):
     ----------
     layers : tuple of Layer
         The layers in the order of computation.
+    projections : ModuleDict
+        Linear maps of these layers, found by name like any layer.
     """
 
     layers: tuple[Layer, ...]
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.projections = nn.ModuleDict()
 
     @property
     @abstractmethod
@@ -99,14 +107,21 @@ class LayeredEncoder(nn.Module, ABC):
         return [self.default_layer]
 
     @property
+    def timestamp_layers(self) -> list[str] | None:
+        """Names of the layers of timestamps when none is named; None for three time scales."""
+        return None
+
+    @property
     def stride(self) -> int:
         """Coarsest stride in samples."""
         return max(layer.stride for layer in self.layers)
 
     def stride_towards(self, names: Collection[str]) -> int:
         """Coarsest stride in samples up to these layers; inputs must be a multiple of it."""
-        last = max(position for position, layer in enumerate(self.layers) if layer.name in names)
-        return max(layer.stride for layer in self.layers[: last + 1])
+        sources = self._sources(names)
+        last = max(position for position, layer in enumerate(self.layers) if layer.name in sources)
+        own = (self.layer(name).stride for name in names)
+        return max(*own, *(layer.stride for layer in self.layers[: last + 1]))
 
     @property
     def window_samples(self) -> int:
@@ -146,19 +161,48 @@ class LayeredEncoder(nn.Module, ABC):
             If a layer is unknown, or the audio's shape does not fit the network.
         """
         self._check(audio, names)
+        wanted = self._sources(names)
         found: dict[str, Tensor] = {}
         for name, output in self.walk(audio):
-            if name in names:
+            if name in wanted:
                 found[name] = output
-            if len(found) == len(set(names)):
+            if len(found) == len(wanted):
                 break
+        for name in set(names) - set(found):
+            found[name] = self.projection(name)(found, audio.shape[-1])
         return {name: found[name] for name in names}
+
+    def add_projection(self, projection: Projection) -> None:
+        """Make a projection one of the layers that can be had by name."""
+        self.projections[projection.layer.name] = projection
+
+    def projection(self, name: str) -> Projection:
+        """The projection of that name."""
+        projection = self.projections[name]
+        assert isinstance(projection, Projection)
+        return projection
+
+    def unprojected(self, names: Sequence[str]) -> list[str]:
+        """Names of layers, with what a projection is made of in its place."""
+        return [
+            source
+            for name in names
+            for source in (self.projection(name).sources if name in self.projections else [name])
+        ]
+
+    def _sources(self, names: Collection[str]) -> set[str]:
+        """The layers that must be computed for these."""
+        projected = [name for name in names if name in self.projections]
+        sources = (source for name in projected for source in self.projection(name).sources)
+        return {*names, *sources} - set(projected)
 
     def layer(self, name: str) -> Layer:
         """Return the layer of that name; raise a ValueError if there is none."""
         for layer in self.layers:
             if layer.name == name:
                 return layer
+        if name in self.projections:
+            return self.projection(name).layer
         known = ", ".join(layer.name for layer in self.layers)
         raise ValueError(f"unknown layer {name!r}: this encoder has {known}")
 
@@ -237,6 +281,11 @@ class Encoder(LayeredEncoder, ModelHubMixin, library_name="hear-tune", tags=["au
     def embedding_layers(self) -> list[str]:
         """Names of the layers that embed by default: the training record's, else the last."""
         return list(self.training_record.get(EMBEDDING_LAYERS, super().embedding_layers))
+
+    @property
+    def timestamp_layers(self) -> list[str] | None:
+        """Names of the layers of timestamps when none is named: its weights' choice, if any."""
+        return self.training_record.get(TIMESTAMP_LAYERS)
 
     def forward(self, audio: Tensor) -> Tensor:
         """Average the last layer's output over time.

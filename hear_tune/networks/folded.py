@@ -43,6 +43,7 @@ class FoldedEncoder(LayeredEncoder):
         self.layers = encoder.layers
         self._original = (encoder,)  # in a tuple, it is no submodule
         self.network = copy.deepcopy(encoder).float().eval().requires_grad_(False)
+        projections, self.network.projections = self.network.projections, nn.ModuleDict()
         for module in self.network.modules():
             if isinstance(module, Block):
                 _fold_block(module)
@@ -51,6 +52,8 @@ class FoldedEncoder(LayeredEncoder):
                 if isinstance(child, ExpansiveBlock):
                     setattr(module, name, _rearranged(child))
         self.network.to(dtype=dtype, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        del self.projections  # behind the network, whose type audio must have
+        self.projections = projections
         self.eval()
 
     @property

@@ -24,6 +24,7 @@ from .objective import AcousticObjective, LayerTargets, Prediction
 from .pairs import Pairs, to_float
 from .projector import PROJECTION_SIZE, projection_head
 from .ranges import at_least
+from .whitening import drop_projections
 
 
 def _mean(predictions: Sequence[Prediction]) -> dict[str, Tensor]:
@@ -36,6 +37,7 @@ def _trained(weights: str, config: EncoderConfig) -> Encoder:
     encoder = load_encoder(weights)
     if encoder.config != config:
         raise ConfigError(f"{weights} is a {variant_name(encoder.config)}: give that variant")
+    drop_projections(encoder)  # fitted to the weights as they were
     return encoder.train()
 
 

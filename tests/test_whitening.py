@@ -1,0 +1,164 @@
+import numpy as np
+import pytest
+import soundfile
+import torch
+from conftest import noise
+
+import hear_tune
+from hear_tune.cli import main
+from hear_tune.pretrain.pcm_store import AudioStore, build_store
+from hear_tune.pretrain.whitening import WHITENED, WHITENED_TIMESTAMPS, drop_projections, whiten
+
+LAYERS = ["contractive.2", "tail.3"]
+TIMESTAMP_LAYERS = ["contractive.2", "tail.6"]
+SIZE = 12
+CROP = 2_187
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory):
+    """Noise of several colours."""
+    folder = tmp_path_factory.mktemp("music")
+    for number in range(4):
+        kernel = np.exp(-np.arange(100) / (1 + 8 * number))
+        sound = np.convolve(noise(120_000, number), kernel, "same")
+        soundfile.write(folder / f"{number}.wav", 0.9 * sound / np.abs(sound).max(), 22_050)
+    build_store([folder], folder / "store", workers=1)
+    return folder / "store"
+
+
+@pytest.fixture(scope="module")
+def encoder(store):
+    torch.manual_seed(0)
+    config = hear_tune.TuneConfig(4, contractive=2, expansive=2, tail=7, embedding_size=16)
+    encoder = hear_tune.build_encoder(config).eval()
+    encoder.training_record = {"crop_samples": CROP}
+    whiten(encoder, [AudioStore(store)], LAYERS, TIMESTAMP_LAYERS, SIZE, crops=2000)
+    return encoder
+
+
+@pytest.fixture
+def clip():
+    return noise(30_000, 9)
+
+
+def of_store(store, embed):
+    tracks = AudioStore(store)
+    crops = [tracks.crop(t, s, CROP) for t in tracks.tracks for s in range(0, 110_000, 1_100)]
+    return embed(torch.from_numpy(np.stack(crops)) / 2**15)
+
+
+def test_components_have_unit_variance_and_no_correlation(encoder, store):
+    model = hear_tune.EmbeddingModel(encoder)
+    assert model.layers == [WHITENED]
+    assert model.scene_embedding_size == SIZE
+    rows = of_store(store, model.embed_windows).double()
+    covariance = torch.cov(rows.T)
+    strong = covariance.diagonal() > 0.5  # weaker components are held back by the ridge
+    assert strong.sum() >= 4
+    torch.testing.assert_close(
+        covariance[strong][:, strong], torch.eye(int(strong.sum())).double(), atol=0.5, rtol=0
+    )
+    assert rows.mean(0).abs().max() < 0.2
+
+
+def test_timestamps_are_whitened_by_themselves(encoder, store):
+    model = hear_tune.EmbeddingModel(encoder)
+    assert model.timestamp_layers == [WHITENED_TIMESTAMPS]
+    rows = of_store(store, model.embed_timestamps).flatten(0, 1)
+    assert rows.shape[1] == SIZE
+    assert 0.7 < rows[:, :4].std(dim=0).mean() < 1.3
+
+
+def test_the_projection_is_of_the_layers_as_they_are(encoder, clip):
+    whitened = hear_tune.EmbeddingModel(encoder)
+    plain = hear_tune.EmbeddingModel(encoder, whitened=False)
+    assert plain.layers == LAYERS
+    assert plain.timestamp_layers == TIMESTAMP_LAYERS
+    linear = encoder.projection(WHITENED).linear
+    expected = linear(torch.from_numpy(hear_tune.embed_array(clip, 22_050, plain).vectors))
+    found = hear_tune.embed_array(clip, 22_050, whitened).vectors
+    torch.testing.assert_close(torch.from_numpy(found), expected.detach(), atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize("half", [False, True])
+def test_a_checkpoint_keeps_it(encoder, clip, tmp_path, half):
+    path = tmp_path / "whitened.safetensors"
+    hear_tune.save_checkpoint(encoder, path)
+    if half:
+        assert main(["convert", str(path), "--half", "-o", str(path)]) == 0
+    model = hear_tune.load_model(path)
+    found = hear_tune.embed_array(clip, 22_050, model).vectors
+    expected = hear_tune.embed_array(clip, 22_050, hear_tune.EmbeddingModel(encoder)).vectors
+    np.testing.assert_allclose(found, expected, atol=0.05 if half else 0)
+    assert hear_tune.load_model(path, whitened=False).layers == LAYERS
+    assert hear_tune.load_model(path, layers="tail.7").layers == ["tail.7"]
+
+
+def test_every_way_of_embedding_agrees(encoder, clip):
+    model = hear_tune.EmbeddingModel(encoder)
+    eager = hear_tune.EmbeddingModel(encoder, backend="eager")
+    rounded = hear_tune.EmbeddingModel(encoder, precision="bfloat16")
+    tracks = [hear_tune.embed_array(clip, 22_050, m).vectors[0] for m in (model, eager, rounded)]
+    np.testing.assert_allclose(tracks[1], tracks[0], atol=1e-4)
+    similarity = tracks[2] @ tracks[0] / np.linalg.norm(tracks[2]) / np.linalg.norm(tracks[0])
+    assert similarity > 0.99
+    audio = torch.from_numpy(clip)[None]
+    scene = hear_tune.get_scene_embeddings(audio, model)[0]
+    np.testing.assert_allclose(scene, tracks[0], atol=1e-5)
+    timestamps, _ = hear_tune.get_timestamp_embeddings(audio, model)
+    embedder = hear_tune.Embedder(model, sample_rate=22_050)
+    parts = [embedder.push(part) for part in np.array_split(clip, 7)]
+    rows = np.concatenate([part.vectors for part in [*parts, embedder.finish()]])
+    np.testing.assert_allclose(rows, timestamps[0], atol=1e-4)
+
+
+def test_it_is_exported(encoder, clip, tmp_path):
+    pytest.importorskip("onnxruntime")
+    import onnxruntime
+
+    path = tmp_path / "model.safetensors"
+    hear_tune.save_checkpoint(encoder, path)
+    assert main(["export", str(tmp_path / "x.onnx"), "--model", str(path)]) == 0
+    session = onnxruntime.InferenceSession(tmp_path / "x.onnx")
+    found = session.run(None, {"audio": clip[None]})[0][0]
+    expected = hear_tune.embed_array(clip, 22_050, hear_tune.EmbeddingModel(encoder)).vectors[0]
+    np.testing.assert_allclose(found, expected, atol=1e-3)
+
+
+def test_the_command_whitens(store, tmp_path, clip):
+    torch.manual_seed(1)
+    config = hear_tune.TuneConfig(2, contractive=2, expansive=2, tail=4, embedding_size=8)
+    encoder = hear_tune.build_encoder(config).eval()
+    encoder.training_record = {"crop_samples": CROP}
+    hear_tune.save_checkpoint(encoder, tmp_path / "plain.safetensors")
+    arguments = ["--whiten", str(store), "--layers", "contractive.2,tail.4", "--crops", "64"]
+    output = str(tmp_path / "x.safetensors")
+    assert main(["convert", str(tmp_path / "plain.safetensors"), "-o", output, *arguments]) == 0
+    model = hear_tune.load_model(output)
+    assert model.scene_embedding_size == 16  # no more than there are channels
+    soundfile.write(tmp_path / "clip.wav", clip, 22_050)
+    for options in ([], ["--no-whitening"]):
+        rows = str(tmp_path / f"rows{len(options)}.parquet")
+        command = ["embed", str(tmp_path / "clip.wav"), "-o", rows, "--model", output, *options]
+        assert main(command) == 0
+        wanted = hear_tune.load_model(output, whitened=not options)
+        expected = hear_tune.embed_array(clip, 22_050, wanted).vectors
+        assert hear_tune.embedding.output.read_library(rows).vectors.shape == expected.shape
+
+
+def test_more_crops_than_channels_are_needed(store):
+    encoder = hear_tune.build_encoder(hear_tune.TuneConfig(2, 2, 2, 4, embedding_size=8)).eval()
+    with pytest.raises(ValueError, match="16 crops cannot whiten 16 channels"):
+        whiten(encoder, [AudioStore(store)], ["contractive.2", "tail.4"], ["tail.4"], crops=16)
+
+
+def test_training_goes_on_without_it(encoder):
+    copy = hear_tune.build_encoder(encoder.config)
+    copy.training_record = dict(encoder.training_record)
+    copy.projections = encoder.projections
+    drop_projections(copy)
+    assert copy.embedding_layers == LAYERS
+    assert copy.timestamp_layers == TIMESTAMP_LAYERS
+    assert not any(name.startswith("projections") for name in copy.state_dict())
+    assert WHITENED in encoder.projections
