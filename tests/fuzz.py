@@ -48,7 +48,7 @@ from hear_tune.cli import EXIT_ERROR, EXIT_FAILED, main
 from hear_tune.datasets.labelled import load as load_labelled
 from hear_tune.datasets.task import TaskError
 from hear_tune.embedding.batching import ClipEmbeddings
-from hear_tune.embedding.output import EmbeddingStore, StoreError, read_library
+from hear_tune.embedding.output import EmbeddingOutput, StoreError, read_library
 from hear_tune.explore.report import write_report
 from hear_tune.pretrain import tar_shards as shards
 from hear_tune.pretrain.pairs import PairDataset, Share
@@ -310,7 +310,7 @@ def _make_outputs(folder: Path) -> None:
     for place in ("output", "parts", "both"):
         (folder / place).mkdir()
         for number in range(2 + (place == "both")):
-            with EmbeddingStore(folder / place / "x.parquet", _IDENTITY) as store:
+            with EmbeddingOutput(folder / place / "x.parquet", _IDENTITY) as store:
                 with store.new_part() as part:
                     part.add(f"{number}.wav", _rows(3))
                     part.add(f"{number}a.wav", _rows(2))
@@ -323,7 +323,7 @@ def _use_outputs(folder: Path) -> None:
     output = folder / "x.parquet"
     if output.exists():
         read_library(output)
-    with EmbeddingStore(output, _IDENTITY) as store:
+    with EmbeddingOutput(output, _IDENTITY) as store:
         with store.new_part() as part:
             part.add("new.wav", _rows(1))
         store.finish()

@@ -320,6 +320,18 @@ def test_rows_of_a_file_that_goes_bad_late_are_taken_back(small_model, tmp_path,
     assert report.seconds == pytest.approx(3_000_000 / RATE)
 
 
+def test_a_part_of_an_earlier_version_with_dropped_rows_is_made_anew(small_model, music, tmp_path):
+    out, parts = tmp_path / "out.parquet", tmp_path / "out.parquet.parts"
+    hear_tune.embed_folder([music], out, small_model)
+    rows = pq.read_table(out)
+    parts.mkdir()
+    out.unlink()
+    dropped = {b"hear_tune.dropped": f'["{music}/a.wav"]', **rows.schema.metadata}
+    pq.write_table(rows.replace_schema_metadata(dropped), parts / "000000.parquet")
+    assert hear_tune.embed_folder([music], out, small_model).embedded == 4
+    assert pq.read_table(out).equals(rows)
+
+
 # --- Interruptions ---
 
 
@@ -361,7 +373,7 @@ def test_killed_at_any_moment(library, tmp_path):
     """kill -9 loses the group under way, no more, and the result is the same."""
     arguments = ["embed", library, "--variant", "tune-vanilla-small", "--per", "window", "-o"]
     program = (
-        "import sys; from hear_tune import files; files.GROUP_FILES = 2; "
+        "import sys; from hear_tune.audio import files; files.GROUP_FILES = 2; "
         "from hear_tune.cli import main; sys.exit(main(sys.argv[1:]))"
     )
 
@@ -402,7 +414,7 @@ def test_killed_between_joining_and_cleaning(small_model, library, tmp_path, mon
 def test_two_processes_cannot_write_one_output(small_model, music, tmp_path):
     out = tmp_path / "out.parquet"
     with (
-        embed.EmbeddingStore(out, {"model": "x"}),
+        embed.EmbeddingOutput(out, {"model": "x"}),
         pytest.raises(InUseError, match="another process is writing it"),
     ):
         hear_tune.embed_folder([music], out, small_model)
@@ -509,7 +521,7 @@ def test_a_worker_that_cannot_begin_ends_the_work(library, tmp_path, guarded):
     body = f"hear_tune.embed_folder([{str(library)!r}], 'o.parquet', model, workers=2)"
     lines = [
         "import multiprocessing, sys, hear_tune",
-        "from hear_tune import workers",
+        "from hear_tune.embedding import workers",
         "workers._start_method = lambda _: 'spawn'",
         "model = hear_tune.load_model()",
         *(["if multiprocessing.parent_process(): sys.exit(3)"] if guarded else []),
@@ -525,7 +537,7 @@ def test_a_worker_that_cannot_begin_ends_the_work(library, tmp_path, guarded):
 
 def test_a_worker_that_cannot_write_ends_the_work(small_model, library, tmp_path, monkeypatch):
     monkeypatch.setattr(files, "GROUP_FILES", 4)
-    monkeypatch.setattr(embed.EmbeddingStore, "new_part", lambda *_: UnwritablePart())
+    monkeypatch.setattr(embed.EmbeddingOutput, "new_part", lambda *_: UnwritablePart())
     with pytest.raises(OSError, match="No space left"):
         hear_tune.embed_folder([library], tmp_path / "o.parquet", small_model, workers=2)
 
@@ -563,8 +575,8 @@ def test_loading_starts_no_threads():
     if not os.path.isdir("/proc/self/task"):
         pytest.skip("needs /proc")
     program = (
-        "import os, hear_tune; before = os.listdir('/proc/self/task'); "
-        "hear_tune.load_model(); print(set(os.listdir('/proc/self/task')) - set(before))"
+        "import os; from hear_tune import load_model; before = os.listdir('/proc/self/task'); "
+        "load_model(); print(set(os.listdir('/proc/self/task')) - set(before))"
     )
     threads = os.environ | {"OMP_NUM_THREADS": "2"}
     command = [sys.executable, "-c", program]

@@ -18,7 +18,7 @@ from conftest import noise, tone
 import hear_tune
 from hear_tune.cli import main
 from hear_tune.embedding.batching import ClipEmbeddings
-from hear_tune.embedding.output import EmbeddingStore, LibraryRows, StoreError, read_library
+from hear_tune.embedding.output import EmbeddingOutput, LibraryRows, StoreError, read_library
 from hear_tune.explore import ExploreError
 from hear_tune.explore.index import IndexSearch, _mark_of
 from hear_tune.explore.map import write_map
@@ -48,7 +48,7 @@ def write_library(path, vectors_by_name, seconds=2.0):
         "per": "window",
         "sample_rate": RATE,
     }
-    with EmbeddingStore(path, identity) as store:
+    with EmbeddingOutput(path, identity) as store:
         with store.new_part() as part:
             for name, vectors in vectors_by_name.items():
                 start = seconds * np.arange(len(vectors))

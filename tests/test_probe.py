@@ -363,8 +363,8 @@ def counted(model, monkeypatch, then=lambda: None):
     "interrupted",
     [
         "hear_tune.probe.features.write_whole",
-        "hear_tune.embedding.folder.EmbeddingStore.finish",
-        "hear_tune.embedding.folder.EmbeddingStore.__exit__",  # all is embedded, and in the output
+        "hear_tune.embedding.folder.EmbeddingOutput.finish",
+        "hear_tune.embedding.folder.EmbeddingOutput.__exit__",  # all is embedded, and in the output
     ],
 )
 def test_what_changed_after_an_interruption_is_not_taken_from_the_cache(

@@ -92,7 +92,7 @@ def test_the_command_killed_and_started_again(small_model, tmp_path, monkeypatch
     monkeypatch.chdir(tmp_path)
     hear_tune.embed_folder(["tracks"], tmp_path / "local.parquet", model)
     program = (
-        "import sys; from hear_tune import files; files.GROUP_FILES = 1; "
+        "import sys; from hear_tune.audio import files; files.GROUP_FILES = 1; "
         "from hear_tune.cli import main; sys.exit(main(sys.argv[1:]))"
     )
     out = tmp_path / "out"

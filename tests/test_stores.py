@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hear_tune.embedding.batching import ClipEmbeddings
-from hear_tune.embedding.output import EmbeddingStore, StoreError, read_library
+from hear_tune.embedding.output import EmbeddingOutput, StoreError, read_library
 from hear_tune.pretrain.pcm_store import Track
 
 IDENTITY = {"model": "x", "per": "window"}
@@ -30,7 +30,7 @@ def rows_of(name):
 def session(output, names, group_size, bad, break_after, finish):
     """What one command does, up to where it is broken off."""
     added = 0
-    with contextlib.suppress(KeyboardInterrupt), EmbeddingStore(output, IDENTITY) as store:
+    with contextlib.suppress(KeyboardInterrupt), EmbeddingOutput(output, IDENTITY) as store:
         todo = [name for name in names if name not in store.done]
         for begin in range(0, len(todo), group_size):
             with store.new_part() as part:

@@ -28,7 +28,7 @@ from .batching import ClipEmbeddings, concatenate, embed_clips
 from .framing import PER_CHOICES, Per
 from .groups import Group, GroupEmbedder, embed_group
 from .model import EmbeddingModel
-from .output import EmbeddingStore
+from .output import EmbeddingOutput
 from .workers import Crew, Outcome
 
 
@@ -184,7 +184,7 @@ def embed_folder(
     found = find_audio(inputs)
     report = FolderReport(failed=dict(found.unreadable), ignored=found.ignored)
     with (
-        EmbeddingStore(output, identity_of(model, per), overwrite) as store,
+        EmbeddingOutput(output, identity_of(model, per), overwrite) as store,
         progress_bar(total=len(found.paths), unit="file", smoothing=0.1) as bar,
     ):
         progress = Progress(report, bar)
@@ -202,7 +202,7 @@ def embed_folder(
 
 
 def _groups(
-    paths: list[Path | str], store: EmbeddingStore, per: Per, progress: Progress
+    paths: list[Path | str], store: EmbeddingOutput, per: Per, progress: Progress
 ) -> Iterator[Group]:
     """What is still to do, each group in its place of the output."""
     for number, todo in groups_to_do(paths, store.done, progress):

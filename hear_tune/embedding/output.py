@@ -1,7 +1,7 @@
-"""Files of embeddings: written in parts that survive interruptions, joined when all are there.
+"""Files of embeddings: written as parts that survive interruptions, joined at the end.
 
-While work goes on, finished parts lie in the folder ``OUTPUT.parts``; the output itself appears
-whole or not at all. Rows: path, start and end in seconds, embedding, model.
+Finished parts lie in the folder ``OUTPUT.parts`` until all are there; the output itself appears
+whole or not at all. Its columns are path, start and end in seconds, embedding and model.
 """
 
 from __future__ import annotations
@@ -31,35 +31,40 @@ from ..common.files import sole_use
 from .batching import ClipEmbeddings, Vectors
 
 _IDENTITY_KEY = b"hear_tune"
-_DROPPED_KEY = b"hear_tune.dropped"
-_REMARKS_KEY = b"hear_tune.remarks"  # on files: [text, whether audio is missing], by name
+_DROPPED_KEY = b"hear_tune.dropped"  # files whose rows do not count, in parts of earlier versions
+_REMARKS_KEY = b"hear_tune.remarks"  # by file name: [text, whether audio is missing]
 _ROWS_PER_WRITE = 4096
-_PARTS = ".parts"  # suffix of the folder of what is finished
+_PARTS = ".parts"  # suffix of the folder of finished parts
 _INDEX_COLUMNS = ["path", "start", "end", "model"]
 _VECTORS = "embedding"
 
 
 class StoreError(HearTuneError, ValueError):
-    """An output file cannot be written as asked."""
+    """An output file cannot be written or read as asked."""
 
 
-class EmbeddingStore:
+class EmbeddingOutput:
     """An output file of embeddings under construction; use it as a context manager.
 
     Parameters
     ----------
-    output
+    output : path-like
         ``.parquet``, ``.npy`` or ``.h5``/``.hdf5``.
-    identity
-        What the embeddings depend on, JSON-ready, with the key "model": rows of another identity
-        never enter one output.
-    overwrite
-        Make the output anew; the old one stays until the new one is complete.
+    identity : mapping
+        What the embeddings depend on, JSON-ready, with the key "model". One output never mixes
+        rows of two identities.
+    overwrite : bool
+        Write the output anew; the old one stays until the new one is complete.
+
+    Attributes
+    ----------
+    done : dict of str to Remarks
+        The files that have rows already, with the remarks on them.
 
     Raises
     ------
     StoreError
-        If the format is unknown or cannot be extended, or the output belongs to another identity.
+        If the format is unknown or cannot be extended, or the output has another identity.
     InUseError
         If another process writes it.
     """
@@ -72,39 +77,36 @@ class EmbeddingStore:
         self._overwrite = overwrite
         self._join = _joiner(self._output)
         self._parts_folder = self._output.with_name(self._output.name + _PARTS)
-        self._use = ExitStack()
-        self._replaces = self._parts_folder / "replaces-output"  # begun with `overwrite`
-        self._joined = self._parts_folder / "joined"  # parts are in the output, and may go
+        self._replaces = self._parts_folder / "replaces-output"  # the job began with `overwrite`
+        self._joined = self._parts_folder / "joined"  # the output has all parts: they can go
         self.done: dict[str, Remarks] = {}
-        self._numbers: set[int] = set()  # of parts that are there, or being written
+        self._numbers: set[int] = set()  # of parts that exist or are being written
 
-    def __enter__(self) -> EmbeddingStore:
-        try:
-            self._use.enter_context(sole_use(self._parts_folder, "writing it", of=self._output))
-        except OSError as error:
-            raise StoreError(str(error)) from error
-        try:
+    def __enter__(self) -> EmbeddingOutput:
+        with ExitStack() as use:
+            try:
+                use.enter_context(sole_use(self._parts_folder, "writing it", of=self._output))
+            except OSError as error:
+                raise StoreError(str(error)) from error
+            use.callback(self._remove_empty_folder)
             self._take_stock()
-        except BaseException:
-            self._close()
-            raise
+            self._use = use.pop_all()
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._close()
-
-    def _close(self) -> None:
-        if not self._parts():
-            shutil.rmtree(self._parts_folder, ignore_errors=True)
         self._use.close()
 
+    def _remove_empty_folder(self) -> None:
+        if not self._parts():
+            shutil.rmtree(self._parts_folder, ignore_errors=True)
+
     def new_part(self, number: int | None = None) -> PartWriter:
-        """A part to be written next; it counts once its context ends without an error.
+        """Return the writer of a new part, which counts once its context ends without an error.
 
         Parameters
         ----------
-        number
-            Its place in the output, if that is free; else, and by default, behind all others.
+        number : int, optional
+            Place of the part in the output; by default, or if taken, behind all others.
         """
         name = part_name(number, self._numbers)
         return PartWriter(self._parts_folder / name, self._identity)
@@ -115,7 +117,9 @@ class EmbeddingStore:
             return
         scratch = self._parts_folder / f"scratch{self._output.suffix}"
         with _writing(self._output):
-            self._join(self._sources(), scratch, self._output)
+            self._join(self._sources(), scratch)
+            for path in self._outputs():
+                scratch.with_suffix(path.suffix).replace(path)
         self._joined.touch()
         self._remove_parts()
 
@@ -124,19 +128,16 @@ class EmbeddingStore:
             path.unlink(missing_ok=True)
 
     def _take_stock(self) -> None:
-        for leftover in (
-            *self._parts_folder.glob("*.partial"),
-            *self._parts_folder.glob("scratch*"),
-        ):
-            leftover.unlink()
+        for pattern in ("*.partial", "scratch*"):
+            for leftover in self._parts_folder.glob(pattern):
+                leftover.unlink()
         if self._joined.exists() or (self._overwrite and not self._replaces.exists()):
             self._remove_parts()
         if self._overwrite:
             self._replaces.touch()
         self._check_replaceable()
         for source in self._sources():
-            check_identity(source, self._output, self._identity)
-            files = read_files(source)
+            files = files_in(source, self._output, self._identity)
             if source != self._output and files.keys() <= self.done.keys():
                 source.unlink()  # joined, but not marked so in time
             self.done |= files
@@ -145,7 +146,7 @@ class EmbeddingStore:
     def _check_replaceable(self) -> None:
         if self._extendable or self._replaces.exists() or self._parts():
             return
-        for path in (self._output, *_side_files(self._output)):
+        for path in self._outputs():
             if path.exists():
                 raise StoreError(
                     f"{path}: already there, and only Parquet output can be extended; choose "
@@ -156,6 +157,11 @@ class EmbeddingStore:
     def _extendable(self) -> bool:
         return self._output.suffix.lower() == ".parquet"
 
+    def _outputs(self) -> list[Path]:
+        """The output, last, and the files written beside it."""
+        is_npy = self._output.suffix.lower() == ".npy"
+        return [*([self._output.with_suffix(".csv")] if is_npy else []), self._output]
+
     def _parts(self) -> list[Path]:
         return sorted(self._parts_folder.glob("[0-9]*.parquet"))
 
@@ -165,7 +171,7 @@ class EmbeddingStore:
 
 
 def part_name(number: int | None, taken: set[int]) -> str:
-    """Name of a part in its place, if that is free, else behind all others; it is taken then."""
+    """Name a part by its place, or behind all others if that is taken, and mark it as taken."""
     if number is None or number in taken:
         number = 1 + max(taken, default=-1)
     taken.add(number)
@@ -173,14 +179,14 @@ def part_name(number: int | None, taken: set[int]) -> str:
 
 
 class PartWriter:
-    """Writes one part; it appears when the context ends without an error, or not at all."""
+    """Write one part, which appears when the context ends without an error, or not at all."""
 
     def __init__(self, path: Path, identity: Mapping[str, Any]) -> None:
         self._path = path
         self._partial = path.with_suffix(".partial")
         self._identity = identity
-        self._writer: pq.ParquetWriter | None = None
-        self._waiting: list[tuple[str, ClipEmbeddings]] = []
+        self._rows = _RowWriter(self._partial)
+        self._names: set[str] = set()  # of files with rows
         self._dropped: set[str] = set()
         self._remarks: dict[str, Remarks] = {}
 
@@ -188,57 +194,159 @@ class PartWriter:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        if kind is None:
-            self._flush()
-        if self._writer is None:
+        if not self._names:
             return
         with _writing(self._path):
-            self._writer.add_key_value_metadata({_DROPPED_KEY: json.dumps(sorted(self._dropped))})
-            _write_remarks(self._writer, self._remarks)
-            self._writer.close()
-        if kind is None:
-            self._partial.replace(self._path)
-        else:
-            self._partial.unlink()
+            self._rows.close(self._remarks)
+            if kind is None and self._names - self._dropped:
+                if self._names & self._dropped:
+                    kept = self._path.with_suffix(".kept.partial")
+                    _join_parquet([self._partial], kept, self._dropped)
+                    kept.replace(self._partial)
+                self._partial.replace(self._path)
+            else:
+                self._partial.unlink()
 
     def add(self, name: str, embeddings: ClipEmbeddings) -> None:
         """Add rows of one file."""
-        self._waiting.append((name, embeddings))
-        if sum(len(rows.vectors) for _, rows in self._waiting) >= _ROWS_PER_WRITE:
-            self._flush()
+        self._names.add(name)
+        with _writing(self._path):
+            self._rows.write(_table(name, embeddings, self._identity))
 
     def drop(self, names: Iterable[str]) -> None:
-        """Take back the rows of these files."""
+        """Remove the rows of these files."""
         self._dropped.update(names)
 
     def remark(self, name: str, remarks: Remarks) -> None:
-        """Keep what there is to say of a file."""
+        """Keep the remarks on a file."""
         if remarks:
             self._remarks[name] = tuple(remarks)
 
-    def _flush(self) -> None:
-        rows = [(name, clip) for name, clip in self._waiting if name not in self._dropped]
-        self._waiting = []
-        if not rows:
-            return
-        table = _table(rows, self._identity)
-        with _writing(self._path):
-            if self._writer is None:
-                self._writer = _writer(self._partial, table.schema)
-            self._writer.write_table(table)
+
+def _table(name: str, rows: ClipEmbeddings, identity: Mapping[str, Any]) -> pa.Table:
+    count, size = rows.vectors.shape
+    columns = {
+        "path": pa.array([name] * count, pa.string()),
+        "start": pa.array(rows.start),
+        "end": pa.array(rows.end),
+        _VECTORS: pa.FixedSizeListArray.from_arrays(rows.vectors.ravel(), size),
+        "model": pa.array([identity["model"]] * count).dictionary_encode(),
+    }
+    return pa.table(columns).replace_schema_metadata({_IDENTITY_KEY: json.dumps(identity)})
+
+
+class _RowWriter:
+    """Write a Parquet file in row groups of at least `_ROWS_PER_WRITE` rows."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._writer: pq.ParquetWriter | None = None
+        self._waiting: list[pa.Table] = []
+
+    def write(self, rows: pa.Table) -> None:
+        self._waiting.append(rows)
+        if sum(map(len, self._waiting)) >= _ROWS_PER_WRITE:
+            self._flush()
+
+    def close(self, remarks: Mapping[str, Remarks]) -> None:
+        kept = {name: [(r.text, r.incomplete) for r in some] for name, some in remarks.items()}
+        writer = self._flush()
+        writer.add_key_value_metadata({_REMARKS_KEY: json.dumps(kept)})
+        writer.close()
+
+    def _flush(self) -> pq.ParquetWriter:
+        if self._writer is None:
+            schema = self._waiting[0].schema
+            schema = schema.with_metadata({_IDENTITY_KEY: schema.metadata[_IDENTITY_KEY]})
+            self._writer = pq.ParquetWriter(self._path, schema, write_page_checksum=True)
+        if self._waiting:
+            self._writer.write_table(pa.concat_tables(self._waiting))
+            self._waiting = []
+        return self._writer
+
+
+# --- Joining parts into the output ---
+
+
+def _joiner(output: Path) -> Callable[[list[Path], Path], None]:
+    """Return the function that writes the rows of several files in an output's format."""
+    joiners = {".parquet": _join_parquet, ".npy": _join_npy, ".h5": _join_hdf5}
+    joiners[".hdf5"] = _join_hdf5
+    suffix = output.suffix.lower()
+    if suffix not in joiners:
+        raise StoreError(f"{output}: the name must end in one of {', '.join(joiners)}")
+    if joiners[suffix] is _join_hdf5 and find_spec("h5py") is None:
+        raise StoreError(f'{output}: HDF5 needs h5py: pip install "hear-tune[hdf5]"')
+    return joiners[suffix]
+
+
+def _join_parquet(sources: list[Path], path: Path, dropped: Iterable[str] = ()) -> None:
+    """Write the rows of several files as one, without those of dropped audio files."""
+    rows, names = _RowWriter(path), pa.array(sorted(dropped), pa.string())
+    for batch in _read_rows(sources):
+        rows.write(pa.table(batch).filter(pc.invert(pc.is_in(batch["path"], names))))
+    rows.close(dict(ChainMap(*map(read_remarks, reversed(sources)))))
+
+
+def _join_npy(sources: list[Path], path: Path) -> None:
+    """Write the vectors as an array, and the other columns as a CSV table beside it."""
+    shape = (_count(sources), _embedding_size(sources))
+    index = path.with_suffix(".csv")
+    with path.open("wb") as matrix, index.open("w", newline="", encoding="utf-8") as table:
+        # not memory-mapped: a full disk would kill the process
+        header = {"descr": "<f4", "fortran_order": False, "shape": shape}
+        np.lib.format.write_array_header_1_0(matrix, header)
+        writer = csv.writer(table)
+        writer.writerow(_INDEX_COLUMNS)
+        for batch in _read_rows(sources):
+            matrix.write(_vectors(batch).astype("<f4").tobytes())
+            writer.writerows(row.values() for row in batch.select(_INDEX_COLUMNS).to_pylist())
+
+
+def _join_hdf5(sources: list[Path], path: Path) -> None:
+    import h5py
+
+    count, first = _count(sources), 0
+    with h5py.File(path, "w") as file:
+        file.attrs["hear_tune"] = json.dumps(_read_identity(sources[-1]))
+        for name in _INDEX_COLUMNS:
+            kind = "f8" if name in ("start", "end") else h5py.string_dtype()
+            file.create_dataset(name, (count,), kind)
+        file.create_dataset(_VECTORS, (count, _embedding_size(sources)), "f4")
+        for batch in _read_rows(sources):
+            rows = slice(first, first + batch.num_rows)
+            for name in _INDEX_COLUMNS:
+                file[name][rows] = batch[name].to_pylist()
+            file[_VECTORS][rows] = _vectors(batch)
+            first = rows.stop
+
+
+@contextmanager
+def _writing(path: Path) -> Iterator[None]:
+    """Name the file that cannot be written."""
+    try:
+        yield
+    except (OSError, RuntimeError) as error:  # the latter from HDF5 when it closes a file
+        reason = " ".join(str(error).split())
+        raise StoreError(
+            f"{path}: cannot be written ({reason}); what was finished is kept for the same command"
+        ) from error
+
+
+# --- Reading ---
 
 
 @dataclass(frozen=True)
 class LibraryRows:
-    """What the rows of a Parquet file of embeddings are of.
+    """The rows of a Parquet file of embeddings, without the embeddings.
 
     Attributes
     ----------
-    paths
-        Of the file that each row is of.
-    start, end
-        (rows,) float64, in seconds.
-    identity
+    paths : list of str
+        The audio file of each row.
+    start, end : ndarray (rows,), float64
+        In seconds.
+    identity : dict
         What the embeddings depend on: "model", "layers", "hop_samples", "per", "sample_rate".
     """
 
@@ -254,15 +362,19 @@ class Library(LibraryRows):
 
     Attributes
     ----------
-    vectors
-        (rows, size) float32.
+    vectors : ndarray (rows, size), float32
     """
 
     vectors: Vectors
 
 
 def read_rows(path: str | os.PathLike[str]) -> LibraryRows:
-    """What the rows of a Parquet file are of that ``hear-tune embed`` wrote, or a folder of them.
+    """Read the rows of an output of ``hear-tune embed`` without their embeddings.
+
+    Parameters
+    ----------
+    path : path-like
+        A Parquet file, or a folder of them.
 
     Raises
     ------
@@ -272,23 +384,23 @@ def read_rows(path: str | os.PathLike[str]) -> LibraryRows:
         If the file is something else, or has no rows.
     """
     sources = _files_of(path)
-    identity = read_identity(sources[0])
-    count = count_rows(path)
+    identity = _read_identity(sources[0])
+    count = _count(sources)
     if count == 0:
         raise StoreError(f"{os.fspath(path)}: has no embeddings")
     start, end = np.empty(count), np.empty(count)
     paths: list[str] = []
-    for batch in _all_rows(sources, ["path", "start", "end"]):
+    for batch in _read_rows(sources, ["path", "start", "end"]):
         rows = slice(len(paths), len(paths) + batch.num_rows)
         start[rows], end[rows] = batch["start"], batch["end"]
         names = batch["path"].dictionary_encode()
-        texts = names.dictionary.to_pylist()  # one text for all rows of a file
+        texts = names.dictionary.to_pylist()  # all rows of a file share one string
         paths += [texts[name] for name in names.indices.to_numpy()]
     return LibraryRows(paths, start, end, identity)
 
 
 def read_library(path: str | os.PathLike[str]) -> Library:
-    """Read a Parquet file that ``hear-tune embed`` wrote, or a folder; raises as `read_rows`."""
+    """Read an output of ``hear-tune embed``; parameters and errors are those of `read_rows`."""
     rows = read_rows(path)
     vectors = np.empty((len(rows.paths), _embedding_size(_files_of(path))), np.float32)
     first = 0
@@ -299,20 +411,61 @@ def read_library(path: str | os.PathLike[str]) -> Library:
 
 
 def read_vectors(path: str | os.PathLike[str]) -> Iterator[Vectors]:
-    """The vectors of a file, or folder, of embeddings, (some rows, size) at a time."""
-    return (_vectors(batch) for batch in _all_rows(_files_of(path), ["embedding"]))
+    """Yield the vectors of a Parquet file, or folder, of embeddings: (some rows, size) each."""
+    return (_vectors(batch) for batch in _read_rows(_files_of(path), [_VECTORS]))
 
 
-def count_rows(path: str | os.PathLike[str]) -> int:
-    """How many rows a file, or folder, of embeddings has."""
-    return sum(batch.num_rows for batch in _all_rows(_files_of(path), ["start"]))
+def _read_identity(source: Path) -> dict[str, Any]:
+    with _opened(source) as file:
+        return _identity_in(file, source)
+
+
+def read_remarks(source: Path) -> dict[str, Remarks]:
+    """Read the remarks in a Parquet file of embeddings, by path; most files have none."""
+    with _opened(source) as file:
+        return _remarks_in(file)
+
+
+def files_in(
+    source: str | Path, output: str | Path, wanted: Mapping[str, Any], filesystem: Any = None
+) -> dict[str, Remarks]:
+    """Read which audio files a Parquet file of an output has rows of, with the remarks on them.
+
+    Parameters
+    ----------
+    source : str or Path
+        The Parquet file.
+    output : str or Path
+        The output that it belongs to, for errors.
+    wanted : mapping
+        The identity that its rows must have.
+    filesystem : fsspec file system, optional
+        Where the file is; by default on this machine.
+
+    Raises
+    ------
+    StoreError
+        If it is something else, or has another identity.
+    """
+    with _opened(source, filesystem) as file:
+        _check_identity(_identity_in(file, source), output, wanted)
+        if _json_in(file, _DROPPED_KEY):
+            return {}
+        names: set[str] = set()
+        for batch in file.iter_batches(_ROWS_PER_WRITE, columns=["path"]):
+            names.update(pc.unique(batch["path"]).to_pylist())
+        remarks = _remarks_in(file)
+    return {name: remarks.get(name, ()) for name in names}
 
 
 def fingerprint(path: str | os.PathLike[str]) -> str:
-    """A SHA-256 that tells a file, or folder, of embeddings from others without reading its rows.
+    """Identify the content of a Parquet file, or folder, of embeddings without reading its rows.
 
-    It is of each file's name, size and time of change, and of its footer: what columns there are,
-    where they lie, and the least and greatest value of each.
+    Returns
+    -------
+    str
+        SHA-256 of each file's name, size, time of change and footer, which has the places of all
+        columns and their least and greatest values.
     """
     digest = hashlib.sha256()
     for file in _files_of(path):
@@ -323,7 +476,7 @@ def fingerprint(path: str | os.PathLike[str]) -> str:
 
 
 def _footer(path: Path) -> bytes:
-    """Of a Parquet file: it ends in the footer's length and a magic number, four bytes each."""
+    """Read a Parquet footer: its length and a magic number, four bytes each, end the file."""
     with path.open("rb") as file:
         end = file.seek(-8, os.SEEK_END)
         length = int.from_bytes(file.read(4), "little")
@@ -332,89 +485,60 @@ def _footer(path: Path) -> bytes:
 
 
 def _files_of(library: str | os.PathLike[str]) -> list[Path]:
-    """A library's file, or those of its folder."""
+    """Return a library's file, or those of its folder."""
     path = Path(library)
     files = sorted(path.glob("*.parquet")) if path.is_dir() else [path]
     if not files or not path.exists():
         raise FileNotFoundError(f"{path}: no such library; hear-tune embed MUSIC -o writes one")
+    wanted = _read_identity(files[0])
     for file in files[1:]:
-        check_identity(file, path, read_identity(files[0]))
+        _check_identity(_read_identity(file), path, wanted)
     return files
 
 
-def _table(rows: list[tuple[str, ClipEmbeddings]], identity: Mapping[str, Any]) -> pa.Table:
-    counts = [len(clip.vectors) for _, clip in rows]
-    vectors = np.concatenate([clip.vectors for _, clip in rows])
-    columns = {
-        "path": pa.array(
-            np.repeat(np.array([name for name, _ in rows], object), counts), pa.string()
-        ),
-        "start": pa.array(np.concatenate([clip.start for _, clip in rows])),
-        "end": pa.array(np.concatenate([clip.end for _, clip in rows])),
-        _VECTORS: pa.FixedSizeListArray.from_arrays(vectors.ravel(), vectors.shape[1]),
-        "model": pa.DictionaryArray.from_arrays(
-            pa.array(np.zeros(len(vectors), np.int32)), pa.array([identity["model"]])
-        ),
-    }
-    return pa.table(columns).replace_schema_metadata({_IDENTITY_KEY: json.dumps(identity)})
-
-
-def _writer(path: Path, schema: pa.Schema) -> pq.ParquetWriter:
-    return pq.ParquetWriter(path, schema, write_page_checksum=True)
-
-
-def read_identity(source: Path) -> dict[str, Any]:
-    """What the rows of a Parquet file of embeddings depend on.
-
-    Raises
-    ------
-    StoreError
-        If the file is something else.
-    """
-    with _reading(source):
-        schema = pq.read_schema(source)
-        metadata = schema.metadata or {}
-        identity: Any = json.loads(metadata.get(_IDENTITY_KEY, b"null"))
-    if not isinstance(identity, dict) or not _has_columns(schema):
-        raise StoreError(f"{source}: there, but not written by hear-tune; choose another name")
-    return identity
-
-
-def _has_columns(schema: pa.Schema) -> bool:
-    return set(schema.names) == {*_INDEX_COLUMNS, _VECTORS} and pa.types.is_fixed_size_list(
-        schema.field(_VECTORS).type
-    )
-
-
 @contextmanager
-def _writing(path: Path) -> Iterator[None]:
-    """Name the file for which there is no room or permission."""
+def _opened(source: str | Path, filesystem: Any = None) -> Iterator[pq.ParquetFile]:
+    """Open a Parquet file, and name it in Arrow's errors."""
+    options: dict[str, Any] = {"page_checksum_verification": True, "filesystem": filesystem}
     try:
-        yield
-    except (OSError, RuntimeError) as error:  # HDF5 raises the latter when it closes a file
-        reason = " ".join(str(error).split())
-        raise StoreError(
-            f"{path}: cannot be written ({reason}); what was finished is kept for the same command"
-        ) from error
-
-
-@contextmanager
-def _reading(source: Path) -> Iterator[None]:
-    """Name the file that Arrow cannot read."""
-    try:
-        yield
+        with pq.ParquetFile(source, **options) as file:
+            yield file
+    except StoreError:
+        raise
     except (pa.ArrowException, OSError, ValueError) as error:
         reason = " ".join(str(error).split())
-        is_part = source.parent.suffix == _PARTS
+        is_part = Path(source).parent.suffix == _PARTS
         advice = "; delete it, and the same command makes it anew" if is_part else ""
         raise StoreError(
             f"{source}: damaged, or not a Parquet file of hear-tune embed ({reason}){advice}"
         ) from error
 
 
-def check_identity(source: Path, output: str | Path, wanted: Mapping[str, Any]) -> None:
-    """Raise a `StoreError` if the rows of a file of an output depend on anything else."""
-    found = read_identity(source)
+def _json_in(file: pq.ParquetFile, key: bytes) -> Any:
+    """Read an entry of a file's metadata; None without it."""
+    return json.loads((file.metadata.metadata or {}).get(key, b"null"))
+
+
+def _identity_in(file: pq.ParquetFile, source: str | Path) -> dict[str, Any]:
+    identity, schema = _json_in(file, _IDENTITY_KEY), file.schema_arrow
+    has_columns = set(schema.names) == {*_INDEX_COLUMNS, _VECTORS}
+    if (
+        not isinstance(identity, dict)
+        or not has_columns
+        or not pa.types.is_fixed_size_list(schema.field(_VECTORS).type)
+    ):
+        raise StoreError(f"{source}: there, but not written by hear-tune; choose another name")
+    return identity
+
+
+def _remarks_in(file: pq.ParquetFile) -> dict[str, Remarks]:
+    kept: dict[str, list[tuple[str, bool]]] = _json_in(file, _REMARKS_KEY) or {}
+    return {name: tuple(Remark(*pair) for pair in pairs) for name, pairs in kept.items()}
+
+
+def _check_identity(
+    found: Mapping[str, Any], output: str | Path, wanted: Mapping[str, Any]
+) -> None:
     differences = [
         f"{key} {found.get(key)!r}, not {value!r}"
         for key, value in wanted.items()
@@ -427,123 +551,14 @@ def check_identity(source: Path, output: str | Path, wanted: Mapping[str, Any]) 
         )
 
 
-def read_files(source: Path) -> dict[str, Remarks]:
-    """The files that a Parquet file has rows of, by path, and what there is to say of them."""
-    names: set[str] = set()
-    for batch in _read_rows(source, ["path"]):
-        names.update(pc.unique(batch["path"]).to_pylist())
-    remarks = read_remarks(source)
-    return {name: remarks.get(name, ()) for name in names}
-
-
-def read_remarks(source: Path) -> dict[str, Remarks]:
-    """What there is to say of the files in a Parquet file, by path; most files have no remark."""
-    with _reading(source):
-        metadata = pq.read_metadata(source).metadata or {}
-        kept: dict[str, list[tuple[str, bool]]] = json.loads(metadata.get(_REMARKS_KEY, b"{}"))
-        return {name: tuple(Remark(*pair) for pair in pairs) for name, pairs in kept.items()}
-
-
-def _write_remarks(writer: pq.ParquetWriter, remarks: Mapping[str, Remarks]) -> None:
-    kept = {name: [(r.text, r.incomplete) for r in some] for name, some in remarks.items()}
-    writer.add_key_value_metadata({_REMARKS_KEY: json.dumps(kept)})
-
-
-def _read_rows(source: Path, columns: list[str] | None = None) -> Iterator[pa.RecordBatch]:
-    with _reading(source), pq.ParquetFile(source, page_checksum_verification=True) as file:
-        dropped = json.loads((file.metadata.metadata or {}).get(_DROPPED_KEY, b"[]"))
-        needed = [*columns, "path"] if columns and dropped else columns
-        for batch in file.iter_batches(_ROWS_PER_WRITE, columns=needed):
-            if dropped:
-                batch = batch.filter(pc.invert(pc.is_in(batch["path"], pa.array(dropped))))
-            yield batch.select(columns) if columns else batch
-
-
-# --- Joining parts into the output ---
-
-
-def _joiner(output: Path) -> Callable[[list[Path], Path, Path], None]:
-    """The function (sources, scratch file, output) that writes the output's format."""
-    joiners = {
-        ".parquet": join_parquet,
-        ".npy": _join_npy,
-        ".h5": _join_hdf5,
-        ".hdf5": _join_hdf5,
-    }
-    suffix = output.suffix.lower()
-    if suffix not in joiners:
-        raise StoreError(f"{output}: the name must end in one of {', '.join(joiners)}")
-    if joiners[suffix] is _join_hdf5 and find_spec("h5py") is None:
-        raise StoreError(f'{output}: HDF5 needs h5py: pip install "hear-tune[hdf5]"')
-    return joiners[suffix]
-
-
-def _side_files(output: Path) -> list[Path]:
-    """Files that are written beside an output."""
-    return [output.with_suffix(".csv")] if output.suffix.lower() == ".npy" else []
-
-
-def join_parquet(sources: list[Path], scratch: Path, output: Path) -> None:
-    """Write the rows of several files, without those taken back, as one."""
-    schema = pq.read_schema(sources[-1])
-    schema = schema.with_metadata({_IDENTITY_KEY: schema.metadata[_IDENTITY_KEY]})
-    waiting: list[pa.RecordBatch] = []
-    with _writer(scratch, schema) as writer:
-        for batch in _all_rows(sources):
-            waiting.append(batch)
-            if sum(b.num_rows for b in waiting) >= _ROWS_PER_WRITE:
-                writer.write_table(pa.Table.from_batches(waiting, schema))
-                waiting = []
-        if waiting:
-            writer.write_table(pa.Table.from_batches(waiting, schema))
-        _write_remarks(writer, dict(ChainMap(*map(read_remarks, reversed(sources)))))
-    scratch.replace(output)
-
-
-def _join_npy(sources: list[Path], scratch: Path, output: Path) -> None:
-    count = sum(batch.num_rows for batch in _all_rows(sources, ["path"]))
-    shape = (count, _embedding_size(sources))
-    index = scratch.with_suffix(".csv")
-    with scratch.open("wb") as matrix, index.open("w", newline="", encoding="utf-8") as table:
-        # not memory-mapped: on a full disk that ends the process
-        header = {"descr": "<f4", "fortran_order": False, "shape": shape}
-        np.lib.format.write_array_header_1_0(matrix, header)
-        writer = csv.writer(table)
-        writer.writerow(_INDEX_COLUMNS)
-        for batch in _all_rows(sources):
-            matrix.write(_vectors(batch).astype("<f4").tobytes())
-            writer.writerows(row.values() for row in batch.select(_INDEX_COLUMNS).to_pylist())
-    (side_file,) = _side_files(output)
-    index.replace(side_file)
-    scratch.replace(output)
-
-
-def _join_hdf5(sources: list[Path], scratch: Path, output: Path) -> None:
-    import h5py
-
-    size = _embedding_size(sources)
-    with h5py.File(scratch, "w") as file:
-        file.attrs["hear_tune"] = json.dumps(read_identity(sources[-1]))
-        for name in _INDEX_COLUMNS:
-            kind = "f8" if name in ("start", "end") else h5py.string_dtype()
-            file.create_dataset(name, (0,), kind, maxshape=(None,))
-        file.create_dataset(_VECTORS, (0, size), "f4", maxshape=(None, size))
-        for batch in _all_rows(sources):
-            for name in _INDEX_COLUMNS:
-                _append(file[name], batch[name].to_pylist())
-            _append(file[_VECTORS], _vectors(batch))
-    scratch.replace(output)
-
-
-def _append(dataset: Any, rows: Any) -> None:
-    count = len(dataset)
-    dataset.resize(count + len(rows), axis=0)
-    dataset[count:] = rows
-
-
-def _all_rows(sources: list[Path], columns: list[str] | None = None) -> Iterator[pa.RecordBatch]:
+def _read_rows(sources: list[Path], columns: list[str] | None = None) -> Iterator[pa.RecordBatch]:
     for source in sources:
-        yield from _read_rows(source, columns)
+        with _opened(source) as file:
+            yield from file.iter_batches(_ROWS_PER_WRITE, columns=columns)
+
+
+def _count(sources: list[Path]) -> int:
+    return sum(pq.read_metadata(source).num_rows for source in sources)
 
 
 def _embedding_size(sources: list[Path]) -> int:

@@ -31,7 +31,7 @@ from .framing import Per
 from .groups import Group, GroupEmbedder
 from .model import EmbeddingModel
 from .object_lock import sole_use_of_store
-from .output import PartWriter, StoreError, check_identity, join_parquet, part_name, read_files
+from .output import PartWriter, StoreError, files_in, part_name
 from .workers import Crew, Note, Outcome
 
 OBJECT_STORE_BYTES = 256 << 20  # only names and the model pass between processes
@@ -121,27 +121,17 @@ class _Parts:
         self._store.invalidate_cache()
         for path in self._store.glob(f"{self._root}/*.parquet"):
             self.numbers.add(_number(self._output, path))
-            with self._local_copy(path) as copy:
-                check_identity(copy, self._output, self.identity)
-                self.done |= read_files(copy)
+            self.done |= files_in(path, self._output, self.identity, self._store)
         for leftover in self._store.glob(f"{self._root}/*.partial"):
             self._store.rm_file(leftover)
-
-    @contextmanager
-    def _local_copy(self, path: str) -> Iterator[Path]:
-        with tempfile.TemporaryDirectory() as folder:
-            copy = Path(folder, "part.parquet")
-            self._store.get_file(path, os.fspath(copy))
-            yield copy
 
     @contextmanager
     def new(self, name: str) -> Iterator[PartWriter]:
         """A part to be written next; it appears, whole, once the context ends without an error."""
         with tempfile.TemporaryDirectory() as folder:
-            written, scratch, part = (Path(folder, f"{n}.parquet") for n in range(3))
-            yield PartWriter(written, self.identity)
-            if written.exists():  # a group without any good file has no rows
-                join_parquet([written], scratch, part)  # leaves out rows that were taken back
+            part = Path(folder, name)
+            yield PartWriter(part, self.identity)
+            if part.exists():  # a group without any good file has no rows
                 partial = f"{self._root}/{name}.{os.getpid()}.partial"
                 self._store.put_file(os.fspath(part), partial)
                 self._store.mv(partial, f"{self._root}/{name}")
