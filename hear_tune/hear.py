@@ -144,7 +144,7 @@ def get_timestamp_embeddings(audio: Tensor, model: EmbeddingModel) -> tuple[Tens
     timestamp's samples, coarser ones interpolated between the centres of their frames. The default
     layers of "tune+" are ``contractive.4`` (3.7 ms, local timbre and pitch), ``tail.6`` (33 ms) and
     ``tail.9`` (893 ms, the embedding). The result is that of one pass over the whole clip, however
-    long: it is computed in stretches that overlap by the layers' receptive fields. The clip's end
+    long: it is computed in segments that overlap by the layers' receptive fields. The clip's end
     is mirrored where the coarsest frame reaches beyond it.
 
     Parameters

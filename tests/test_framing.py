@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hear_tune.embedding.framing import StretchCutter, WindowCutter, cut, timestamp_bounds
+from hear_tune.embedding.framing import SegmentCutter, WindowCutter, cut, timestamp_bounds
 from hear_tune.networks.config import TIMESTAMP_STRIDE
 
 UNIT = 729
@@ -49,7 +49,7 @@ def test_silence_follows_a_short_clip():
 def test_a_clip_without_samples_has_no_windows():
     assert list(cut([], WindowCutter(27, 27))) == []
     assert list(cut([np.empty(0, np.float32)], WindowCutter(27, 27))) == []
-    assert list(cut([np.empty(0, np.float32)], StretchCutter(27, 9, 9, 9))) == []
+    assert list(cut([np.empty(0, np.float32)], SegmentCutter(27, 9, 9, 9))) == []
 
 
 @pytest.mark.parametrize(
@@ -70,26 +70,26 @@ def test_the_last_window_weighs_what_it_adds(length, hop, expected):
 
 @settings(deadline=None)
 @given(lengths, cuts)
-def test_stretches_tile_the_clip_with_context(length, cuts):
+def test_segments_tile_the_clip_with_context(length, cuts):
     size, before, after = 6 * UNIT, 2 * UNIT, 3 * UNIT
-    cutter = StretchCutter(size, before, after, UNIT)
-    stretches = list(cut(in_blocks(ramp(length), cuts), cutter))
-    assert [s.start for s in stretches] == [i * size for i in range(len(stretches))]
-    assert [s.end for s in stretches[:-1]] == [s.start for s in stretches[1:]]
-    assert stretches[-1].end == length
+    cutter = SegmentCutter(size, before, after, UNIT)
+    segments = list(cut(in_blocks(ramp(length), cuts), cutter))
+    assert [s.start for s in segments] == [i * size for i in range(len(segments))]
+    assert [s.end for s in segments[:-1]] == [s.start for s in segments[1:]]
+    assert segments[-1].end == length
     padded = np.pad(ramp(length), (0, -length % UNIT), mode="symmetric")
-    for stretch in stretches:
-        assert len(stretch.samples) % UNIT == 0
-        first = stretch.start - stretch.skip
-        assert stretch.skip == min(before, stretch.start)
-        np.testing.assert_array_equal(stretch.samples, padded[first:][: len(stretch.samples)])
-        assert first + len(stretch.samples) >= min(stretch.end + after, len(padded))
+    for segment in segments:
+        assert len(segment.samples) % UNIT == 0
+        first = segment.start - segment.skip
+        assert segment.skip == min(before, segment.start)
+        np.testing.assert_array_equal(segment.samples, padded[first:][: len(segment.samples)])
+        assert first + len(segment.samples) >= min(segment.end + after, len(padded))
 
 
 @given(lengths)
 def test_timestamps_are_even_and_within_the_clip(length):
-    stretches = cut([ramp(length)], StretchCutter(6 * UNIT, 2 * UNIT, 3 * UNIT, UNIT))
-    bounds = [timestamp_bounds(stretch) for stretch in stretches]
+    segments = cut([ramp(length)], SegmentCutter(6 * UNIT, 2 * UNIT, 3 * UNIT, UNIT))
+    bounds = [timestamp_bounds(segment) for segment in segments]
     start, end = (np.concatenate(side) for side in zip(*bounds, strict=True))
     centres = (start + end) / 2
     assert len(centres) == max(1, (length + TIMESTAMP_STRIDE // 2) // TIMESTAMP_STRIDE)

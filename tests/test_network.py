@@ -204,8 +204,8 @@ def test_fine_layers_need_no_coarse_frames():
         fine.embed_timestamps(audio), beside.embed_timestamps(audio)[..., :size]
     )
     assert fine.embed_timestamps(audio[:, : 2 * 729]).shape == (1, 2, size)
-    (stretch,) = fine.stretches([audio[0, :730].numpy()])
-    assert len(stretch.samples) == 2 * 729
+    (segment,) = fine.segments([audio[0, :730].numpy()])
+    assert len(segment.samples) == 2 * 729
     with pytest.raises(ValueError, match=r"multiple of 6561, the coarsest stride on the way to"):
         beside.embed_timestamps(audio[:, : 2 * 729])
 

@@ -164,7 +164,7 @@ def test_wrong_options(small_model, tracks, tmp_path, capsys):
         embed_on_ray([tracks], str(tmp_path / "out"), small_model, device="mps")
     (tmp_path / "other").mkdir()
     pq.write_table(pq.read_table(make_parquet(tmp_path)), tmp_path / "other" / "mine.parquet")
-    with pytest.raises(StoreError, match="is not of an output of hear-tune"):
+    with pytest.raises(StoreError, match="was not written by hear-tune"):
         embed_on_ray([tracks], str(tmp_path / "other"), small_model)
     options = ["embed", str(tracks), "-o", str(tmp_path / "out"), "--engine", "ray", "--overwrite"]
     assert main(options) == 2

@@ -107,7 +107,7 @@ def test_wrong_use(small_model):
         embedder.finish()
     with pytest.raises(ValueError, match="per must be one of timestamp, window"):
         hear_tune.Embedder(small_model, per="track")
-    with pytest.raises(ValueError, match="step_ms must be 0 or more"):
+    with pytest.raises(ValueError, match="step_ms must be at least 0"):
         hear_tune.Embedder(small_model, step_ms=-1)
     with pytest.raises(hear_tune.AudioError, match="sample rate is 3 Hz"):
         hear_tune.Embedder(small_model, 3)

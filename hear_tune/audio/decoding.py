@@ -1,8 +1,8 @@
-"""Audio files as blocks of samples at their own rate, whole or with a remark on what is missing.
+"""Decoding audio files, whole or with a remark on what is missing.
 
-FFmpeg's libraries (PyAV) decode all that is compressed, libsndfile what is not. No length is taken
-from a header; where a header gives one, it is compared with what was decoded. A file is read
-front to back, a block at a time, so that its length costs no memory.
+FFmpeg's libraries (PyAV) decode compressed audio, libsndfile the rest. Lengths in headers are never
+trusted, only compared with what was decoded. A file is read front to back, one block at a time, so
+that its length costs no memory.
 """
 
 from __future__ import annotations
@@ -44,19 +44,18 @@ from .ogg import Link, is_ogg, links
 Source = str | os.PathLike[str] | BinaryIO
 Block = npt.NDArray[Any]
 
-_BLOCK_VALUES = 1 << 17  # samples x channels decoded at a time; more leave the processor's cache
-_READ_BYTES = 1 << 18  # that FFmpeg asks for at a time
+_BLOCK_VALUES = 1 << 17  # samples x channels per block; more overflow the processor's cache
+_READ_BYTES = 1 << 18  # per read of FFmpeg
 _LONGEST_PADDING = 8192  # samples: a block of Vorbis
-_MISSING_SECONDS = 0.05  # that a file may lack before it is named
+_MISSING_SECONDS = 0.05  # tolerated without a remark
 
-# FFmpeg's containers that are for audio, or may hold it. Playlists are left out, as they open other
-# files, and so are images.
+# FFmpeg's containers that can hold audio, without playlists, as they open other files, and images
 _CONTAINERS = (
     "aac,ac3,aiff,amr,ape,asf,au,avi,caf,dsf,dts,dtshd,eac3,flac,flv,iff,loas,matroska,mlp,mov,mp3,"
     "mpc,mpc8,mpeg,mpegts,ogg,oma,rm,shn,tak,truehd,tta,voc,vqf,w64,wav,wv,xwma"
 )
-# Those whose headers give the number of samples, and by how many seconds it may be wrong, as some
-# encoders count their padding.
+# those whose headers count the samples, and by how much that may be wrong, as some encoders count
+# their padding
 _COUNTING = frozenset(
     (
         *("ape", "dsf", "flac", "matroska,webm", "mov,mp4,m4a,3gp,3g2,mj2", "mpc", "mpc8", "tak"),
@@ -64,27 +63,27 @@ _COUNTING = frozenset(
     )
 )
 _TOLERANCE_SECONDS = {"mov,mp4,m4a,3gp,3g2,mj2": 0.2, "matroska,webm": 0.2}
-# Of frames that give their own length.
+# whose frames give their own length
 _SIZED_CODECS = frozenset(("aac", "aac_latm", "ac3", "eac3", "mp1", "mp2", "mp3", "mp3float"))
-_CHAINED = ("mlp", "truehd")  # nothing lies between the frames, and FFmpeg drops one that is cut
-# In which zero bytes are no audio, and which do not say how many frames there are.
+_CHAINED = ("mlp", "truehd")  # frames follow each other directly, and FFmpeg drops a cut one
+# in which zero bytes are no audio, and which do not count their frames
 _NEVER_ZERO = frozenset(
     ("aac", "ac3", "asf", "avi", "dts", "eac3", "loas", "mlp", "mp3", "mpeg", "mpegts", "truehd")
 )
-_MOST_PADDING_BYTES = 1 << 16  # of zeros after the audio; of a short file, a quarter
-_TIMED = ("flac", "ogg")  # whose time stamps show what could not be decoded
+_MOST_PADDING_BYTES = 1 << 16  # of zeros after the audio; at most a quarter of the file
+_TIMED = ("flac", "ogg")  # whose time stamps reveal gaps in the decoded audio
 _PCM_CODINGS = frozenset(
     ("PCM_S8", "PCM_U8", "PCM_16", "PCM_24", "PCM_32", "FLOAT", "DOUBLE", "ULAW", "ALAW")
 )
-_SYNC_BYTES = 2  # in which frames of one file begin alike
+_SYNC_BYTES = 2  # common to the beginnings of a file's frames
 _LONGEST_TAG_NAME = max(map(len, TAGS))
-# Names and titles in any encoding pass; from its release 19 on, PyAV asks for nothing here.
+# accept tags in any encoding; PyAV needs no option for that from release 19 on
 _TOLERANT: dict[str, Any] = (
     {"metadata_errors": "replace"} if int(av.__version__.split(".")[0]) < 19 else {}
 )
 _PROTECTED_CODECS = ("drms", "enca")
 
-# By file name: libsndfile's major formats, without RAW, which has no header; then FFmpeg's.
+# libsndfile's major formats, without RAW, which has no header; then FFmpeg's
 SUFFIXES = frozenset(
     {f".{name.lower()}" for name in soundfile.available_formats() if name != "RAW"}
     | {".aif", ".aifc", ".mp2", ".oga", ".opus", ".snd", ".wave"}
@@ -95,18 +94,18 @@ SUFFIXES = frozenset(
 
 
 class AudioError(HearTuneError, ValueError):
-    """A file or array holds no usable audio; the message says why."""
+    """A file or array holds no usable audio."""
 
 
 @dataclass(frozen=True)
 class Remark:
-    """Something about a file that can be used all the same.
+    """A remark on a file that can still be used.
 
     Attributes
     ----------
-    text
-        In words, as "cut off: 12.3 s of 20.0 s that its header announces".
-    incomplete
+    text : str
+        Such as "cut off: 12.30 s of 20.00 s could be decoded".
+    incomplete : bool
         Whether some of the audio is missing.
     """
 
@@ -122,26 +121,26 @@ SILENT = Remark("silent: every sample is zero")
 
 
 def missing_audio(remarks: Remarks) -> str:
-    """What the remarks on a file say about missing audio; empty if it is whole."""
+    """Join the remarks on missing audio; empty if the file is whole."""
     return "; ".join(remark.text for remark in remarks if remark.incomplete)
 
 
 def decode(source: Source, remarks: list[Remark]) -> Iterator[tuple[Block, int]]:
-    """Decode a file piece by piece.
+    """Decode a file block by block.
 
     Parameters
     ----------
-    source
-        A path, a URL that fsspec knows, or a file opened for reading bytes.
-    remarks
-        To which it is added if audio is missing.
+    source : path-like or binary file
+        A path, a URL for fsspec, or a file opened for reading bytes.
+    remarks : list of Remark
+        Receives remarks on missing audio.
 
     Yields
     ------
-    block : ndarray
-        (samples, channels), floating point in -1..1, int16 or int32.
+    block : ndarray (samples, channels)
+        Floating point in -1..1, int16 or int32.
     sample_rate : int
-        Of the block, in Hz; parts of a joined file may have rates of their own.
+        Of the block, in Hz; it may vary within joined files.
 
     Raises
     ------
@@ -155,7 +154,7 @@ def decode(source: Source, remarks: list[Remark]) -> Iterator[tuple[Block, int]]
             raise AudioError("the file is empty (0 bytes)")
         reading = _Reading(file, head)
         is_local = isinstance(source, str | os.PathLike) and not is_url(source)
-        place = source if is_local else file  # a format of libsndfile's is two files
+        place = source if is_local else file  # libsndfile may need a second file beside it
         decoders = [_by_ffmpeg(reading), _by_libsndfile(place)]
         if is_local and may_be_pcm(head):
             decoders.insert(0, _by_libsndfile(place, _PCM_CODINGS))
@@ -164,12 +163,12 @@ def decode(source: Source, remarks: list[Remark]) -> Iterator[tuple[Block, int]]
 
 
 class _UndecodableError(Exception):
-    """A decoder does not take a file, or stops within it."""
+    """A decoder does not take a file, or fails within it."""
 
 
 @contextmanager
 def _refusing(decoder: str) -> Iterator[None]:
-    """Turn any error of a decoder into an `_UndecodableError`: each has errors of its own."""
+    """Turn a decoder's errors, which vary, into an `_UndecodableError`."""
     try:
         yield
     except (_UndecodableError, AudioError):
@@ -188,25 +187,25 @@ _MISLEADING = "File does not exist or is not a regular file (possibly a pipe?)" 
 
 
 class _Reading:
-    """What was seen of a file while it was decoded."""
+    """State of the decoding of a file."""
 
     def __init__(self, file: BinaryIO, head: bytes) -> None:
         self.file = file
         self.head = head
         self.seconds = 0.0  # decoded
-        self.lost = 0.0  # seconds, by the gaps between the time stamps of what was decoded
-        self.announced = 0.0  # by its header, if that can be trusted
-        self.tolerance = _MISSING_SECONDS  # of what is announced
+        self.lost = 0.0  # seconds, by gaps between time stamps
+        self.announced = 0.0  # seconds by its header, if that can be trusted
+        self.tolerance = _MISSING_SECONDS  # of the announced length
         self.damaged = 0  # packets, or pages of Ogg
-        self.ends_early = ""  # what its end shows
+        self.ends_early = ""  # the evidence at its end
 
     def check(self) -> None:
-        """Raise an `AudioError` if the file could not be read to its end."""
+        """Raise an `AudioError` if a remote file could not be read to its end."""
         if isinstance(self.file, _Remote):
             self.file.check()
 
     def remarks(self) -> Iterator[Remark]:
-        """What is missing."""
+        """Yield remarks on missing audio."""
         self.check()
         reached = self.seconds + self.lost
         is_short = self.announced - reached > self.tolerance
@@ -215,7 +214,7 @@ class _Reading:
         if is_short or self.lost > 0:
             whole = max(self.announced, reached)
             how_much = f"{self.seconds:.2f} s of {whole:.2f} s could be decoded"
-        # tags after the audio stop some decoders; of joined files only the first is announced
+        # tags after the audio stop some decoders; headers of joined files only count the first
         is_whole = self.announced > 0 and abs(self.announced - reached) <= self.tolerance
         ends_early = self.missing_bytes() or ("" if is_whole else self.ends_early)
         if ends_early or (is_short and not is_damaged):
@@ -227,7 +226,7 @@ class _Reading:
             yield Remark(f"damaged: {how_much or f'{parts} could not be decoded'}", True)
 
     def missing_bytes(self) -> str:
-        """How far the file ends before its header says."""
+        """Say how far the file falls short of its header's length; empty if it does not."""
         there, announced = _size(self.file), announced_bytes(self.file)
         if there is None or announced is None or there >= announced:
             return ""
@@ -256,7 +255,7 @@ def _first_that_works(
 
 
 def _why_not(reading: _Reading, reasons: list[str]) -> str:
-    """Why no decoder takes a file."""
+    """Say why no decoder takes a file."""
     if is_protected(reading.head):
         return _PROTECTED
     if is_mpeg4(reading.head) and lacks_index(reading.file):
@@ -280,12 +279,12 @@ _PROTECTED = "it is protected against copying (DRM), and cannot be decoded"
 def _by_libsndfile(
     source: str | os.PathLike[str] | BinaryIO, codings: frozenset[str] | None = None
 ) -> Iterator[tuple[Block, int]]:
-    """Decode a file in one of some codings, or in any."""
+    """Decode a file of the given codings, or of any."""
     with _refusing("libsndfile"), soundfile.SoundFile(_for_libsndfile(source)) as file:
         if codings and file.subtype not in codings:
             raise _UndecodableError(f"libsndfile: {file.subtype}")
         size = max(1, _BLOCK_VALUES // file.channels)
-        # not file.blocks: it refuses codings without random access
+        # file.blocks would refuse codings without random access
         while len(block := file.read(size, dtype="float32", always_2d=True)):
             yield block, file.samplerate
 
@@ -294,7 +293,7 @@ def _for_libsndfile(source: str | os.PathLike[str] | BinaryIO) -> Any:
     if not isinstance(source, str | os.PathLike):
         source.seek(0)
         return source
-    # libsndfile takes bytes on POSIX, where a name may be undecodable; elsewhere, text
+    # a name may be undecodable on POSIX, where libsndfile takes bytes
     return os.fsencode(source) if os.name == "posix" else os.fspath(source)
 
 
@@ -307,7 +306,7 @@ def _by_ffmpeg(reading: _Reading) -> Iterator[tuple[Block, int]]:
         yield from _demuxed(reading, reading.file)
         return
     link = None
-    for link in links(reading.file):  # FFmpeg stops where a link has another rate
+    for link in links(reading.file):  # FFmpeg stops at a link of another rate
         try:
             yield from _trimmed(_demuxed(reading, link), link)
         except (_UndecodableError, AudioError):
@@ -320,7 +319,7 @@ def _by_ffmpeg(reading: _Reading) -> Iterator[tuple[Block, int]]:
 
 
 def _trimmed(blocks: Iterator[tuple[Block, int]], link: Link) -> Iterator[tuple[Block, int]]:
-    """Without what Vorbis lies between, of which FFmpeg takes too much or little if it is short."""
+    """Trim a Vorbis link to its own positions, as FFmpeg trims short ones wrongly."""
     decoded, held = 0, list[tuple[Block, int]]()
     for block, rate in blocks:
         audio = block[max(0, link.lead_in - decoded) :]
@@ -358,7 +357,7 @@ def _demuxed(reading: _Reading, file: BinaryIO | Link) -> Iterator[tuple[Block, 
             only = " and ".join(sorted(kinds)) or "data"
             raise AudioError(f"it has no audio stream, only {only}")
         if stream.codec_context is None:
-            raise _UndecodableError("FFmpeg: a coding that it does not know")
+            raise _UndecodableError("FFmpeg: unknown coding")
         if stream.codec_context.codec_tag in _PROTECTED_CODECS:
             raise AudioError(_PROTECTED)
         stream.codec_context.thread_count = 1
@@ -374,10 +373,10 @@ def _refuse(url: str, *_: object) -> NoReturn:
 
 
 def _frames(container: Any, stream: av.AudioStream, reading: _Reading) -> Iterator[av.AudioFrame]:
-    """What can be decoded; packets that cannot are passed over."""
+    """Decode packets, skipping those that cannot be, and record what is missing."""
     frame = last_packet = None
-    failed, is_cut = 0, False  # packets since the last frame; whether a frame ends within one
-    sync, read = b"", 0  # what a packet that could be decoded begins with; bytes of all packets
+    failed, is_cut = 0, False  # undecodable packets since the last frame; whether one is cut short
+    sync, read = b"", 0  # first bytes of a good packet; bytes of all packets
     is_sized = stream.codec_context.name in _SIZED_CODECS
     first = last = None  # time stamps
     decoded = 0.0  # seconds
@@ -398,14 +397,14 @@ def _frames(container: Any, stream: av.AudioStream, reading: _Reading) -> Iterat
         except Exception:
             content = bytes(packet)
             failed += not content.startswith(TAGS)
-            # tags and padding after the last frame do not begin as frames do
+            # tags and padding after the last frame begin differently
             if content.startswith(sync):
                 is_cut = is_cut or not is_sized or packet.size < frame_bytes(content)
             continue
         if packet.size:
             last_packet = packet
         if frames and packet.size:
-            # what fails before the first frame is no audio
+            # packets that fail before the first frame are no audio
             reading.damaged += failed if frame is not None else 0
             failed, is_cut, sync = 0, False, bytes(packet)[:_SYNC_BYTES]
         for frame in frames:
@@ -432,7 +431,7 @@ def _frames(container: Any, stream: av.AudioStream, reading: _Reading) -> Iterat
 
 
 def _ends_in_zeros(file: BinaryIO) -> bool:
-    """Whether more zero bytes follow the audio than padding has."""
+    """Whether a file ends in more zero bytes than padding has."""
     if not (size := _size(file)):
         return False
     count = min(_MOST_PADDING_BYTES, size // 4)
@@ -441,28 +440,28 @@ def _ends_in_zeros(file: BinaryIO) -> bool:
 
 
 def _announced(container: Any, stream: av.AudioStream, reading: _Reading) -> float:
-    """How many seconds the file says that it has; 0 if nothing trustworthy says it."""
+    """Return the length in seconds by the file's header; 0 if it gives none to be trusted."""
     seconds = 0.0
     if stream.duration is not None and stream.time_base is not None:
         seconds = float(stream.duration * stream.time_base)
     elif container.duration is not None and len(container.streams) == 1:
         seconds = container.duration / av.time_base
-    if container.format.name == "mp3":  # FFmpeg guesses from the size if it was joined
+    if container.format.name == "mp3":  # FFmpeg guesses from the size of joined files
         reading.file.seek(id3_bytes(reading.head))
         return min(seconds, counted_seconds(reading.file.read(256)))
     return max(0.0, seconds) if container.format.name in _COUNTING else 0.0
 
 
 def _joined(frames: Iterator[av.AudioFrame]) -> Iterator[tuple[Block, int]]:
-    """Blocks of many frames, each of one kind."""
+    """Join frames of equal format into blocks."""
     kind, waiting = None, av.AudioFifo()
     for frame in frames:
         channels = frame.layout.nb_channels
-        # the FIFO does not look at the channels, and would read beyond them
+        # the FIFO does not check the channels, and would read out of bounds
         if kind != (new := (channels, frame.sample_rate, frame.format.name)):
             yield from _take(waiting)
             kind, waiting = new, av.AudioFifo()
-        frame.pts = None  # else those after a gap would be refused
+        frame.pts = None  # else the FIFO refuses frames after a gap
         waiting.write(frame)
         if waiting.samples * channels >= _BLOCK_VALUES:
             yield from _take(waiting)
@@ -475,7 +474,7 @@ def _take(waiting: av.AudioFifo) -> Iterator[tuple[Block, int]]:
         return
     if frame.format.is_planar:
         block = frame.to_ndarray().T
-    else:  # not copied, as to_ndarray would
+    else:  # to_ndarray would copy
         values = np.frombuffer(cast(Any, frame.planes[0]), _SAMPLE_TYPES[frame.format.name])
         block = values[: frame.samples * frame.layout.nb_channels].reshape(frame.samples, -1)
     if block.dtype == np.uint8:
@@ -490,7 +489,7 @@ _SAMPLE_TYPES = {"u8": "u1", "s16": "i2", "s32": "i4", "s64": "i8", "flt": "f4",
 
 
 def is_url(path: Source) -> bool:
-    """Whether a path is a URL, for fsspec to read."""
+    """Whether a path is a URL for fsspec."""
     return isinstance(path, str | os.PathLike) and "://" in os.fspath(path)
 
 
@@ -511,7 +510,7 @@ def _opened(source: Source) -> Iterator[BinaryIO]:
 
 
 class _Remote:
-    """A file of fsspec's that remembers what went wrong: decoders take errors for its end."""
+    """An fsspec file that keeps its first error, which decoders take for the end of the file."""
 
     def __init__(self, url: str) -> None:
         self._error: Exception | None = None
@@ -520,7 +519,7 @@ class _Remote:
             self._file: Any = self._stack.enter_context(fsspec.open(url, "rb"))
             if not _can_seek(self._file):
                 self._file = self._stack.enter_context(_copy(self._file))
-        except Exception as error:  # each kind of store has errors of its own
+        except Exception as error:  # each kind of file system has errors of its own
             self._stack.close()
             raise _unfetched(error) from error
 
@@ -548,7 +547,7 @@ class _Remote:
         return place
 
     def check(self) -> None:
-        """Raise an `AudioError` if it could not be read to its end."""
+        """Raise an `AudioError` if a read failed."""
         if self._error is not None:
             raise _unfetched(self._error) from self._error
 
@@ -559,7 +558,7 @@ def _unfetched(error: Exception) -> AudioError:
 
 @contextmanager
 def _copy(file: Any) -> Iterator[Any]:
-    """On disk, for as long as it is needed."""
+    """Copy a file to disk for the length of the context."""
     with tempfile.TemporaryFile() as copy:
         shutil.copyfileobj(file, copy)
         yield copy
@@ -581,7 +580,7 @@ def _size(file: BinaryIO) -> int | None:
 
 
 def _check_regular(path: str | os.PathLike[str]) -> None:
-    """Name what the decoder could not, or would wait for without end."""
+    """Refuse paths that are no readable file, such as a pipe, which would block the decoder."""
     try:
         status = os.stat(path)
     except FileNotFoundError as error:

@@ -1,4 +1,4 @@
-"""Finding audio files, grouping the work on them, and writing files whole or not at all."""
+"""Finding audio files and grouping the work on them."""
 
 from __future__ import annotations
 
@@ -17,22 +17,22 @@ from .reading import SUFFIXES, is_url
 GROUP_FILES = 16
 GROUP_BYTES = 64 << 20
 _LEAST_GROUP_BYTES = 2 << 20
-_GROUP_BYTES_PER_FILE = 64 << 10  # of the whole list: an album is cut finer, to keep all cores busy
+_GROUP_BYTES_PER_FILE = 64 << 10  # per listed file: a short list is cut finer, to busy all cores
 
 
 @dataclass(frozen=True)
 class FoundAudio:
-    """What a search found.
+    """Audio files found by a search.
 
     Attributes
     ----------
-    paths
-        Audio files without duplicates, URLs as text; those of a folder by name, hidden ones left
-        out.
-    unreadable
-        Reason by path of each folder that could not be searched.
-    ignored
-        How many other files there were, by suffix.
+    paths : list of Path or str
+        Audio files without duplicates, URLs as text; those of a folder sorted by name, without
+        hidden ones.
+    unreadable : dict of str to str
+        The reason for each folder that could not be searched, by path.
+    ignored : Counter of str
+        Number of other files by suffix.
     """
 
     paths: list[Path | str]
@@ -41,17 +41,17 @@ class FoundAudio:
 
 
 def find_audio(inputs: str | os.PathLike[str] | Sequence[str | os.PathLike[str]]) -> FoundAudio:
-    """Search folders through all levels for names of audio files; a file stands for itself.
+    """Search folders at all levels for files with audio suffixes; single files are taken as given.
 
-    Links to folders are followed, each folder once. Patterns (``music/**/*.mp3``) and URLs that
-    fsspec knows (``s3://bucket/music``) are searched likewise.
+    Links to folders are followed, each folder once. Patterns (``music/**/*.mp3``) and URLs for
+    fsspec (``s3://bucket/music``) work too.
 
     Raises
     ------
     FileNotFoundError
-        If there is no audio file at all.
+        If there is no audio file.
     ValueError
-        If a URL is of a kind that needs another package, or its store cannot be searched.
+        If a URL needs another package, or cannot be searched.
     """
     given = [inputs] if isinstance(inputs, str | os.PathLike) else list(inputs)
     found = FoundAudio([], {}, Counter())
@@ -98,7 +98,7 @@ def _search_url(url: str, found: FoundAudio) -> None:
             names = store.glob(root)
         else:
             names = store.find(root) if store.isdir(root) else [root]
-    except Exception as error:  # each kind of store has errors of its own
+    except Exception as error:  # each kind of file system has errors of its own
         raise ValueError(f"{url}: cannot be searched ({type(error).__name__}: {error})") from error
     hidden = re.compile(r"/\.")
     visible = (name for name in sorted(names) if not hidden.search(name.removeprefix(root)))
@@ -107,14 +107,14 @@ def _search_url(url: str, found: FoundAudio) -> None:
 
 
 def _chain(url: str) -> tuple[list[str], str, list[str]]:
-    """Parts of a chained URL before and after the place in a store, as zip://a.wav::music.zip."""
+    """Split a chained URL, such as zip://a.wav::music.zip, around its first link with a scheme."""
     parts = url.split("::")
     place = next(number for number, part in enumerate(parts) if "://" in part)
     return parts[:place], parts[place], parts[place + 1 :]
 
 
 def _take(paths: Iterable[Path | str], found: FoundAudio) -> None:
-    """Sort names into audio and others."""
+    """Sort paths into audio and others by suffix."""
     for path in paths:
         own = _chain(path)[1] if isinstance(path, str) and is_url(path) else path
         suffix = os.path.splitext(own)[1].lower()
@@ -125,12 +125,12 @@ def _take(paths: Iterable[Path | str], found: FoundAudio) -> None:
 
 
 def path_text(path: Path | str) -> str:
-    """A path as text that any file format can hold, whatever bytes are in it."""
+    """Return a path as valid Unicode, with undecodable bytes escaped."""
     return os.fsencode(path).decode("utf-8", "backslashreplace")
 
 
 def _size(path: Path | str) -> int:
-    """0 of what is no file here: the one who reads it will tell."""
+    """File size in bytes; 0 if it cannot be stat'ed."""
     try:
         return os.stat(path).st_size
     except OSError:
@@ -138,7 +138,7 @@ def _size(path: Path | str) -> int:
 
 
 def group_files(paths: Sequence[Path | str]) -> Iterator[list[Path | str]]:
-    """Cut a list into groups of bounded number and size, in order; a short list into finer ones."""
+    """Cut a list into groups of bounded number and size, in order; a short list more finely."""
     most_bytes = min(GROUP_BYTES, max(_LEAST_GROUP_BYTES, len(paths) * _GROUP_BYTES_PER_FILE))
     group: list[Path | str] = []
     size = 0

@@ -1,4 +1,4 @@
-"""What the bytes of a file say of it: where its audio should end, and what it is if not audio."""
+"""What a file's bytes reveal: where its audio should end, and what it is if not audio."""
 
 from __future__ import annotations
 
@@ -10,11 +10,12 @@ from dataclasses import dataclass
 from typing import BinaryIO
 
 HEAD_BYTES = 4096
-TAGS = (b"ID3", b"TAG", b"APETAGEX", b"LYRICS")  # what those begin with that follow the audio
+TAGS = (b"ID3", b"TAG", b"APETAGEX", b"LYRICS")  # beginnings of tags after the audio
 
-_FEW_BYTES = 0.01  # of a file
-_MAX_BOXES = 100_000  # of a file that is looked through; recorders write thousands
-# sizes that writers into pipes leave as placeholders, a header or a frame more or less
+_FEW_BYTES = 0.01  # relative to a file's size
+_LONGEST_BYTES = 1 << 62  # no file is longer
+_MAX_CHUNKS = 100_000  # looked at in a file; recorders write thousands
+# placeholders for sizes in files written to pipes, give or take a header or a frame
 _PLACEHOLDER_BYTES = (
     range(0x7EFF_F000, 0x7F00_1000),  # SoX, in AIFF
     range(0x7FFF_F000, 0x8000_0001),
@@ -27,25 +28,21 @@ _EBML, _SEGMENT = b"\x1a\x45\xdf\xa3", b"\x18\x53\x80\x67"
 
 
 def announced_bytes(file: BinaryIO) -> int | None:
-    """How long a file is at least if its container's header is right; None if that says nothing.
+    """Return the least length of a file by its container's header; None if that gives none.
 
-    Headers of WAV, AIFF, AU, CAF, Windows Media, MPEG-4 and Matroska say so, unless they were
-    written into a pipe.
+    Headers of WAV, AIFF, AU, CAF, Windows Media, MPEG-4 and Matroska do, unless they were written
+    to a pipe.
     """
-    file.seek(0)
-    head = file.read(HEAD_BYTES)
-    for is_its_head, measure in _MEASURES:
-        if is_its_head(head):
-            return measure(file, head)
-    return None
+    head = _read_at(file, 0, HEAD_BYTES)
+    measure = _MEASURES.get(head[:4], _mpeg4_bytes if is_mpeg4(head) else None)
+    return measure(file, head) if measure else None
 
 
 def _riff_bytes(file: BinaryIO, head: bytes) -> int | None:
     if head[8:12] == b"AVI ":  # its audio lies among the pictures
         return _placed(8, int.from_bytes(head[4:8], "little"))
-    order = "big" if head[:4] == b"RIFX" else "little"
     long_bytes = None
-    for name, start, size in _chunks(file, order == "big"):
+    for name, start, size in _chunks(file, 12, _IFF if head[:4] == b"RIFX" else _RIFF, 2):
         if name == b"ds64":
             long_bytes = int.from_bytes(_read_at(file, start, 16)[8:], "little")
         elif name == b"data":
@@ -54,22 +51,22 @@ def _riff_bytes(file: BinaryIO, head: bytes) -> int | None:
 
 
 def _aiff_bytes(file: BinaryIO, _head: bytes) -> int | None:
-    sizes = (_placed(start, size) for name, start, size in _chunks(file, True) if name == b"SSND")
-    return next(sizes, None)
+    chunks = _chunks(file, 12, _IFF, 2)
+    return next((_placed(start, size) for name, start, size in chunks if name == b"SSND"), None)
 
 
 def overlooked_bytes(file: BinaryIO, head: bytes, size: int) -> int:
-    """How many bytes of a WAV or AIFF file follow its audio without being a chunk.
+    """Count the bytes of a WAV or AIFF file after its audio that are no chunk.
 
-    They are audio as well if a recorder crashed before it could write the length, or if the length
-    is beyond 4 GiB.
+    They are audio too if a recorder crashed before it wrote the length, or the length exceeds
+    4 GiB.
     """
     is_wav = head[:4] in (b"RIFF", b"RIFX") and head[8:12] == b"WAVE"
     end = announced_bytes(file) if is_wav or head[:4] == b"FORM" else None
     if end is None or size - end < _FEW_BYTES * size:
         return 0
     rest = _read_at(file, end, HEAD_BYTES)
-    # some writers leave out the byte that makes the length of a chunk even
+    # some writers omit the byte that pads a chunk to an even length
     is_chunk = any(_is_text(rest[start : start + 4]) for start in (0, 1))
     return 0 if is_chunk or not rest.strip(b"\0") else size - end
 
@@ -79,29 +76,14 @@ def _au_bytes(_file: BinaryIO, head: bytes) -> int | None:
 
 
 def _caf_bytes(file: BinaryIO, _head: bytes) -> int | None:
-    start = 8
-    for _ in range(_MAX_BOXES):
-        header = _read_at(file, start, 12)
-        size = int.from_bytes(header[4:], "big", signed=True)
-        if len(header) < 12 or size < 0:  # a recorder that did not finish leaves -1
-            return None
-        start += 12 + size
-        if header[:4] == b"data":
-            return start
-    return None
+    chunks = _chunks(file, 8, _CAF)
+    return next((start + size for name, start, size in chunks if name == b"data"), None)
 
 
 def _wave64_bytes(file: BinaryIO, _head: bytes) -> int | None:
-    start = 40
-    for _ in range(_MAX_BOXES):
-        header = _read_at(file, start, 24)
-        size = int.from_bytes(header[16:], "little")  # with this header
-        if len(header) < 24 or size < 24:
-            return None
-        if header[:4] == b"data":
-            return start + size if size < 1 << 62 else None
-        start += -(-size // 8) * 8
-    return None
+    chunks = _chunks(file, 40, _WAVE64, 8, counts_header=True)
+    ends = (start + size for name, start, size in chunks if name == b"data")
+    return next((end if end < _LONGEST_BYTES else None for end in ends), None)
 
 
 def _placed(start: int, size: int) -> int | None:
@@ -109,16 +91,28 @@ def _placed(start: int, size: int) -> int | None:
     return start + size if is_known else None
 
 
-def _chunks(file: BinaryIO, big_endian: bool) -> Iterator[tuple[bytes, int, int]]:
-    """Name, first byte and size of each chunk of a RIFF or an IFF file."""
-    start = 12
-    for _ in range(_MAX_BOXES):
-        header = _read_at(file, start, 8)
-        if len(header) < 8:
+_RIFF, _IFF = struct.Struct("<4sI"), struct.Struct(">4sI")  # chunk headers: name, size
+_CAF, _WAVE64 = struct.Struct(">4sq"), struct.Struct("<4s12xQ")
+
+
+def _chunks(
+    file: BinaryIO, start: int, layout: struct.Struct, unit: int = 1, counts_header: bool = False
+) -> Iterator[tuple[bytes, int, int]]:
+    """Yield name, first byte and size of the content of each chunk, padded to a multiple of unit.
+
+    An unfinished recording may have a size of -1, which ends the search.
+    """
+    for _ in range(_MAX_CHUNKS):
+        header = _read_at(file, start, layout.size)
+        if len(header) < layout.size:
             return
-        name, size = struct.unpack(">4sI" if big_endian else "<4sI", header)
-        yield name, start + 8, size
-        start += 8 + size + size % 2
+        name, size = layout.unpack(header)
+        size -= layout.size if counts_header else 0
+        if size < 0:
+            return
+        start += layout.size
+        yield name, start, size
+        start += -(-size // unit) * unit
 
 
 def _asf_bytes(_file: BinaryIO, head: bytes) -> int | None:
@@ -126,7 +120,7 @@ def _asf_bytes(_file: BinaryIO, head: bytes) -> int | None:
     if start < 0 or len(head) < start + 92:
         return None
     size, flags = struct.unpack_from("<Q", head, start + 40)[0], head[start + 88]
-    return None if flags & 1 else size  # of a broadcast the size is not known
+    return None if flags & 1 else size  # a broadcast has no known size
 
 
 def _mpeg4_bytes(file: BinaryIO, _head: bytes) -> int | None:
@@ -134,28 +128,27 @@ def _mpeg4_bytes(file: BinaryIO, _head: bytes) -> int | None:
 
 
 def lacks_index(file: BinaryIO) -> bool:
-    """Whether an MPEG-4 file has no moov, which recorders write last."""
+    """Whether an MPEG-4 file lacks its moov box, which recorders write last."""
     return all(name != b"moov" for name, _ in _boxes(file))
 
 
 def _boxes(file: BinaryIO) -> Iterator[tuple[bytes, int]]:
-    """Name and end of each box of an MPEG-4 file."""
+    """Yield name and end of each box of an MPEG-4 file."""
     start = 0
-    for _ in range(_MAX_BOXES):
+    for _ in range(_MAX_CHUNKS):
         header = _read_at(file, start, 16)
         size, length = int.from_bytes(header[:4], "big"), 8
         if size == 1:
             size, length = int.from_bytes(header[8:], "big"), 16
         is_box = len(header) >= length and size >= length and not header.startswith(TAGS)
-        if not is_box:  # or to the end of the file
+        if not is_box:  # or it extends to the end of the file
             return
         start += size
         yield header[4:8], start
 
 
 def _read_at(file: BinaryIO, start: int, size: int) -> bytes:
-    """Nothing beyond the longest file that there can be."""
-    if start >= 1 << 62:
+    if start >= _LONGEST_BYTES:
         return b""
     file.seek(start)
     return file.read(size)
@@ -172,37 +165,34 @@ def _matroska_bytes(_file: BinaryIO, head: bytes) -> int | None:
     return None if unknown or not first else start + 4 + width + size
 
 
-_MEASURES: list[tuple[Callable[[bytes], bool], Callable[[BinaryIO, bytes], int | None]]] = [
-    (lambda head: head[:4] in (b"RIFF", b"RIFX", b"RF64", b"BW64"), _riff_bytes),
-    (lambda head: head[:4] == b"FORM", _aiff_bytes),
-    (lambda head: head[:4] == b".snd", _au_bytes),
-    (lambda head: head[:4] == b"caff", _caf_bytes),
-    (lambda head: head[:4] == b"riff", _wave64_bytes),
-    (lambda head: head.startswith(_ASF_HEADER), _asf_bytes),
-    (lambda head: is_mpeg4(head), _mpeg4_bytes),
-    (lambda head: head.startswith(_EBML), _matroska_bytes),
-]
-
-_PCM_HEADS = (b"RIFF", b"RIFX", b"RF64", b"BW64", b"FORM", b".snd", b"caff", b"riff")
+_Measure = Callable[[BinaryIO, bytes], int | None]
+_PCM_MEASURES: dict[bytes, _Measure] = {
+    **dict.fromkeys((b"RIFF", b"RIFX", b"RF64", b"BW64"), _riff_bytes),
+    b"FORM": _aiff_bytes,
+    b".snd": _au_bytes,
+    b"caff": _caf_bytes,
+    b"riff": _wave64_bytes,
+}
+_MEASURES = {**_PCM_MEASURES, _ASF_HEADER[:4]: _asf_bytes, _EBML: _matroska_bytes}
 
 
 def may_be_pcm(head: bytes) -> bool:
-    """Whether a file is in a container whose audio is not compressed as a rule."""
-    return head.startswith(_PCM_HEADS)
+    """Whether a file is in a container that usually holds uncompressed audio."""
+    return head[:4] in _PCM_MEASURES
 
 
 def is_mpeg4(head: bytes) -> bool:
-    """Whether it is the beginning of an MPEG-4 file."""
+    """Whether a file begins like MPEG-4."""
     return head[4:8] in (b"ftyp", b"moov", b"mdat", b"wide", b"free", b"skip")
 
 
 def is_protected(head: bytes) -> bool:
-    """Whether the beginning of a file says that the audio is encrypted."""
+    """Whether a file's beginning declares its audio encrypted."""
     return head.startswith(_ASF_HEADER) and _ASF_ENCRYPTION in head
 
 
 def id3_bytes(head: bytes) -> int:
-    """Length of the ID3v2 tag that a file begins with; 0 without one."""
+    """Return the length of the ID3v2 tag at a file's beginning; 0 without one."""
     if head[:3] != b"ID3" or len(head) < 10:
         return 0
     a, b, c, d = (byte & 0x7F for byte in head[6:10])
@@ -224,11 +214,11 @@ _MPEG1_RATES_HZ = (44_100, 48_000, 32_000)
 
 @dataclass(frozen=True)
 class _FrameHeader:
-    """Of an MPEG audio or ADTS frame: its length, and for the former what it decodes to."""
+    """Header of an MPEG audio or ADTS frame."""
 
-    size: int
-    samples: int = 0
-    rate: int = 0
+    size: int  # bytes
+    samples: int = 0  # 0 for ADTS
+    rate: int = 0  # Hz; 0 for ADTS
 
 
 def _frame_header(frame: bytes) -> _FrameHeader | None:
@@ -269,7 +259,7 @@ def _ac3_bytes(frame: bytes) -> int:
 
 
 def frame_bytes(frame: bytes) -> int:
-    """Length that an MPEG audio, ADTS, LOAS or AC-3 frame's own header gives; 0 without one."""
+    """Return the length in the header of an MPEG audio, ADTS, LOAS or AC-3 frame; 0 without one."""
     if frame.startswith(_AC3_SYNC):
         return _ac3_bytes(frame)
     if len(frame) >= 3 and frame[0] == 0x56 and frame[1] & 0xE0 == 0xE0:  # LOAS
@@ -279,7 +269,7 @@ def frame_bytes(frame: bytes) -> int:
 
 
 def counted_seconds(first_frame: bytes) -> float:
-    """Length of an MPEG audio file by the count in its first frame (Xing, VBRI); 0 without one."""
+    """Return an MPEG audio file's length by the count in its first frame (Xing, VBRI), or 0."""
     header = _frame_header(first_frame)
     xing = max(first_frame.find(mark, 4, 64) for mark in (b"Xing", b"Info"))
     vbri = first_frame.find(b"VBRI", 4, 64)
@@ -316,7 +306,7 @@ _SIGNATURES = [
 
 
 def describe(file: BinaryIO) -> str | None:
-    """What a file that no decoder takes is by its bytes, in words; None if unknown."""
+    """Say what a file is that no decoder takes; None if unknown."""
     head = _read_at(file, 0, HEAD_BYTES)
     text = head.removeprefix(b"\xef\xbb\xbf").lstrip()
     markup = _PROLOGUE.sub(b"", text)
@@ -339,7 +329,7 @@ def describe(file: BinaryIO) -> str | None:
 
 
 def _is_all_tags(file: BinaryIO) -> bool:
-    """Whether a file begins with a tag, and nothing but tags and zeros follows."""
+    """Whether a file is a tag followed by nothing but tags and zeros."""
     start = 0
     while head := _read_at(file, start, HEAD_BYTES):
         if padding := len(head) - len(head.lstrip(b"\0")):
@@ -368,7 +358,7 @@ def _is_text(head: bytes) -> bool:
     try:
         text = head.decode()
     except UnicodeDecodeError as error:
-        if error.start < len(head) - 3:  # else a letter is cut by the end of what was read
+        if error.start < len(head) - 3:  # else the end of the read cuts a letter
             return False
         text = head[: error.start].decode()
     return all(letter.isprintable() or letter.isspace() for letter in text)

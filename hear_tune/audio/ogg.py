@@ -1,4 +1,4 @@
-"""Links of an Ogg file: recordings of radio are several streams, one after the other."""
+"""Links of an Ogg file: chained streams, one after the other, as in recordings of radio."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def is_ogg(head: bytes) -> bool:
 
 
 def links(file: BinaryIO) -> Iterator[Link]:
-    """Each link of a file, to be read before the next one is asked for."""
+    """Yield each link of a file; read it before taking the next."""
     pages = _pages(file)
     page = next(pages, None)
     while page is not None:
@@ -32,19 +32,19 @@ def links(file: BinaryIO) -> Iterator[Link]:
 
 
 class Link:
-    """One link, a file to be read front to back.
+    """One link, as a file to be read front to back.
 
     Attributes
     ----------
-    damaged
-        How many pages have another checksum than they say; decoders pass them over.
-    is_finished
-        Whether the page that ends a stream was read.
-    lead_in
-        Samples that a Vorbis decoder gives before the first one of the audio; 0 if the link is not
-        one stream of Vorbis alone.
-    position
-        Of the last page that was read, in the unit of its stream: for Vorbis, samples.
+    damaged : int
+        Number of pages with a wrong checksum, which decoders skip.
+    is_finished : bool
+        Whether a page that ends a stream was read.
+    lead_in : int
+        Samples that a Vorbis decoder outputs before the audio; 0 unless the link is a single
+        Vorbis stream.
+    position : int
+        Granule position of the last page read: for Vorbis, in samples.
     """
 
     def __init__(self, pages: Iterator[_Page]) -> None:
@@ -58,7 +58,7 @@ class Link:
         self.position = 0
 
     def read(self, size: int) -> bytes:
-        """At most so many bytes; none at the link's end."""
+        """Read at most `size` bytes; none at the link's end."""
         parts, count = [self._rest], len(self._rest)
         while count < size and (page := self._next()) is not None:
             parts.append(page.content)
@@ -68,7 +68,7 @@ class Link:
         return content[:size]
 
     def skip(self) -> _Page | None:
-        """Pass over what was not read; returns the first page of the next link."""
+        """Skip to the end of the link, and return the first page of the next one."""
         while self._next() is not None:
             pass
         return self._next_link
@@ -94,20 +94,20 @@ class Link:
 
 def _lead_in(page: bytes) -> int:
     header = page.find(_VORBIS)
-    sizes = page[header + 28 : header + 29]  # of both kinds of blocks, as powers of two
+    sizes = page[header + 28 : header + 29]  # of short and long blocks, as powers of two
     return (1 << (sizes[0] & 15)) // 2 if header >= 0 and sizes else 0
 
 
 @dataclass(frozen=True)
 class _Page:
-    """A page, or what lies between two of them, which has no flags."""
+    """A page, or the bytes between two pages, which have no flags."""
 
     flags: int
     content: bytes
 
     @property
     def is_intact(self) -> bool:
-        """Whether its checksum is right: a CRC-32 of bits in the other order than zlib's."""
+        """Whether its checksum is right: a CRC-32 with zlib's bits reversed."""
         page = self.content
         if not page.startswith(_CAPTURE) or len(page) < _page_bytes(page, 0):
             return True
@@ -123,7 +123,7 @@ def _pages(file: BinaryIO) -> Iterator[_Page]:
         while len(data) - place >= needed:
             if not data.startswith(_CAPTURE, place):
                 end = data.find(_CAPTURE, place + 1)
-                # a capture may be cut by the end of what was read
+                # a capture pattern may straddle two reads
                 end = end if end >= 0 else len(data) - (len(_CAPTURE) - 1 if more else 0)
                 if end <= place:
                     break
@@ -145,7 +145,7 @@ def _pages(file: BinaryIO) -> Iterator[_Page]:
 
 
 def _page_bytes(data: bytes, place: int) -> int:
-    """Length of a page, or of its header if that is not all there."""
+    """Return the length of a page, or of its header if that is incomplete."""
     header = _HEADER_BYTES
     if len(data) - place >= header:
         header += data[place + _HEADER_BYTES - 1]

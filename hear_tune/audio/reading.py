@@ -1,6 +1,6 @@
 """Audio files and arrays as mono float32 at the encoders' sample rate.
 
-Files are decoded block by block, channels are averaged, and other rates are resampled with soxr's
+Files are decoded block by block, their channels averaged, and other rates resampled with soxr's
 high-quality setting, so that a file of any length needs little memory.
 """
 
@@ -51,13 +51,13 @@ __all__ = [
 ]
 
 _MAX_CHANNELS = 1024  # libsndfile's limit
-_LOWEST_RATE_HZ, _HIGHEST_RATE_HZ = 1_000, 768_000  # beyond them a header is wrong
-_LOUD = 32.0  # +30 dB over full scale: floating-point samples at the scale of integers
-_CANCELLED = 1e-3  # -30 dB: energy of the mix over that of a channel
-_LEVEL_STRIDE = 31  # samples; those between need not be looked at to tell
-_LOUDEST = 2.0**31  # full scale of 32-bit integers that someone forgot to divide by
+_LOWEST_RATE_HZ, _HIGHEST_RATE_HZ = 1_000, 768_000  # otherwise the header is wrong
+_LOUD = 32.0  # +30 dB over full scale: floating-point samples on an integer scale
+_CANCELLED = 1e-3  # -30 dB: energy of the mix relative to a channel
+_LEVEL_STRIDE = 31  # samples; levels are measured on every 31st
+_LOUDEST = 2.0**31  # full scale of 32-bit integers
 _RESAMPLER_QUALITY = "HQ"  # lower settings change the embeddings measurably
-_RESAMPLER_DELAY = 2048  # samples of the lower rate; 1,782 were seen
+_RESAMPLER_DELAY = 2048  # samples at the lower rate; 1,782 measured
 
 
 @contextmanager
@@ -70,21 +70,21 @@ def naming(path: str | os.PathLike[str]) -> Iterator[None]:
 
 
 def read_blocks(source: Source, remarks: list[Remark] | None = None) -> Iterator[Samples]:
-    """Decode a file piece by piece.
+    """Decode a file block by block.
 
     Parameters
     ----------
-    source
-        Any file that FFmpeg or libsndfile reads: its path, a URL that fsspec knows
+    source : path-like or binary file
+        Any file that FFmpeg or libsndfile reads: a path, a URL for fsspec
         (``s3://bucket/track.flac``), or a file opened for reading bytes.
-    remarks
-        To which is added what there is to say of the file when its last block was taken: that
-        audio is missing, that its channels cancel, or that its level is none of audio.
+    remarks : list of Remark, optional
+        Receives remarks on the file after its last block: missing audio, channels that cancel, or
+        a level out of scale.
 
     Yields
     ------
-    ndarray
-        (samples,) mono float32 at 22,050 Hz; together the whole file, or all that is left of it.
+    ndarray (samples,), float32
+        Mono at 22,050 Hz; together the whole file, or as much as can be decoded.
 
     Raises
     ------
@@ -112,12 +112,12 @@ def _mixed(blocks: Iterator[tuple[Block, int]], levels: _Levels) -> Iterator[tup
 def resampled(
     pieces: Iterable[tuple[Samples, int]], rate_hz: int = SAMPLE_RATE_HZ
 ) -> Iterator[Samples]:
-    """Resample successive pieces of mono sound, each given with its own rate in Hz.
+    """Resample successive mono pieces, each paired with its rate in Hz.
 
     Raises
     ------
     AudioError
-        If one of their rates is out of reach.
+        If a rate is out of range.
     """
     for own_rate_hz, part in groupby(pieces, itemgetter(1)):
         resample = _StreamResampler(own_rate_hz, rate_hz)
@@ -127,20 +127,20 @@ def resampled(
 
 
 def to_mono(audio: npt.ArrayLike, sample_rate: int) -> Samples:
-    """Mix and resample an array as a file would be.
+    """Mix and resample an array like a file.
 
     Parameters
     ----------
-    audio
-        (samples,) or (samples, channels), no fewer samples than channels, as soundfile returns it:
-        floating point in -1..1, or int16 or int32, which are scaled to that range.
-    sample_rate
+    audio : array-like (samples,) or (samples, channels)
+        Floating point in -1..1, or int16 or int32, which are scaled to that range; at least as
+        many samples as channels.
+    sample_rate : int
         In Hz.
 
     Returns
     -------
-    ndarray
-        (samples,) float32 at 22,050 Hz.
+    ndarray (samples,), float32
+        Mono at 22,050 Hz.
 
     Raises
     ------
@@ -155,22 +155,22 @@ def to_mono(audio: npt.ArrayLike, sample_rate: int) -> Samples:
 
 
 class MonoStream:
-    """What `to_mono` does, for audio that arrives in chunks of one rate.
+    """Mixes and resamples audio that arrives in chunks, like `to_mono`.
 
     Parameters
     ----------
-    sample_rate
-        In Hz.
+    sample_rate : int
+        Of all chunks, in Hz.
 
     Attributes
     ----------
-    delay_seconds
-        At most so much of the audio that was pushed is still held back by the resampler.
+    delay_seconds : float
+        Length of the pushed audio that the resampler holds back, at most.
 
     Raises
     ------
     AudioError
-        If the rate is out of reach.
+        If the rate is out of range.
     """
 
     def __init__(self, sample_rate: int) -> None:
@@ -180,10 +180,9 @@ class MonoStream:
         self.delay_seconds = held / min(sample_rate, SAMPLE_RATE_HZ)
 
     def push(self, audio: npt.ArrayLike) -> Samples:
-        """A chunk as mono float32 at 22,050 Hz; types and errors are those of `to_mono`.
+        """Return a chunk as mono float32 at 22,050 Hz; types and errors are those of `to_mono`.
 
-        So are shapes, but that a chunk of fewer samples than channels is taken if the one before it
-        had as many channels.
+        A chunk may have fewer samples than channels if the previous one had as many channels.
         """
         array = np.asarray(audio)
         if array.ndim not in (1, 2):
@@ -205,7 +204,7 @@ class MonoStream:
         return self._resample(mono)
 
     def finish(self) -> Samples:
-        """What the resampler still holds."""
+        """Return the samples that the resampler still holds."""
         return self._resample.finish()
 
 
@@ -213,7 +212,7 @@ _NO_AUDIO = f"no audio: shorter than one sample at {SAMPLE_RATE_HZ} Hz"
 
 
 class _StreamResampler:
-    """Resamples successive pieces of one signal; passes them through at the rate that is wanted."""
+    """Resamples successive pieces of one signal; at the wanted rate, passes them through."""
 
     def __init__(self, sample_rate: int, wanted_rate: int = SAMPLE_RATE_HZ) -> None:
         if not _LOWEST_RATE_HZ <= sample_rate <= _HIGHEST_RATE_HZ:
@@ -237,21 +236,21 @@ class _StreamResampler:
         return self(np.empty(0, np.float32), last=True)
 
 
-UNUSABLE = "NaN or infinite samples, or some far beyond any full scale"
+UNUSABLE = "NaN or infinite samples, or some far beyond full scale"
 
 
 def are_usable(samples: Samples) -> bool:
-    """Whether an encoder can take all samples: louder than any full scale are damaged ones."""
+    """Whether all samples are finite and not far beyond full scale, as damaged ones are."""
     return _peak(samples) <= _LOUDEST
 
 
 def _peak(samples: Samples) -> float:
-    """The largest magnitude; NaN if there is one."""
+    """Return the largest magnitude; NaN if any sample is NaN."""
     return max(float(samples.max(initial=0)), -float(samples.min(initial=0)))
 
 
 def _mix(block: Block) -> tuple[Samples, float]:
-    """The mean of a block's channels, and its peak; an `AudioError` if no encoder can take it."""
+    """Average a block's channels; return the mix and its peak, or raise an `AudioError`."""
     mono = average(block)
     peak = _peak(mono)
     if not peak <= _LOUDEST:  # not NaN either
@@ -260,8 +259,8 @@ def _mix(block: Block) -> tuple[Samples, float]:
 
 
 def average(block: Block) -> Samples:
-    """The mean of a block's channels, at the scale of floating-point audio."""
-    # column by column: numpy's mean over so few values takes nearly as long as decoding
+    """Average a block's channels, scaled to -1..1."""
+    # column by column: numpy's mean over few channels takes nearly as long as decoding
     first, *others = block.T
     mono: Samples = first.astype(np.float32)
     for column in others:
@@ -275,15 +274,15 @@ def _full_scale(block: Block) -> float:
 
 
 class _Levels:
-    """Whether a file's channels cancel in the mix, and whether its full scale is that of audio."""
+    """Measures whether a file's channels cancel in the mix, and whether it is out of scale."""
 
     def __init__(self) -> None:
-        self._channels_energy = 0.0  # of the mean channel
+        self._channels_energy = 0.0  # mean over the channels
         self._mix_energy = 0.0
         self._peak = 0.0
 
     def note(self, block: Block, mono: Samples, peak: float) -> None:
-        """Take in a block, its mix and the peak of that."""
+        """Add a block, its mix and the peak of the mix."""
         self._peak = max(self._peak, peak)
         channels = block.shape[1]
         if channels > 1:
@@ -293,7 +292,7 @@ class _Levels:
             self._mix_energy += float(np.vdot(mix, mix))
 
     def remarks(self) -> Iterator[Remark]:
-        """What is odd about the whole file."""
+        """Yield remarks on the whole file."""
         if self._mix_energy < _CANCELLED * self._channels_energy:
             yield Remark(
                 "channels cancel: they are in opposite phase, so the mono mix is nearly silent"

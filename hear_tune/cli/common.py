@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import argparse
-import math
 from argparse import ArgumentParser, ArgumentTypeError
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from importlib.util import find_spec
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, TypeVar
 
 from ..common.progress import one_line, say
+from ..common.ranges import above, at_least
 from ..weights import DEFAULT_PRETRAINED, PRETRAINED
+
+Number = TypeVar("Number", int, float)
 
 EXIT_FAILED = 1  # a part failed
 EXIT_ERROR = 2  # nothing could be done
@@ -58,49 +60,35 @@ def report_failures(failed: Mapping[str, str]) -> int:
 
 def positive_int(text: str) -> int:
     """A whole number of at least 1."""
-    return _int_from(1, text)
+    return _read(text, int, at_least, 1)
 
 
 def several(text: str) -> int:
     """A whole number of at least 2."""
-    return _int_from(2, text)
+    return _read(text, int, at_least, 2)
 
 
 def non_negative_int(text: str) -> int:
     """A whole number of at least 0."""
-    return _int_from(0, text)
+    return _read(text, int, at_least, 0)
 
 
 def positive_float(text: str) -> float:
     """A finite number above 0."""
-    number = _finite(text)
-    if not number > 0:
-        raise ArgumentTypeError(f"must be a number above 0, not {text}")
-    return number
+    return _read(text, float, above, 0)
 
 
 def non_negative_float(text: str) -> float:
     """A finite number of at least 0."""
-    number = _finite(text)
-    if not number >= 0:
-        raise ArgumentTypeError(f"must be a number of at least 0, not {text}")
-    return number
+    return _read(text, float, at_least, 0)
 
 
-def _finite(text: str) -> float:
-    """A number from its text; NaN, which compares with nothing, if it is none or not finite."""
+def _read(text: str, kind: type[Number], check: Callable[..., None], limit: int) -> Number:
     try:
-        number = float(text)
-    except ValueError:
-        return math.nan
-    return number if math.isfinite(number) else math.nan
-
-
-def _int_from(lowest: int, text: str) -> int:
-    try:
-        number = int(text)
-    except ValueError:
-        number = lowest - 1
-    if number < lowest:
-        raise ArgumentTypeError(f"must be a whole number of at least {lowest}, not {text}")
+        number = kind(text)
+        check(limit, it=number)
+    except ValueError as error:
+        what = "a whole number" if kind is int else "a number"
+        relation = "of at least" if check is at_least else "above"
+        raise ArgumentTypeError(f"must be {what} {relation} {limit}, not {text}") from error
     return number

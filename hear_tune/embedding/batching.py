@@ -1,4 +1,4 @@
-"""From clips to embeddings: pieces of many clips pass through the encoder in common batches."""
+"""Embedding clips: pieces of many clips go through the encoder in common batches."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from torch import Tensor
 
 from ..common.samples import Samples
 from ..networks.config import SAMPLE_RATE_HZ, TIMESTAMP_STRIDE, WINDOW_SAMPLES
-from .framing import Per, Stretch, Window, timestamp_bounds
+from .framing import Per, Segment, Window, timestamp_bounds
 from .model import EmbeddingModel
 
 BATCH_SAMPLES = 8 * WINDOW_SAMPLES  # bounds the memory of a batch
 
 Vectors = npt.NDArray[np.float32]
 Key = TypeVar("Key", bound=Hashable)
-Piece = TypeVar("Piece", Window, Stretch)
+Piece = TypeVar("Piece", Window, Segment)
 
 
 @dataclass(frozen=True)
@@ -31,11 +31,9 @@ class ClipEmbeddings:
 
     Attributes
     ----------
-    vectors
-        (n, size) float32.
-    start, end
-        (n,) float64, in seconds: what each embedding stands for. A timestamp's centre is the middle
-        of the two.
+    vectors : ndarray (n, size), float32
+    start, end : ndarray (n,), float64
+        The time that each embedding covers, in seconds. A timestamp's centre is halfway between.
     """
 
     vectors: Vectors
@@ -44,7 +42,7 @@ class ClipEmbeddings:
 
 
 def concatenate(parts: Sequence[ClipEmbeddings]) -> ClipEmbeddings:
-    """The rows of all parts, at least one, in order."""
+    """Join the rows of one or more parts in order."""
     return ClipEmbeddings(
         np.concatenate([part.vectors for part in parts]),
         np.concatenate([part.start for part in parts]),
@@ -55,44 +53,43 @@ def concatenate(parts: Sequence[ClipEmbeddings]) -> ClipEmbeddings:
 def embed_clips(
     model: EmbeddingModel, clips: Iterable[tuple[Key, Iterable[Samples]]], per: Per
 ) -> Iterator[tuple[Key, ClipEmbeddings]]:
-    """Embed clips, one after the other, in batches that may span several of them.
+    """Embed clips one after the other, in batches that may span several of them.
 
     Parameters
     ----------
-    model
-        The encoder and its options.
-    clips
-        A key of its own and the audio of each, in blocks: mono float32 at the model's rate.
-    per
-        One embedding per track, per window or per timestamp.
+    model : EmbeddingModel
+    clips : iterable of (key, blocks)
+        A unique key and the audio of each clip, in blocks of mono float32 at the model's rate.
+    per : {"track", "window", "timestamp"}
+        What each embedding covers.
 
     Yields
     ------
-    key, embeddings
-        In the order of the clips; none for a clip without samples. The timestamps of a long clip
-        come in several parts.
+    key, embeddings : ClipEmbeddings
+        In the order of the clips; none for an empty clip. The timestamps of a long clip come in
+        several parts.
     """
     if per == "timestamp":
-        yield from embed_stretches(model, _pieces(model.stretches, clips))
+        yield from embed_segments(model, _pieces(model.segments, clips))
         return
     windows = _pieces(model.windows, clips)
     yield from embed_windows(model, windows) if per == "window" else _embed_tracks(model, windows)
 
 
-def embed_stretches(
-    model: EmbeddingModel, stretches: Iterable[tuple[Key, Stretch]]
+def embed_segments(
+    model: EmbeddingModel, segments: Iterable[tuple[Key, Segment]]
 ) -> Iterator[tuple[Key, ClipEmbeddings]]:
-    """The timestamps of stretches, in their order."""
-    for key, stretch, vectors in _in_batches(model.embed_timestamps, stretches, model.device):
-        start, end = timestamp_bounds(stretch)
-        first = stretch.skip // TIMESTAMP_STRIDE
+    """Embed the timestamps of segments, in order."""
+    for key, segment, vectors in _in_batches(model.embed_timestamps, segments, model.device):
+        start, end = timestamp_bounds(segment)
+        first = segment.skip // TIMESTAMP_STRIDE
         yield key, _in_seconds(vectors[first : first + len(start)], start, end)
 
 
 def embed_windows(
     model: EmbeddingModel, windows: Iterable[tuple[Key, Window]]
 ) -> Iterator[tuple[Key, ClipEmbeddings]]:
-    """Windows, those of a clip together."""
+    """Embed windows; those of one clip come together."""
     for key, group in _by_clip(model, windows):
         rows = [(window.start, window.end, vector) for _, window, vector in group]
         start, end, matrix = (np.array(column) for column in zip(*rows, strict=True))
@@ -102,7 +99,7 @@ def embed_windows(
 def _embed_tracks(
     model: EmbeddingModel, windows: Iterable[tuple[Key, Window]]
 ) -> Iterator[tuple[Key, ClipEmbeddings]]:
-    """The weighted mean of each clip's windows, none of which is kept."""
+    """Average each clip's windows by weight, without keeping them."""
     for key, group in _by_clip(model, windows):
         total, weight, end = np.zeros(model.scene_embedding_size), 0, 0
         for _, window, vector in group:
@@ -114,7 +111,7 @@ def _embed_tracks(
 def _by_clip(
     model: EmbeddingModel, windows: Iterable[tuple[Key, Window]]
 ) -> Iterator[tuple[Key, Iterator[tuple[Key, Window, Vectors]]]]:
-    """Each clip's windows and their embeddings, to be taken before the next clip's."""
+    """Group windows and their embeddings by clip; consume each group before the next."""
     embedded = _in_batches(model.embed_windows, windows, model.device)
     return groupby(embedded, key=itemgetter(0))
 
@@ -131,7 +128,7 @@ def _pieces(
 def _in_batches(
     embed: Callable[[Tensor], Tensor], pieces: Iterable[tuple[Key, Piece]], device: torch.device
 ) -> Iterator[tuple[Key, Piece, Vectors]]:
-    """Embed pieces together and yield them in their order."""
+    """Embed pieces in batches and yield them in order."""
     waiting: list[tuple[Key, Piece]] = []
     size = 0
     for key, piece in pieces:
@@ -146,7 +143,7 @@ def _in_batches(
 def _embed_waiting(
     embed: Callable[[Tensor], Tensor], waiting: list[tuple[Key, Piece]], device: torch.device
 ) -> Iterator[tuple[Key, Piece, Vectors]]:
-    """Embed pieces of any lengths, those of one length as one batch."""
+    """Embed pieces of any lengths; those of equal length form one batch."""
     lengths = [len(piece.samples) for _, piece in waiting]
     vectors: dict[int, Vectors] = {}
     for length in dict.fromkeys(lengths):

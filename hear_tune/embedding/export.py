@@ -1,7 +1,7 @@
-"""Models as files for other runtimes: ONNX, and torch.export's ``.pt2``.
+"""Exporting models to other runtimes: ONNX, and torch.export's ``.pt2``.
 
-The file does all that `hear_tune.get_scene_embeddings` does, framing too: audio at 22,050 Hz goes
-in, of any number and length of clips, and embeddings come out.
+The file computes what `hear_tune.get_scene_embeddings` does, framing included: any number of clips
+of any length at 22,050 Hz in, embeddings out.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from torch.nn import functional as F
 
 from ..common.errors import HearTuneError
 from ..common.files import write_whole
+from ..common.ranges import one_of
 from ..networks.config import SAMPLE_RATE_HZ
 from ..networks.encoders import Encoder
 from .folder import embed_array, identity_of
@@ -33,9 +34,9 @@ ExportPer = Literal["track", "window"]
 EXPORT_PER_CHOICES: tuple[ExportPer, ...] = get_args(ExportPer)
 
 INPUT, OUTPUT = "audio", "embedding"
-_METADATA = "hear_tune.json"  # name of the record in a .pt2
+_METADATA = "hear_tune.json"  # record in a .pt2
 _OPSET = 18
-_TOLERANCE = 1e-4  # of the largest value
+_TOLERANCE = 1e-4  # relative to the largest value
 
 
 class ExportError(HearTuneError, ArithmeticError):
@@ -43,14 +44,14 @@ class ExportError(HearTuneError, ArithmeticError):
 
 
 class FramedEncoder(nn.Module):
-    """Audio (clips, samples) to embeddings, in operations that can be exported.
+    """Audio (clips, samples) to embeddings, by operations that can be exported.
 
     Parameters
     ----------
-    model
-        Whose encoder, layers and windows it takes.
-    per
-        "track": (clips, size); "window": (clips, windows, size).
+    model : EmbeddingModel
+        Source of the encoder, layers and windows.
+    per : {"track", "window"}
+        Embeddings are (clips, size) or (clips, windows, size).
     """
 
     def __init__(self, model: EmbeddingModel, per: ExportPer = "track") -> None:
@@ -64,7 +65,7 @@ class FramedEncoder(nn.Module):
 
     def forward(self, audio: Tensor) -> Tensor:
         clips, samples = audio.shape
-        beyond = _max(samples - self.window, 0)  # what follows the first window
+        beyond = _max(samples - self.window, 0)  # samples after the first window
         padded = F.pad(audio, (0, _max(self.window - samples, 0)))
         count = 1 + (beyond + self.hop - 1) // self.hop
         regular = self.hop * torch.arange(count)
@@ -75,13 +76,13 @@ class FramedEncoder(nn.Module):
         vectors = vectors.reshape(clips, count, vectors.shape[1])
         if self.per == "window":
             return vectors
-        weights = (starts - regular + self.hop).float()  # the last one weighs what it adds
+        weights = (starts - regular + self.hop).float()  # the last one by the audio it adds
         return (vectors * (weights / weights.sum())[:, None]).sum(dim=1)
 
 
 def _max(a: int, b: int) -> int:
-    """Of sizes that may be symbols of a graph."""
-    sym_max: Any = torch.sym_max  # typed differently from one release of torch to the next
+    """Return the larger of two sizes, which may be symbols of a graph."""
+    sym_max: Any = torch.sym_max  # its type varies between releases of torch
     larger: int = sym_max(a, b)
     return larger
 
@@ -89,28 +90,27 @@ def _max(a: int, b: int) -> int:
 def export_model(
     model: EmbeddingModel, path: str | os.PathLike[str], per: ExportPer = "track"
 ) -> float:
-    """Write a model as ``.onnx`` or ``.pt2``, and check that the file computes the same.
+    """Export a model to ``.onnx`` or ``.pt2``, and check that the file computes the same.
 
     Parameters
     ----------
-    model
-        From `hear_tune.load_model`; its layers and hop become the file's.
-    path
+    model : EmbeddingModel
+        From `hear_tune.load_model`; the file takes over its layers and hop.
+    path : path-like
         Ends in ``.onnx`` (ONNX; input "audio", output "embedding") or ``.pt2`` (torch.export).
-    per
-        "track": (clips, size); "window": (clips, windows, size).
+    per : {"track", "window"}
+        Embeddings are (clips, size) or (clips, windows, size).
 
     Returns
     -------
     float
-        Largest difference to the model, as a share of the largest value, over clips shorter than a
+        Largest difference from the model, relative to the largest value, over clips shorter than a
         window, as long, and longer.
 
     Raises
     ------
     ValueError
-        If the name, `per` or the model's kind is not one that can be exported, or a package is
-        missing.
+        If the suffix, `per` or kind of model cannot be exported, or a package is missing.
     ExportError
         If the file would compute something else; it is not written.
     OSError
@@ -119,8 +119,7 @@ def export_model(
     path = Path(path)
     if path.suffix not in _FORMATS:
         raise ValueError(f"{path}: the name must end in {' or '.join(_FORMATS)}")
-    if per not in EXPORT_PER_CHOICES:
-        raise ValueError(f"per must be one of {', '.join(EXPORT_PER_CHOICES)}, not {per!r}")
+    one_of(EXPORT_PER_CHOICES, per=per)
     if not isinstance(model.encoder, Encoder):
         raise ValueError("only networks of this package can be exported, not baselines")
     make, read = _FORMATS[path.suffix]
@@ -135,7 +134,7 @@ def export_model(
     return difference
 
 
-# --- The two formats: a function that makes a file's content, and one that reads it ---
+# --- For each format, a function that makes a file's content and one that reads it ---
 
 _Run = Callable[[Tensor], Tensor]
 
@@ -147,7 +146,7 @@ def _program(network: FramedEncoder) -> torch.export.ExportedProgram:
         )
     example = torch.zeros(2, 3 * network.window)
     sizes = {0: torch.export.Dim.DYNAMIC, 1: torch.export.Dim.DYNAMIC}
-    # Without this a graph is specialised to more than one clip, and to more than one window.
+    # otherwise the graph only takes more than one clip and more than one window
     oblivious = torch.fx.experimental._config.patch(backed_size_oblivious=True)  # type: ignore[attr-defined]
     with torch.no_grad(), oblivious:
         return torch.export.export(network, (example,), dynamic_shapes=(sizes,))
@@ -198,7 +197,7 @@ _FORMATS = {".onnx": (_make_onnx, _read_onnx), ".pt2": (_make_program, _read_pro
 
 
 def _difference(run: _Run, model: EmbeddingModel, per: ExportPer) -> float:
-    """Largest difference to the model, as a share of the largest value."""
+    """Return the largest difference from the model, relative to the largest value."""
     window, hop = model.window_samples, model.hop_samples
     generator = torch.Generator().manual_seed(0)
     worst = 0.0

@@ -1,7 +1,7 @@
-"""Embeddings of an array, of a file, and of folders of music.
+"""Embedding an array, a file, and folders of music.
 
-A tensor's embeddings come from `hear_tune.get_scene_embeddings` and
-`hear_tune.get_timestamp_embeddings`; each function here adds one thing to them.
+`hear_tune.get_scene_embeddings` and `hear_tune.get_timestamp_embeddings` embed a tensor; each
+function here adds one step.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from ..audio.files import find_audio, group_files, path_text
 from ..audio.reading import SILENT, Remark, Remarks, missing_audio, naming, read_blocks, to_mono
 from ..common.devices import one_thread
 from ..common.progress import progress_bar
+from ..common.ranges import at_least, one_of
 from ..common.samples import Samples
 from ..networks.config import SAMPLE_RATE_HZ
 from .batching import ClipEmbeddings, concatenate, embed_clips
@@ -39,27 +40,25 @@ def embed_array(
 
     Parameters
     ----------
-    audio
-        (samples,) or (samples, channels), no fewer samples than channels: floating point in -1..1,
-        int16 or int32.
-    sample_rate
+    audio : array-like (samples,) or (samples, channels)
+        Floating point in -1..1, int16 or int32; at least as many samples as channels.
+    sample_rate : int
         In Hz; the array is resampled to the model's rate.
-    model
+    model : EmbeddingModel
         From `hear_tune.load_model`.
-    per
-        "track", "window" or "timestamp".
+    per : {"track", "window", "timestamp"}
+        What each row covers.
 
     Returns
     -------
     ClipEmbeddings
-        One row per track, window or timestamp.
 
     Raises
     ------
     AudioError
         If the array holds no usable audio.
     """
-    check_per(per)
+    one_of(PER_CHOICES, per=per)
     return _embed_clip(model, [to_mono(audio, sample_rate)], per)
 
 
@@ -73,24 +72,23 @@ def embed_file(
 
     Parameters
     ----------
-    path
-        Any file that FFmpeg or libsndfile reads; of one that is cut off, what is there.
+    path : path-like
+        Any file that FFmpeg or libsndfile reads; if it is cut off, the rest is embedded.
     model, per
-        As of `embed_array`.
-    remarks
-        To which is added what there is to say of the file, as that it was cut off.
+        As for `embed_array`.
+    remarks : list of Remark, optional
+        Receives remarks on the file, such as that it is cut off.
 
     Returns
     -------
     ClipEmbeddings
-        One row per track, window or timestamp.
 
     Raises
     ------
     AudioError
         If the file holds no usable audio.
     """
-    check_per(per)
+    one_of(PER_CHOICES, per=per)
     with naming(path):
         return _embed_clip(model, read_blocks(path, remarks), per)
 
@@ -101,25 +99,25 @@ def _embed_clip(model: EmbeddingModel, blocks: Iterable[Samples], per: Per) -> C
 
 @dataclass
 class FolderReport:
-    """What became of the files of a folder.
+    """Outcome of embedding folders of music.
 
     Attributes
     ----------
-    embedded
+    embedded : int
         Number of files embedded now.
-    skipped
-        Number of files that the output held already.
-    failed
-        Reason by path of each file, or folder, that could not be read.
-    silent
-        Paths of files whose every sample is zero.
-    remarks
-        By path, what there is to say of files in the output, as "channels cancel: ...".
-    incomplete
-        Paths of files in the output of which audio is missing; remarks say how much.
-    ignored
-        How many files were no audio by their names, by suffix.
-    seconds
+    skipped : int
+        Number of files already in the output.
+    failed : dict of str to str
+        For each file or folder that could not be read, the reason.
+    silent : list of str
+        Paths of files whose samples are all zero.
+    remarks : dict of str to list of str
+        Remarks on files in the output by path, such as "channels cancel: ...".
+    incomplete : list of str
+        Paths of files in the output that lack some of their audio; the remarks say how much.
+    ignored : Counter of str
+        Number of files whose suffix is none of audio, by suffix.
+    seconds : float
         Length of the audio embedded now.
     """
 
@@ -143,44 +141,44 @@ def embed_folder(
 ) -> FolderReport:
     """Embed folders and files of music into one file, with a progress bar.
 
-    Work is kept in groups of files beside the output; after an interruption, the same call goes on
-    where it stopped and gives the same output. Parquet output that exists is extended by the files
-    that it lacks, known by their paths. A bad file never ends the work.
+    Finished groups of files are kept beside the output. After an interruption, the same call
+    continues where it stopped and gives the same output. An existing Parquet output is extended by
+    the files whose paths it lacks. A bad file never ends the job.
 
     Parameters
     ----------
-    inputs
-        Folders, searched through all levels for names of audio files, and single files.
-    output
+    inputs : path-like or sequence of path-like
+        Audio files, and folders to search at all levels by file name.
+    output : path-like
         ``.parquet``, ``.npy`` (with a ``.csv`` of its rows) or ``.h5``.
-    model
+    model : EmbeddingModel
         From `hear_tune.load_model`.
-    per
-        "track", "window" or "timestamp": rows per file.
-    overwrite
-        Make the output anew; the old one is replaced when the new one is complete.
-    workers
-        Processes that decode and embed; one per core is quickest on CPUs. With more than one, a
-        script must keep its own work under ``if __name__ == "__main__":``, as multiprocessing asks,
-        and a file that crashes its decoder costs no more than itself.
+    per : {"track", "window", "timestamp"}
+        What each row covers.
+    overwrite : bool
+        Write the output anew; the old one stays until the new one is complete.
+    workers : int
+        Processes that decode and embed; one per core is fastest on CPUs. With several, a script
+        must run under ``if __name__ == "__main__":``, as multiprocessing requires, and a file that
+        crashes its decoder only loses itself.
 
     Returns
     -------
     FolderReport
-        Also of the files that could not be embedded.
 
     Raises
     ------
     FileNotFoundError
-        If the inputs hold no audio file at all.
+        If the inputs hold no audio file.
     StoreError
-        If the output belongs to another model or other options, is in use, or cannot be extended.
+        If the output belongs to another model or other options, or cannot be extended.
+    InUseError
+        If another process writes the output.
     WorkerError
-        If one of several workers died, but not because of a file.
+        If one of several workers died, and not because of a file.
     """
-    check_per(per)
-    if workers < 1:
-        raise ValueError(f"workers must be at least 1, not {workers}")
+    one_of(PER_CHOICES, per=per)
+    at_least(1, workers=workers)
     found = find_audio(inputs)
     report = FolderReport(failed=dict(found.unreadable), ignored=found.ignored)
     with (
@@ -204,7 +202,7 @@ def embed_folder(
 def _groups(
     paths: list[Path | str], store: EmbeddingOutput, per: Per, progress: Progress
 ) -> Iterator[Group]:
-    """What is still to do, each group in its place of the output."""
+    """Yield the groups still to embed, each with its place in the output."""
     for number, todo in groups_to_do(paths, store.done, progress):
         yield Group(todo, store.new_part(number), per)
 
@@ -212,7 +210,7 @@ def _groups(
 def groups_to_do(
     paths: list[Path | str], done: Mapping[str, Remarks], progress: Progress
 ) -> Iterator[tuple[int, tuple[Path | str, ...]]]:
-    """Number of each group of files that is not wholly done, and what is left of it."""
+    """Yield the number of each unfinished group of files, and its files still to do."""
     for number, group in enumerate(group_files(paths)):
         todo = tuple(path for path in group if path_text(path) not in done)
         progress.skip({path: done[path_text(path)] for path in group if path not in todo})
@@ -220,14 +218,8 @@ def groups_to_do(
             yield number, todo
 
 
-def check_per(per: str) -> None:
-    """Raise a ValueError if there are no such rows."""
-    if per not in PER_CHOICES:
-        raise ValueError(f"per must be one of {', '.join(PER_CHOICES)}, not {per!r}")
-
-
 def identity_of(model: EmbeddingModel, per: Per) -> dict[str, object]:
-    """What the rows of an output depend on."""
+    """Return what the rows of an output depend on, ready for JSON."""
     return {
         "model": model.identity,
         "layers": model.timestamp_layers if per == "timestamp" else model.layers,
@@ -239,7 +231,7 @@ def identity_of(model: EmbeddingModel, per: Per) -> dict[str, object]:
 
 
 class Progress:
-    """Keeps the report and the bar up to date."""
+    """Updates the report and the progress bar."""
 
     def __init__(self, report: FolderReport, bar: tqdm[Any]) -> None:
         self.report = report
@@ -247,11 +239,11 @@ class Progress:
         self._begin = time.monotonic()
 
     def skip(self, files: Mapping[Path | str, Remarks]) -> None:
-        """Count files that the output has, and repeat what there was to say of them."""
+        """Count files that the output has already, and repeat the remarks on them."""
         for path, remarks in files.items():
             self._keep(os.fspath(path), remarks)
         self.report.skipped += len(files)
-        self._bar.initial = self.report.skipped  # time left is of the files that are still to do
+        self._bar.initial = self.report.skipped  # the time left is for the files still to do
         self._bar.update(len(files))
 
     def _keep(self, name: str, remarks: Remarks) -> None:

@@ -1,4 +1,4 @@
-"""How audio is cut for an encoder, and how the pieces become embeddings of a clip.
+"""Cutting clips into the windows and segments that an encoder takes.
 
 All positions are in samples at the encoders' rate.
 """
@@ -15,7 +15,6 @@ import numpy.typing as npt
 from ..common.samples import Samples, pad_end
 from ..networks.config import TIMESTAMP_STRIDE
 
-SampleType = TypeVar("SampleType", np.float32, np.int16)
 Per = Literal["track", "window", "timestamp"]
 PER_CHOICES: tuple[Per, ...] = get_args(Per)
 
@@ -28,14 +27,14 @@ class Window:
 
     Attributes
     ----------
-    start, end
-        What it covers of the clip.
-    samples
-        Its audio; longer than ``end - start`` where a short clip was filled up.
-    weight
-        In the mean embedding of the clip. All windows weigh the same, except that the one aligned
-        with the clip's end weighs in proportion to what it adds: the embedding changes smoothly
-        with the clip's length, and over whole windows it is the plain mean.
+    start, end : int
+        The part of the clip that it covers.
+    samples : ndarray
+        Its audio; longer than ``end - start`` if a short clip was padded.
+    weight : int
+        Its weight in the clip's mean embedding: equal for all windows, but proportional to the
+        audio it adds for one aligned with the clip's end. So the embedding changes smoothly with
+        the clip's length, and over whole windows it is the plain mean.
     """
 
     start: int
@@ -45,17 +44,17 @@ class Window:
 
 
 class Cutter(Protocol[Piece]):
-    """Cuts a clip that arrives bit by bit into pieces."""
+    """Cuts a clip that arrives in blocks into pieces."""
 
     def push(self, block: Samples) -> Iterator[Piece]:
-        """Pieces that a further block of the clip completes, in order."""
+        """Yield the pieces that the clip's next block completes, in order."""
 
     def finish(self) -> Iterator[Piece]:
-        """What the clip's end makes."""
+        """Yield the pieces that remain at the clip's end."""
 
 
 def cut(blocks: Iterable[Samples], cutter: Cutter[Piece]) -> Iterator[Piece]:
-    """Cut a clip that comes in blocks of any length; a clip without samples gives no piece."""
+    """Cut a clip given in blocks of any length; an empty clip yields nothing."""
     for block in blocks:
         yield from cutter.push(block)
     yield from cutter.finish()
@@ -64,15 +63,15 @@ def cut(blocks: Iterable[Samples], cutter: Cutter[Piece]) -> Iterator[Piece]:
 class WindowCutter:
     """Cuts a clip into windows, without padding wherever the clip is long enough.
 
-    Windows start every `hop` samples. If they leave an end uncovered, one more window is aligned
-    with the end of the clip. A clip shorter than one window is filled up to it.
+    Windows start every `hop` samples; if they leave the end uncovered, one more is aligned with
+    it. A clip shorter than a window is padded.
 
     Parameters
     ----------
-    size, hop
-        Of the windows.
-    fill
-        Makes a window of a clip that is shorter.
+    size, hop : int
+        Length of a window and distance between their starts.
+    fill : callable
+        Pads a short clip to the given length.
     """
 
     def __init__(
@@ -103,22 +102,22 @@ class WindowCutter:
 
 
 def mirror_to_multiple(samples: Samples, unit: int) -> Samples:
-    """The clip continued by its own reflections until its length is a multiple of `unit`."""
+    """Extend a clip by its own reflections to a multiple of `unit`."""
     return np.pad(samples, (0, -len(samples) % unit), mode="symmetric")
 
 
 @dataclass(frozen=True)
-class Stretch:
-    """A stretch of a clip with context around it, for embeddings of timestamps.
+class Segment:
+    """A piece of a clip with context around it, for embeddings of timestamps.
 
     Attributes
     ----------
-    start, end
-        What its timestamps cover of the clip.
-    skip
-        Samples of context in front of `start`.
-    samples
-        Context, stretch, context; a multiple of the encoder's coarsest stride.
+    start, end : int
+        The part of the clip that its timestamps cover.
+    skip : int
+        Samples of context before `start`.
+    samples : ndarray
+        Context, segment, context; a multiple of the encoder's coarsest stride.
     """
 
     start: int
@@ -127,48 +126,48 @@ class Stretch:
     samples: Samples
 
 
-class StretchCutter:
-    """Cuts a clip into stretches that see as much of their surroundings as one pass over it would.
+class SegmentCutter:
+    """Cuts a clip into segments with as much context as one pass over the clip would give them.
 
     Parameters
     ----------
-    size, before, after
-        Of the stretches and of their context, each a multiple of `unit`.
-    unit
-        The encoder's coarsest stride. The clip's end is mirrored up to a multiple of it.
+    size, before, after : int
+        Length of a segment and of its context, each a multiple of `unit`.
+    unit : int
+        The encoder's coarsest stride; the clip's end is mirrored up to a multiple of it.
     """
 
     def __init__(self, size: int, before: int, after: int, unit: int) -> None:
         self.size, self.before, self.after, self.unit = size, before, after, unit
-        self._buffer = np.empty(0, np.float32)  # from `before` samples ahead of the next stretch on
+        self._buffer = np.empty(0, np.float32)  # from `before` samples ahead of the next segment on
         self._start, self._skip = 0, 0
 
-    def push(self, block: Samples) -> Iterator[Stretch]:
+    def push(self, block: Samples) -> Iterator[Segment]:
         self._buffer = np.concatenate([self._buffer, block])
         while len(self._buffer) > self._skip + self.size + self.after:
             end = self._skip + self.size
             samples = self._buffer[: end + self.after]
-            yield Stretch(self._start, self._start + self.size, self._skip, samples)
+            yield Segment(self._start, self._start + self.size, self._skip, samples)
             kept = min(self.before, end)
             self._buffer = self._buffer[end - kept :]
             self._start, self._skip = self._start + self.size, kept
 
-    def finish(self) -> Iterator[Stretch]:
+    def finish(self) -> Iterator[Segment]:
         if len(self._buffer) > self._skip:
             end = self._start + len(self._buffer) - self._skip
             samples = mirror_to_multiple(self._buffer, self.unit)
-            yield Stretch(self._start, end, self._skip, samples)
+            yield Segment(self._start, end, self._skip, samples)
 
 
-def timestamp_bounds(stretch: Stretch) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
-    """First and last sample, exclusive, of a stretch's timestamps.
+def timestamp_bounds(segment: Segment) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+    """Return the first sample of each of a segment's timestamps, and the one after its last.
 
-    Every timestamp's centre lies within the clip; a clip shorter than half a timestamp has one all
-    the same, as long as the clip.
+    Every timestamp's centre lies within the clip. A clip shorter than half a timestamp has one as
+    long as itself.
     """
-    length = stretch.end - stretch.start
+    length = segment.end - segment.start
     count = (length + TIMESTAMP_STRIDE // 2) // TIMESTAMP_STRIDE
-    if stretch.start == 0 and count == 0:
+    if segment.start == 0 and count == 0:
         return np.array([0]), np.array([length])
-    start = stretch.start + TIMESTAMP_STRIDE * np.arange(count)
+    start = segment.start + TIMESTAMP_STRIDE * np.arange(count)
     return start, start + TIMESTAMP_STRIDE

@@ -1,4 +1,4 @@
-"""A group of files that is embedded, and written, at once."""
+"""Groups of files, each embedded and written as one part of an output."""
 
 from __future__ import annotations
 
@@ -20,23 +20,21 @@ from .workers import Job, Note, Outcome
 
 @dataclass(frozen=True)
 class Group(Job):
-    """Files, and the part of an output that they go to."""
+    """Files, and the part of an output for their rows."""
 
     part: PartWriter
     per: Per
 
 
 def embed_group(group: Group, model: EmbeddingModel, note: Note) -> None:
-    """Embed the files of a group and write their part; a bad file is left out of it.
+    """Embed the files of a group and write their part, without the bad ones.
 
     Parameters
     ----------
-    group
-        Of one output.
-    model
-        From `hear_tune.load_model`.
-    note
-        Called with what became of each file as soon as it was read, in the order of the files.
+    group : Group
+    model : EmbeddingModel
+    note : callable
+        Called with the outcome of each file, in order, as soon as it was read.
 
     Raises
     ------
@@ -69,15 +67,7 @@ def embed_group(group: Group, model: EmbeddingModel, note: Note) -> None:
 
 
 class GroupEmbedder:
-    """Embeds groups in another process, with a model of its own there.
-
-    Parameters
-    ----------
-    model
-        It is copied.
-    device
-        Where the other process puts the copy.
-    """
+    """Embeds groups in another process, with a copy of a model on a device there."""
 
     def __init__(self, model: EmbeddingModel, device: str) -> None:
         self._model = copy.deepcopy(model).cpu()

@@ -1,4 +1,4 @@
-"""An encoder with the choices that turn clips into embeddings: layers, windows, timestamps."""
+"""An encoder with the layers, windows and timestamps that turn clips into embeddings."""
 
 from __future__ import annotations
 
@@ -14,48 +14,47 @@ from ..networks.config import SAMPLE_RATE_HZ, TIMESTAMP_STRIDE, Backend, Precisi
 from ..networks.encoders import LayeredEncoder
 from ..networks.folded import InferenceNetwork, any_tensor, evaluating
 from ..networks.projection import to_frames
-from .framing import Stretch, StretchCutter, Window, WindowCutter, cut
+from .framing import Segment, SegmentCutter, Window, WindowCutter, cut
 
 LayerChoice = str | Sequence[str] | None
 
-STRETCH_SAMPLES = 24 * 3**9  # 21.4 s of timestamps at a time
+SEGMENT_SAMPLES = 24 * 3**9  # 21.4 s of timestamps at a time
 
 
 class EmbeddingModel(nn.Module):
-    """An encoder that embeds clips of any length, and computes as in evaluation mode.
+    """An encoder that embeds clips of any length, always in evaluation mode.
 
     Parameters
     ----------
-    encoder
-        With its weights.
-    layers
-        Of the embeddings of windows and clips: None (the encoder's `embedding_layers`), a name or
-        several (comma-separated or a sequence; their time averages are concatenated), or "all".
-    timestamp_layers
-        Of the embeddings of timestamps, likewise. None takes three time scales: the bottleneck, the
-        layer at the timestamps' own stride, and the last.
-    hop_ms
-        Between windows; None for windows side by side.
-    whitened
-        Where no layers are named, take the encoder's whitened ones, if it has them; otherwise the
-        layers that they are made of.
-    backend, precision
+    encoder : LayeredEncoder
+        The network, with its weights.
+    layers : str, sequence of str or None
+        Layers whose time averages form the embeddings of windows and clips: a name or several
+        (comma-separated or a sequence), "all", or None for the encoder's `embedding_layers`.
+    timestamp_layers : str, sequence of str or None
+        Likewise for timestamps. None takes three time scales: the bottleneck, the layer at the
+        timestamps' own stride, and the last.
+    hop_ms : float, optional
+        Between the starts of windows; by default they lie side by side.
+    whitened : bool
+        If no layers are named, take the encoder's whitened ones, or else the layers that they are
+        made of.
+    backend, precision : str
         How embeddings are computed: see `hear_tune.networks.folded.InferenceNetwork`.
 
     Attributes
     ----------
-    encoder
-        The plain network, whatever the backend. It may be trained on: embeddings are always those
-        of its weights as they are, and its training mode stays as it is.
-    sample_rate
-        Of all audio that it takes, 22,050 Hz.
-    scene_embedding_size, timestamp_embedding_size
-        Sizes of the embeddings.
+    encoder : LayeredEncoder
+        The plain network, whatever the backend. Its training may go on: embeddings always follow
+        its current weights, and its training mode is left alone.
+    sample_rate : int
+        Of the audio that it takes: 22,050 Hz.
+    scene_embedding_size, timestamp_embedding_size : int
 
     Raises
     ------
     ValueError
-        If a layer, backend or precision is unknown, or the hop is not within a window's length.
+        If a layer, backend or precision is unknown, or the hop is longer than a window.
     """
 
     sample_rate = SAMPLE_RATE_HZ
@@ -99,13 +98,13 @@ class EmbeddingModel(nn.Module):
 
     @property
     def identity(self) -> str:
-        """Which encoder this is, down to its weights, and its precision if it is not float32."""
+        """Fingerprint of the encoder and its weights, with any precision other than float32."""
         rounded = self.inference.precision != "float32"
         return self.encoder.identity + (f" {self.inference.precision}" if rounded else "")
 
     @property
     def layer_columns(self) -> dict[str, slice]:
-        """Where each chosen layer lies in an embedding."""
+        """Columns of each chosen layer in an embedding."""
         columns, start = {}, 0
         for name in self.layers:
             end = start + self.encoder.layer(name).channels
@@ -115,17 +114,16 @@ class EmbeddingModel(nn.Module):
 
     @torch.no_grad()
     def embed_windows(self, audio: Tensor) -> Tensor:
-        """One embedding per window: (batch, samples) -> (batch, scene_embedding_size)."""
+        """Embed windows: (batch, samples) to (batch, scene_embedding_size)."""
         features = self._features(audio, self.layers)
         return torch.cat([feature.mean(dim=-1) for feature in features], dim=1)
 
     @torch.no_grad()
     def embed_timestamps(self, audio: Tensor) -> Tensor:
-        """One embedding per 729 samples, every layer brought to that stride.
+        """Embed timestamps: (batch, samples) to (batch, samples / 729, timestamp_embedding_size).
 
-        (batch, samples) -> (batch, samples / 729, timestamp_embedding_size). Finer layers are
-        averaged over each timestamp's samples, coarser ones interpolated linearly between the
-        centres of their frames.
+        Finer layers are averaged over each timestamp's samples, coarser ones interpolated linearly
+        between the centres of their frames.
         """
         features = self._features(audio, self.timestamp_layers)
         frames = audio.shape[-1] // TIMESTAMP_STRIDE
@@ -135,7 +133,7 @@ class EmbeddingModel(nn.Module):
         heed_fork()
         network = self.inference.of(self.encoder)
         audio = audio[:, None].to(any_tensor(network).dtype)
-        # batch statistics would make a clip depend on its batch, and change the model
+        # with batch statistics, a clip's embedding would depend on its batch
         with evaluating(network):
             return list(network.features(audio, names).values())
 
@@ -143,23 +141,25 @@ class EmbeddingModel(nn.Module):
         """Cut a clip into the windows that this model embeds."""
         return cut(blocks, self.window_cutter())
 
-    def stretches(self, blocks: Iterable[Samples]) -> Iterator[Stretch]:
-        """Cut a clip into stretches with all the context that their timestamps depend on."""
-        return cut(blocks, self.stretch_cutter(STRETCH_SAMPLES))
+    def segments(self, blocks: Iterable[Samples]) -> Iterator[Segment]:
+        """Cut a clip into segments with all the context of their timestamps."""
+        return cut(blocks, self.segment_cutter(SEGMENT_SAMPLES))
 
     def window_cutter(self) -> WindowCutter:
-        """What cuts a clip into windows."""
+        """Return a cutter of a clip into windows."""
         return WindowCutter(self.window_samples, self.hop_samples, self.encoder.fill)
 
-    def stretch_cutter(self, samples: int) -> StretchCutter:
-        """What cuts a clip into stretches of at least so many samples, with their context."""
+    def segment_cutter(self, samples: int) -> SegmentCutter:
+        """Return a cutter of a clip into segments of at least so many samples, with context."""
         unit = self.encoder.timestamp_unit(self.timestamp_layers)
         grids = [self.encoder.layer(name).grid for name in self.timestamp_layers]
         before = max(grid.stride - grid.first for grid in grids)  # a stride more to interpolate
         after = max(grid.stride + grid.last for grid in grids)
-        return StretchCutter(
+        return SegmentCutter(
             _round_up(samples, unit), _round_up(before, unit), _round_up(after, unit), unit
         )
+
+    stretches, stretch_cutter = segments, segment_cutter  # names of earlier versions
 
 
 def _choose(encoder: LayeredEncoder, choice: LayerChoice, default: list[str]) -> list[str]:
@@ -167,12 +167,12 @@ def _choose(encoder: LayeredEncoder, choice: LayerChoice, default: list[str]) ->
 
 
 def choose_layers(encoder: LayeredEncoder, choice: str | Sequence[str]) -> list[str]:
-    """Names of the layers chosen: a name or several, comma-separated or a sequence; or "all".
+    """Return the names of the chosen layers: "all", or names, comma-separated or in a sequence.
 
     Raises
     ------
     ValueError
-        If one is unknown or named twice, or there is none.
+        If one is unknown or given twice, or there is none.
     """
     if choice == "all":
         return [layer.name for layer in encoder.layers]

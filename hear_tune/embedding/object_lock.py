@@ -1,7 +1,7 @@
-"""Sole use of a folder of an object store, which knows no locks: by an object that is created once.
+"""Locking a folder of an object store, which has no locks, by an object that is created only once.
 
-The object outlives a program that was killed. So each machine also keeps a lock of its own, which
-does not, and the content of the object that it created last.
+The object outlives a killed program. So each machine also holds a lock of its own, which does not,
+and keeps the content of the object that it created last.
 """
 
 from __future__ import annotations
@@ -23,29 +23,29 @@ _LOCK = "lock"  # name of the object
 
 @contextmanager
 def sole_use_of_store(store: Any, root: str, doing: str) -> Iterator[None]:
-    """Keep other programs out of a folder of a store, on whatever machine they run.
+    """Keep the programs of all machines but one out of a folder of a store.
 
     Parameters
     ----------
-    store
-        A file system of fsspec. Where it cannot create an object only if there is none (fsspec's
-        mode "xb"), two programs that begin at the same moment are not kept apart.
-    root
-        The folder in it.
-    doing
-        What the program does that has it, for the others' error: "writing it".
+    store : fsspec file system
+        If it lacks conditional creation (fsspec's mode "xb"), two programs that start at the same
+        moment are not kept apart.
+    root : str
+        The folder.
+    doing : str
+        What the program does with it, for the others' error: "writing it".
 
     Raises
     ------
     InUseError
-        If another program has it, or one of another machine was killed while it had.
+        If another program holds it, or was killed on another machine while it did.
     """
     url: str = store.unstrip_protocol(root)
     lock, here = f"{root}/{_LOCK}", _folder_here(url)
     created = here / "created"
     with sole_use(here, doing, of=url):
         before = created.read_bytes() if created.exists() else None
-        if before is None or _content(store, lock) != before:  # else its program was killed
+        if before is None or _content(store, lock) != before:  # else left by a killed program
             content = secrets.token_hex(16).encode()
             write_whole(created, content)
             if not _create(store, lock, content):
@@ -60,7 +60,7 @@ def sole_use_of_store(store: Any, root: str, doing: str) -> Iterator[None]:
 
 
 def _folder_here(url: str) -> Path:
-    """What this machine keeps about the use of a folder of a store."""
+    """Return the folder where this machine keeps its own lock."""
     user = os.getuid() if hasattr(os, "getuid") else getpass.getuser()
     name = hashlib.sha256(url.encode()).hexdigest()[:16]
     return Path(tempfile.gettempdir(), f"hear-tune-{user}", name)
@@ -76,15 +76,15 @@ def _content(store: Any, path: str) -> bytes | None:
 
 
 def _create(store: Any, path: str, content: bytes) -> bool:
-    """Write an object unless there is one; tells whether it was written."""
+    """Write an object unless it exists; return whether it was written."""
     if _content(store, path) is not None:
         return False
     try:
         with store.open(path, "xb") as file:
             file.write(content)
-    except (NotImplementedError, ValueError):  # the store knows no such mode
+    except (NotImplementedError, ValueError):  # the store has no such mode
         store.pipe_file(path, content)
     except OSError:
         if _content(store, path) is None:
             raise
-    return _content(store, path) == content  # of several that wrote, the last has it
+    return _content(store, path) == content  # of several writers, the last one wins

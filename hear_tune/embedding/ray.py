@@ -1,8 +1,8 @@
 """Embedding on all machines of a Ray cluster: the same rows, in a folder of Parquet files.
 
-Every group of files becomes one file of the output, named by its place; it appears whole or not at
-all. So nothing is lost when a worker dies, whose groups Ray gives to another, or the program, which
-goes on when it is started again. Music and output may lie wherever fsspec reads and writes.
+Each group of files becomes one part of the output, named by its place, which appears whole or not
+at all. So nothing is lost when a worker dies, as Ray gives its groups to another, or when the
+program is killed and started again. Music and output may lie wherever fsspec reads and writes.
 """
 
 from __future__ import annotations
@@ -26,15 +26,16 @@ from ..audio.files import find_audio
 from ..audio.reading import Remarks
 from ..common.files import sole_use
 from ..common.progress import progress_bar
-from .folder import FolderReport, Progress, check_per, groups_to_do, identity_of
-from .framing import Per
+from ..common.ranges import one_of
+from .folder import FolderReport, Progress, groups_to_do, identity_of
+from .framing import PER_CHOICES, Per
 from .groups import Group, GroupEmbedder
 from .model import EmbeddingModel
 from .object_lock import sole_use_of_store
 from .output import PartWriter, StoreError, files_in, part_name
 from .workers import Crew, Note, Outcome
 
-OBJECT_STORE_BYTES = 256 << 20  # only names and the model pass between processes
+OBJECT_STORE_BYTES = 256 << 20  # enough for names and the model
 _MAX_BLOCKS = 10_000
 _CUDA = "cuda"
 _DOING = "writing it"
@@ -53,27 +54,25 @@ def embed_on_ray(
 
     Parameters
     ----------
-    inputs
+    inputs : path-like or sequence of path-like
         Folders, files, patterns and URLs that all machines of the cluster can read.
-    output
-        A folder, or the URL of one, that all machines can write. Files of which it has rows are
-        left out.
-    model
+    output : str
+        A folder, or the URL of one, that all machines can write. Files that have rows in it are
+        skipped.
+    model : EmbeddingModel
         From `hear_tune.load_model`.
-    per
-        "track", "window" or "timestamp": rows per file.
-    workers
+    per : {"track", "window", "timestamp"}
+        What each row covers.
+    workers : int, optional
         Processes; by default one per core of the cluster, or per GPU.
-    device
-        "cpu", or "cuda" for a GPU per process.
-    address
-        Of a running cluster; by default RAY_ADDRESS, or a cluster of this machine's cores that ends
-        with the work.
+    device : {"cpu", "cuda"}
+        With "cuda", each process has a GPU.
+    address : str, optional
+        Of a running cluster; by default RAY_ADDRESS, or a new cluster of this machine's cores.
 
     Returns
     -------
     FolderReport
-        Also of the files that could not be embedded.
 
     Raises
     ------
@@ -82,9 +81,9 @@ def embed_on_ray(
     StoreError
         If the output belongs to another model or other options.
     InUseError
-        If another program writes it, on this machine or, if it is in an object store, on any.
+        If another program writes it, on this machine or, for an object store, on any.
     """
-    check_per(per)
+    one_of(PER_CHOICES, per=per)
     if device not in ("cpu", _CUDA):
         raise ValueError(f"device must be cpu or {_CUDA} on a Ray cluster, not {device!r}")
     found = find_audio(inputs)
@@ -106,7 +105,7 @@ def embed_on_ray(
 
 
 class _Parts:
-    """The output: a folder of Parquet files, wherever fsspec writes."""
+    """An output that is a folder of Parquet files, wherever fsspec writes."""
 
     def __init__(self, output: str, identity: dict[str, object]) -> None:
         self.identity = identity
@@ -117,7 +116,7 @@ class _Parts:
         self.done: dict[str, Remarks] = {}
 
     def take_stock(self) -> None:
-        """List what is there, and remove what killed programs left; to be done while locked."""
+        """List the parts and remove the leftovers of killed programs; only while locked."""
         self._store.invalidate_cache()
         for path in self._store.glob(f"{self._root}/*.parquet"):
             self.numbers.add(_number(self._output, path))
@@ -127,7 +126,7 @@ class _Parts:
 
     @contextmanager
     def new(self, name: str) -> Iterator[PartWriter]:
-        """A part to be written next; it appears, whole, once the context ends without an error."""
+        """Write a new part, which appears whole once the context ends without an error."""
         with tempfile.TemporaryDirectory() as folder:
             part = Path(folder, name)
             yield PartWriter(part, self.identity)
@@ -137,7 +136,7 @@ class _Parts:
                 self._store.mv(partial, f"{self._root}/{name}")
 
     def locked(self) -> AbstractContextManager[None]:
-        """Keep other programs from the output."""
+        """Keep other programs out of the output."""
         if isinstance(self._store, LocalFileSystem):
             return sole_use(self._root, _DOING)
         return sole_use_of_store(self._store, self._root, _DOING)
@@ -146,18 +145,16 @@ class _Parts:
 def _number(output: str, path: str) -> int:
     stem = Path(path).stem
     if not stem.isdecimal():
-        raise StoreError(
-            f"{output}: {path} is not of an output of hear-tune; choose another folder"
-        )
+        raise StoreError(f"{output}: {path} was not written by hear-tune; choose another folder")
     return int(stem)
 
 
 @dataclass(frozen=True)
 class _Task:
-    """What all workers do alike."""
+    """What all workers have in common."""
 
     parts: _Parts
-    work: bytes  # as of `Crew`
+    work: bytes  # as for `Crew`
     per: Per
     device: str
 
@@ -183,16 +180,16 @@ def _embed(groups: _Groups, task: _Task, workers: int | None, note: Note) -> Non
     noted: set[Path | str] = set()
     for row in outcomes.iter_rows():
         outcome: Outcome = pickle.loads(row["outcome"])
-        if outcome.path not in noted:  # a group that was given to another actor may come twice
+        if outcome.path not in noted:  # a group may come twice if an actor died
             noted.add(outcome.path)
             note(outcome)
 
 
 class _Actor:
-    """One process of the cluster, and its worker, which a bad file may take down."""
+    """A process of the cluster, with a worker that a bad file may kill."""
 
     def __init__(self, task: _Task, folder: str) -> None:
-        os.chdir(folder)  # where relative paths start
+        os.chdir(folder)  # relative paths start there
         self._task = task
         self._crew = Crew(task.work, workers=1, device=task.device)
 
@@ -207,7 +204,7 @@ class _Actor:
 
 @contextmanager
 def _cluster(address: str | None) -> Iterator[None]:
-    """A running cluster, or one of this machine for as long as the work takes."""
+    """Connect to a running cluster, or start one on this machine for the job."""
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR"}
     if address or os.environ.get("RAY_ADDRESS"):

@@ -9,9 +9,10 @@ import numpy as np
 import numpy.typing as npt
 
 from ..audio.reading import MonoStream
+from ..common.ranges import at_least, one_of
 from ..networks.config import SAMPLE_RATE_HZ
-from .batching import ClipEmbeddings, concatenate, embed_stretches, embed_windows
-from .framing import Cutter, Stretch, Window, cut
+from .batching import ClipEmbeddings, concatenate, embed_segments, embed_windows
+from .framing import Cutter, Segment, Window, cut
 from .model import EmbeddingModel
 
 StreamPer = Literal["timestamp", "window"]
@@ -25,31 +26,31 @@ class Embedder:
 
     Parameters
     ----------
-    model
+    model : EmbeddingModel
         From `hear_tune.load_model`.
-    sample_rate
+    sample_rate : int
         Of the chunks, in Hz.
-    per
-        "timestamp", or "window".
-    step_ms
-        Timestamps are computed in steps of at least so much audio, whole frames of the encoder's
-        coarsest layer (893 ms for "tune+"). Each step computes its context anew: longer ones cost
-        less (see `cost`), and their timestamps come later.
+    per : {"timestamp", "window"}
+        What each row covers.
+    step_ms : float
+        Least audio per step in which timestamps are computed, rounded up to whole frames of the
+        encoder's coarsest layer (893 ms for "tune+"). Each step computes its context anew, so
+        longer steps cost less (see `cost`) but delay their timestamps.
 
     Attributes
     ----------
-    latency_ms
-        How far behind the audio the rows are at most: once audio up to t ms was pushed, all rows
-        that end before ``t - latency_ms`` are out.
-    cost
-        Audio computed per audio pushed; 1 where nothing is computed twice.
+    latency_ms : float
+        Greatest delay of the rows: once audio up to t ms was pushed, all rows that end before
+        ``t - latency_ms`` have been returned.
+    cost : float
+        Audio computed per audio pushed; 1 if nothing is computed twice.
 
     Raises
     ------
     AudioError
-        If the rate is out of reach.
+        If the rate is out of range.
     ValueError
-        If `per` is another, or the step is negative.
+        If `per` is unknown or the step negative.
 
     Examples
     --------
@@ -67,19 +68,17 @@ class Embedder:
         per: StreamPer = "timestamp",
         step_ms: float = 0.0,
     ) -> None:
-        if per not in STREAM_PER_CHOICES:
-            raise ValueError(f"per must be one of {', '.join(STREAM_PER_CHOICES)}, not {per!r}")
-        if not 0 <= step_ms < float("inf"):
-            raise ValueError(f"step_ms must be 0 or more, not {step_ms}")
+        one_of(STREAM_PER_CHOICES, per=per)
+        at_least(0, step_ms=step_ms)
         self._model = model
         self._stream = MonoStream(sample_rate)
         self._finished = False
         self._cutter: Cutter[Any]
         self._embed: Callable[..., Iterator[tuple[None, ClipEmbeddings]]]
         if per == "timestamp":
-            cutter = model.stretch_cutter(max(1, round(step_ms * SAMPLE_RATE_HZ / 1000)))
+            cutter = model.segment_cutter(max(1, round(step_ms * SAMPLE_RATE_HZ / 1000)))
             behind = cutter.size + cutter.after
-            self._cutter, self._embed = cutter, embed_stretches
+            self._cutter, self._embed = cutter, embed_segments
             self._size = model.timestamp_embedding_size
             self.cost = (cutter.before + behind) / cutter.size
         else:
@@ -90,24 +89,23 @@ class Embedder:
         self.latency_ms = 1000 * (behind / SAMPLE_RATE_HZ + self._stream.delay_seconds)
 
     def push(self, chunk: npt.ArrayLike) -> ClipEmbeddings:
-        """Take the next chunk.
+        """Embed the next chunk.
 
         Parameters
         ----------
-        chunk
-            (samples,) or (samples, channels): floating point in -1..1, int16 or int32; of any
-            length. The first of several channels has no fewer samples than channels, so that it
-            cannot be taken for (channels, samples).
+        chunk : array-like (samples,) or (samples, channels)
+            Floating point in -1..1, int16 or int32, of any length; the first chunk of several
+            channels must have at least as many samples as channels.
 
         Returns
         -------
         ClipEmbeddings
-            The rows that it completes, in order; often none.
+            The rows that the chunk completes, in order; often none.
 
         Raises
         ------
         AudioError
-            If the chunk has another shape or type, or NaN or infinite samples. It is then left out.
+            If the chunk has another shape or type, or NaN or infinite samples; it is then ignored.
         RuntimeError
             If the clip was finished.
         """
@@ -115,12 +113,7 @@ class Embedder:
         return self._rows(self._cutter.push(self._stream.push(chunk)))
 
     def finish(self) -> ClipEmbeddings:
-        """End the clip.
-
-        Returns
-        -------
-        ClipEmbeddings
-            The rows that are left.
+        """End the clip and return its remaining rows.
 
         Raises
         ------
@@ -131,7 +124,7 @@ class Embedder:
         self._finished = True
         return self._rows(cut([self._stream.finish()], self._cutter))
 
-    def _rows(self, pieces: Iterable[Stretch | Window]) -> ClipEmbeddings:
+    def _rows(self, pieces: Iterable[Segment | Window]) -> ClipEmbeddings:
         parts = [rows for _, rows in self._embed(self._model, ((None, piece) for piece in pieces))]
         nothing = ClipEmbeddings(np.empty((0, self._size), np.float32), np.empty(0), np.empty(0))
         return concatenate([nothing, *parts])

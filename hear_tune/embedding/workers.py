@@ -1,8 +1,8 @@
-"""Processes that each do whole jobs on one core, so that nothing large is handed between them.
+"""Processes that each do whole jobs on one core, so that nothing large passes between them.
 
-A worker gets one job at a time, such as a group of files to embed or to decode, and tells what
-became of each file. It may die of a file, as a decoder can; then that file is named, and another
-worker takes over what is left of its job.
+A worker gets one job at a time, such as a group of files to embed or decode, and reports the
+outcome of each file. If a file kills it, as one can crash a decoder, that file is named and a new
+worker takes over the rest of the job.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ import torch
 from ..audio.reading import Remark
 from ..common.allocator import keep_freed_memory
 from ..common.errors import HearTuneError
+from ..common.ranges import at_least
 
 _READY = "ready"
 
@@ -35,18 +36,17 @@ class WorkerError(HearTuneError, ChildProcessError):
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of a file.
+    """Outcome of the work on one file.
 
     Attributes
     ----------
-    path
+    path : Path or str
         As it was found.
-    seconds
+    seconds : float
         Length of its audio.
-    error
-        Why it could not be read or written, if it could not.
-    remarks
-        What else there is to say of it.
+    error : str or None
+        Why it could not be read or written.
+    remarks : tuple of Remark
     """
 
     path: Path | str
@@ -60,50 +60,46 @@ Note = Callable[[Outcome], None]
 
 @dataclass(frozen=True)
 class Job:
-    """Something for one worker to do; each kind adds what else it needs.
+    """Work for one worker; each kind adds what it needs.
 
     Attributes
     ----------
-    paths
+    paths : tuple of Path or str
         The files that it takes, in this order.
     """
 
     paths: tuple[Path | str, ...]
 
     def without(self, path: Path | str) -> Job:
-        """The job that is left when a file is taken out."""
+        """Return the job without a file."""
         return replace(self, paths=tuple(other for other in self.paths if other != path))
 
 
 class Crew:
-    """Workers, started as they are needed, which wait for jobs until they are dismissed.
-
-    A context manager.
+    """Workers, started as needed, which take jobs until the context ends.
 
     Parameters
     ----------
-    work
-        The pickled function that does a job: it takes the job and a function to be called with what
-        became of each file, in their order. A worker unpickles it once.
-    workers
-        How many processes at most; there are never more than jobs.
-    device
+    work : bytes
+        The pickled function that does a job: it takes the job and a function to call with the
+        outcome of each file, in order. Each worker unpickles it once.
+    workers : int
+        Largest number of processes.
+    device : str
         Where the work computes.
-    task
-        What is done with a file, in the past tense, for the reason of one that ended a worker:
-        "decoded".
+    task : str
+        What the work did with a file, for the error of one that killed its worker: "decoded".
 
     Raises
     ------
     ValueError
-        If there is to be no worker.
+        If `workers` is below 1.
     """
 
     def __init__(
         self, work: bytes, workers: int, device: str = "cpu", task: str = "decoded"
     ) -> None:
-        if workers < 1:
-            raise ValueError(f"workers must be at least 1, not {workers}")
+        at_least(1, workers=workers)
         self._work, self._size, self._device, self._task = work, workers, device, task
         self._workers: list[_Worker] = []
 
@@ -119,15 +115,15 @@ class Crew:
 
         Parameters
         ----------
-        jobs
-            Taken one by one, when a worker is free.
-        note
-            Called with what became of each file, once per file.
+        jobs : iterable of Job
+            Taken one by one as workers become free.
+        note : callable
+            Called once with the outcome of each file.
 
         Raises
         ------
         WorkerError
-            If a worker died outside of any file.
+            If a worker died, and not because of a file.
         Exception
             Whatever a job raises, such as an `OSError` if it cannot write.
         """
@@ -153,7 +149,7 @@ class Crew:
 
 
 class _Worker:
-    """A process as its parent sees it."""
+    """A worker process, seen from its parent."""
 
     def __init__(self, work: bytes, device: str, task: str) -> None:
         self._work = work
@@ -175,13 +171,13 @@ class _Worker:
         self._send()
 
     def _send(self) -> None:
-        self._pending = list(self._job.paths)  # what this process has not read yet
+        self._pending = list(self._job.paths)  # files without an outcome from this process
         if self._ready:
-            with suppress(ConnectionError):  # of a process that has died, as is heard next
+            with suppress(ConnectionError):  # a dead process is noticed next
                 self.connection.send(self._job)
 
     def listen(self, note: Note) -> bool:
-        """Take one message; returns whether the job goes on."""
+        """Receive one message; return whether the job goes on."""
         try:
             message = self.connection.recv()
         except (EOFError, ConnectionError):
@@ -207,7 +203,7 @@ class _Worker:
             note(outcome)
 
     def _take_over(self, note: Note) -> None:
-        """Start again without the file that the process died of."""
+        """Start a new process for the job, without the file that killed this one."""
         self._process.join()
         how = _describe(self._process.exitcode)
         if not self._ready:
@@ -231,7 +227,7 @@ class _Worker:
 
 
 def _start_method(device: str) -> str:
-    """A forked process need not import torch anew, but cannot use its parent's threads or GPU."""
+    """Fork where possible, to import torch only once; a forked process cannot use a GPU."""
     return "fork" if sys.platform == "linux" and device == "cpu" else "spawn"
 
 
@@ -242,15 +238,13 @@ def _describe(exit_code: int | None) -> str:
 
 
 def _work(connection: Connection) -> None:
-    """What a worker does until it is stopped."""
+    """Do jobs until stopped."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent stops it
     end_with_parent()
     torch.set_num_threads(1)
     keep_freed_memory()
-    connection.send(
-        _READY
-    )  # the work is too long to be an argument of a process that may not start
-    pickled = connection.recv_bytes()
+    connection.send(_READY)
+    pickled = connection.recv_bytes()  # too long for an argument of a process that may not start
     try:
         work = pickle.loads(pickled)
         while True:
@@ -261,7 +255,7 @@ def _work(connection: Connection) -> None:
 
 
 def _portable(error: Exception) -> Exception:
-    """An error as it is, if it can be handed on to the parent."""
+    """Return an error that can be pickled for the parent."""
     try:
         pickle.loads(pickle.dumps(error))
     except Exception:
@@ -270,9 +264,9 @@ def _portable(error: Exception) -> Exception:
 
 
 def end_with_parent() -> None:
-    """End this process when its parent does, even if that is killed.
+    """End this process with its parent, even if that is killed.
 
-    Else a worker would go on writing files that the same command, given again, writes too.
+    Otherwise it could write the same files as a second run of the command.
     """
     threading.Thread(target=_watch_parent, daemon=True).start()
 

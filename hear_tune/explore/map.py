@@ -17,6 +17,7 @@ import numpy.typing as npt
 
 from ..common.files import write_whole
 from ..common.progress import progress_bar
+from ..common.ranges import at_least
 from ..datasets.tables import read_table
 from ..embedding.output import Library
 from . import MAX_POINTS, ExploreError
@@ -120,8 +121,7 @@ def write_map(
 
 
 def _choose(library: Library, count: int) -> Library:
-    if count < 1:
-        raise ExploreError(f"at least one point must be drawn, not {count}")
+    at_least(1, count=count)
     if len(library.paths) <= count:
         return library
     generator = np.random.default_rng(_SEED)

@@ -17,6 +17,7 @@ from ..audio.reading import Remark, is_url
 from ..checkpoints.pretrained import load_encoder
 from ..common import text
 from ..common.progress import one_line
+from ..common.ranges import at_least
 from ..embedding.batching import ClipEmbeddings, Vectors
 from ..embedding.folder import embed_file
 from ..embedding.model import EmbeddingModel
@@ -132,11 +133,10 @@ def find_similar(
 
     Raises
     ------
-    ExploreError
+    ValueError
         If the count is below 1.
     """
-    if count < 1:
-        raise ExploreError(f"at least one row must be asked for, not {count}")
+    at_least(1, count=count)
     matches: list[Match] = []
     hidden = {leave_out} if isinstance(leave_out, str) else set(leave_out or ())
     seen = set(hidden)

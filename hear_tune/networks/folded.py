@@ -16,6 +16,7 @@ from itertools import chain
 import torch
 from torch import Tensor, nn
 
+from ..common.ranges import one_of
 from .config import BACKENDS, FACTOR, PRECISIONS, Backend, Precision
 from .encoders import Block, Encoder, ExpansiveBlock, LayeredEncoder
 from .geometry import KERNEL
@@ -172,10 +173,8 @@ class InferenceNetwork:
     """
 
     def __init__(self, backend: Backend = "auto", precision: Precision = "float32") -> None:
-        if backend not in BACKENDS:
-            raise ValueError(f"backend must be one of {', '.join(BACKENDS)}, not {backend!r}")
-        if precision not in PRECISIONS:
-            raise ValueError(f"precision must be one of {', '.join(PRECISIONS)}, not {precision!r}")
+        one_of(BACKENDS, backend=backend)
+        one_of(PRECISIONS, precision=precision)
         if backend == "eager" and precision == "bfloat16":
             raise ValueError("bfloat16 is for the folded network: leave the backend to auto")
         self.backend = backend

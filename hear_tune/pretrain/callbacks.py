@@ -25,13 +25,13 @@ from ..audio.files import find_audio
 from ..audio.reading import AudioError, Remark, missing_audio, read_blocks
 from ..checkpoints.files import load_checkpoint, save_checkpoint
 from ..common.progress import progress_bar, say
+from ..common.ranges import at_least
 from ..common.samples import Samples
 from ..embedding.batching import embed_clips
 from ..embedding.model import EmbeddingModel
 from ..networks.encoders import CROP_SAMPLES, Encoder
 from .module import CLMR
 from .pairs import Pairs
-from .ranges import at_least
 from .settings import MACHINE, SETTINGS, machine_differences
 
 CHECKPOINT = "last.ckpt"

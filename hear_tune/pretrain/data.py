@@ -8,10 +8,10 @@ from typing import Any
 
 from lightning.pytorch import LightningDataModule
 
+from ..common.ranges import at_least
 from ..networks.config import SAMPLE_RATE_HZ, WINDOW_SAMPLES
 from .pairs import PairDataset, PairLoader, PairSource, Share, number_folders
 from .pcm_store import AudioStore
-from .ranges import at_least
 from .tar_shards import Shard, StreamedPairs, read_index
 
 _DIGEST_DIGITS = 12  # enough to tell by, and short enough for an error

@@ -7,6 +7,8 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from ..common.ranges import above
+
 
 class Contrast(NamedTuple):
     """Result of the contrastive task, both scalars.
@@ -41,8 +43,7 @@ class NTXent(nn.Module):
 
     def __init__(self, temperature: float = 0.5) -> None:
         super().__init__()
-        if temperature <= 0:
-            raise ValueError(f"temperature must be positive, not {temperature}")
+        above(0, temperature=temperature)
         self.temperature = temperature
 
     def forward(self, first: Tensor, second: Tensor, groups: Tensor | None = None) -> Contrast:

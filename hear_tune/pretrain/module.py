@@ -12,6 +12,7 @@ from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
 from torch import Tensor
 
 from ..checkpoints.pretrained import load_encoder
+from ..common.ranges import at_least
 from ..networks.config import ConfigError, EncoderConfig
 from ..networks.encoders import Encoder, build_encoder
 from ..networks.variants import DEFAULT_VARIANT, get_variant, variant_name
@@ -23,7 +24,6 @@ from .loss import NTXent
 from .objective import AcousticObjective, LayerTargets, Prediction
 from .pairs import Pairs, to_float
 from .projector import PROJECTION_SIZE, projection_head
-from .ranges import at_least
 from .whitening import drop_projections
 
 

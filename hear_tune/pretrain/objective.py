@@ -15,10 +15,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from ..common.ranges import at_least
 from ..networks.config import ConfigError
 from ..networks.encoders import Encoder
 from .acoustic import TARGETS, Acoustics
-from .ranges import at_least
 
 STATISTICS_BATCHES = 64  # the first of a run, by which targets are standardised
 _SMALLEST_DEVIATION = 1e-3  # of a target, in nepers: what never changes is not blown up

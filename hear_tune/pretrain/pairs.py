@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
+from ..common.ranges import at_least
 from ..common.samples import pad_end
 from ..networks.config import SAMPLE_RATE_HZ
 from .pcm_store import FULL_SCALE, AudioStore, Pcm, Track
@@ -130,8 +131,7 @@ class PairDataset(Dataset[Pairs]):
                 f"segments of about {segment_samples} samples can be shorter than a crop "
                 f"({crop_samples}): make them a third longer"
             )
-        if neighbours < 1:
-            raise ValueError(f"neighbours must be at least 1, not {neighbours}")
+        at_least(1, neighbours=neighbours)
         every = [*stores, *by_folder]
         tracks = [(s, t) for s in every for t in s.tracks if t.samples >= max(1, shortest)]
         self.left_out = sum(len(store.tracks) for store in every) - len(tracks)

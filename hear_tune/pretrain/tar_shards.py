@@ -33,6 +33,7 @@ from ..common.devices import core_count
 from ..common.errors import HearTuneError
 from ..common.files import sole_use, write_whole, writing
 from ..common.progress import progress_bar
+from ..common.ranges import above, at_least
 from ..embedding.workers import Crew, Job, Note, Outcome
 from ..networks.config import SAMPLE_RATE_HZ
 from .pairs import Pairs, Share, draw_starts, to_pair
@@ -144,14 +145,14 @@ def write_shards(
     InUseError
         If another process is writing there.
     ValueError
-        If a number is not positive.
+        If a number is out of range.
     ShardError
         If a process died while it wrote a shard; the others are kept.
     OSError
         If a shard cannot be written.
     """
-    if clip_seconds <= 0 or clips_per_shard < 1:
-        raise ValueError("clip_seconds and clips_per_shard must be positive")
+    above(0, clip_seconds=clip_seconds)
+    at_least(1, clips_per_shard=clips_per_shard)
     folder = Path(folder)
     names = [os.fspath(store) for store in stores]
     clips = _plan(names, round(clip_seconds * SAMPLE_RATE_HZ), seed)
