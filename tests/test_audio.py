@@ -100,7 +100,7 @@ def bad_files(folder):
     return {
         "nan.wav": "NaN or infinite",
         "inf.wav": "NaN or infinite",
-        "huge.wav": "far beyond any full scale",
+        "huge.wav": "far beyond full scale",
         "once.aiff": "cannot decode",  # a coding without random access
         "no samples.wav": "no audio",
         "empty.mp3": "empty",

@@ -1,1 +1,1 @@
-"""Helpers that know nothing of audio or networks."""
+"""Helpers that depend on no other package of hear_tune."""

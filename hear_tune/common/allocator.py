@@ -1,4 +1,4 @@
-"""Memory that a CPU program gives back is memory that it must fetch again, page by page."""
+"""Configuring the C library's memory allocator."""
 
 from __future__ import annotations
 
@@ -11,16 +11,10 @@ _NEVER_BYTES = 2**31 - 1
 
 
 def keep_freed_memory() -> bool:
-    """Make glibc keep freed memory for the next tensors, instead of returning it to the system.
+    """Configure glibc malloc to reuse freed memory; return whether that worked.
 
-    A network's large activations come and go at every step; where each one is mapped anew, the
-    kernel spends more time on clearing its pages than the network on computing. Elsewhere than on
-    glibc nothing is done.
-
-    Returns
-    -------
-    bool
-        Whether it was done.
+    Otherwise each large activation is mapped anew, and the kernel spends more time clearing its
+    pages than the network computing. Other C libraries are left alone.
     """
     if not sys.platform.startswith("linux"):
         return False

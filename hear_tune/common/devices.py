@@ -1,4 +1,4 @@
-"""Where a network runs, and with how many threads."""
+"""Devices and threads for networks."""
 
 from __future__ import annotations
 
@@ -12,32 +12,32 @@ _IMPORTED_IN = os.getpid()  # a spawned process imports this anew, a forked one 
 
 
 def core_count() -> int:
-    """How many cores this process may use."""
+    """Return the number of cores that this process may use."""
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
 
 
 def find_device(name: str) -> torch.device:
-    """The device of that name, tried out.
+    """Return the device of a name after trying it.
 
     Raises
     ------
     ValueError
-        If there is none, or it does not work.
+        If it does not exist or work.
     """
     try:
         device = torch.zeros(1, device=name)
         device.cpu()
         return device.device
-    except (RuntimeError, AssertionError, NotImplementedError) as error:  # torch raises any
+    except (RuntimeError, AssertionError, NotImplementedError) as error:  # torch raises any of them
         reason = str(error).splitlines()[0]
         raise ValueError(f"device {name!r} cannot be used here: {reason}") from error
 
 
 @contextmanager
 def one_thread() -> Iterator[None]:
-    """Let torch compute with one thread: its results then depend on no setting, and none starts.
+    """Let torch compute with one thread, so that results do not depend on settings.
 
     The number of threads decides how sums are split, and so their last bits.
     """
@@ -52,7 +52,7 @@ def one_thread() -> Iterator[None]:
 def heed_fork() -> None:
     """In a forked process, let torch compute with one thread from now on.
 
-    OpenMP would wait without end for the threads of the parent, which were not forked.
+    OpenMP would wait forever for the parent's threads, which were not forked.
     """
     if os.getpid() != _IMPORTED_IN and torch.get_num_threads() > 1:
         torch.set_num_threads(1)

@@ -1,5 +1,5 @@
-"""The errors of the package: the command line prints each in one line and exits with code 2."""
+"""Base class of the package's errors, which the command line prints in one line, with code 2."""
 
 
 class HearTuneError(Exception):
-    """Anything that the package refuses or cannot do; the message says why and what helps."""
+    """Base class of all errors of the package; the message names the cause and the remedy."""

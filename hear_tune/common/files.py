@@ -16,7 +16,7 @@ from .errors import HearTuneError
 
 @contextmanager
 def writing(path: str | os.PathLike[str]) -> Iterator[None]:
-    """Name the file for which there is no room or permission."""
+    """Name the file that cannot be written."""
     try:
         yield
     except OSError as error:
@@ -39,19 +39,19 @@ def sole_use(
 
     Parameters
     ----------
-    folder
-        Where the lock lies; made if it is not there.
-    doing
-        What the process does that has it, for the others' error: "writing it".
-    of
-        What is kept from others, for that error; by default the folder.
-    timeout_seconds
-        How long to wait for the other process.
+    folder : path-like
+        Holds the lock; created if needed.
+    doing : str
+        What this process does, for the others' error: "writing it".
+    of : path-like, optional
+        What is locked, for that error; by default the folder.
+    timeout_seconds : float
+        How long to wait for another process.
 
     Raises
     ------
     InUseError
-        If another process has it.
+        If another process holds the lock.
     OSError
         If the folder cannot be written.
     """

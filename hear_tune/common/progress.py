@@ -1,4 +1,4 @@
-"""Progress bars of long work."""
+"""Progress bars and messages on standard error."""
 
 from __future__ import annotations
 
@@ -8,25 +8,24 @@ from typing import Any
 
 from tqdm import tqdm
 
-_LOG_INTERVAL_SECONDS = 1.0  # in a file, each update stays
+_LOG_INTERVAL_SECONDS = 1.0  # between updates in a log file, which keeps them all
 
 
 def progress_bar(
     items: Iterable[Any] | None = None, kind: type[tqdm[Any]] = tqdm, **options: Any
 ) -> tqdm[Any]:
-    """Return a tqdm bar on standard error.
+    """Return a tqdm bar on standard error, if there is one.
 
-    Windowed programs have no standard error and get no bar. A log file gets at most one update per
-    second.
+    A log file gets at most one update per second.
 
     Parameters
     ----------
-    items
-        To iterate over; without them, the bar is updated by hand.
-    kind
+    items : iterable, optional
+        To iterate over; without them, update the bar by hand.
+    kind : type
         Class of the bar.
-    options
-        Of tqdm.
+    **options
+        For tqdm.
     """
     if not _can_print():
         options["disable"] = True
@@ -42,10 +41,10 @@ def say(text: str) -> None:
 
 
 def one_line(text: str) -> str:
-    """Escape what a terminal would act on: no newline or control character passes as it is."""
+    """Escape newlines and control characters."""
     return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
 
 
 def _can_print() -> bool:
-    """Whether there is a standard error; windowed programs have none, or one of their own."""
+    """Whether there is a standard error; windowed programs may have none."""
     return sys.stderr is not None and not getattr(sys.stderr, "closed", False)

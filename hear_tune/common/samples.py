@@ -12,5 +12,5 @@ SampleType = TypeVar("SampleType", np.float32, np.int16)
 
 
 def pad_end(samples: npt.NDArray[SampleType], size: int) -> npt.NDArray[SampleType]:
-    """Pad a clip with silence at its end, up to a size in samples."""
+    """Pad a clip with silence at its end to a size in samples."""
     return np.pad(samples, (0, size - len(samples)))
