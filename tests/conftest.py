@@ -1,4 +1,4 @@
-"""What several test modules share: signals, models and the places of real recordings."""
+"""Signals, models and paths of real recordings for several test modules."""
 
 import os
 import warnings
@@ -20,10 +20,10 @@ THREADS = int(os.environ.get("OMP_NUM_THREADS") or max(1, (os.cpu_count() or 1) 
 
 @pytest.fixture(scope="session", autouse=True)
 def threads():
-    """As many threads in the programs that tests start as here: sums in others differ a little.
+    """Give programs that tests start as many threads as here, for equal sums.
 
-    Test runners beside each other share the cores: torch would give all of them to each. It is a
-    fixture because the process above the runners, whose environment they inherit, runs none.
+    Parallel test runners share the cores, all of which torch would give to each. This is a fixture
+    because xdist's controller, whose environment the runners inherit, runs none.
     """
     os.environ["OMP_NUM_THREADS"] = str(THREADS)
     torch.set_num_threads(THREADS)
@@ -47,7 +47,7 @@ def model():
 
 @pytest.fixture(scope="session")
 def small_model():
-    """A quick encoder whose coarsest stride is below that of timestamps."""
+    """A fast encoder whose coarsest stride is below that of timestamps."""
     torch.manual_seed(0)
     config = hear_tune.TuneConfig(2, contractive=2, expansive=2, tail=3, embedding_size=8)
     return hear_tune.EmbeddingModel(hear_tune.build_encoder(config))

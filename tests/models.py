@@ -12,7 +12,7 @@ import hear_tune
 
 
 class CrashingModel(hear_tune.EmbeddingModel):
-    """Takes its process down at clips that begin with a certain sample, as a decoder may."""
+    """Crashes its process at clips that begin with a certain sample, as a decoder may."""
 
     def windows(self, blocks):
         return super().windows(map(self.decode, blocks))
@@ -25,7 +25,7 @@ class CrashingModel(hear_tune.EmbeddingModel):
 
 
 class SlowModel(hear_tune.EmbeddingModel):
-    """Takes its time over every clip."""
+    """Is slow on every clip."""
 
     def windows(self, blocks):
         time.sleep(0.5)
@@ -33,7 +33,7 @@ class SlowModel(hear_tune.EmbeddingModel):
 
 
 class ModelElsewhere(hear_tune.EmbeddingModel):
-    """Pretends to be on a GPU, and notes which processes put it where."""
+    """Pretends to be on a GPU, and logs which process moves it where."""
 
     def __init__(self, encoder, log):
         super().__init__(encoder)

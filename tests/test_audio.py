@@ -29,7 +29,7 @@ def test_a_tone_keeps_its_frequency_and_level(tmp_path, rate):
     assert np.delete(spectrum, slice(990, 1011)).max() < 1e-4
 
 
-def test_what_lies_above_the_band_does_not_fold_back(tmp_path):
+def test_frequencies_above_the_band_do_not_alias(tmp_path):
     soundfile.write(tmp_path / "x.wav", tone(15_000, 96_000, 48_000), 48_000)
     assert np.abs(read(tmp_path / "x.wav")[2000:-2000]).max() < 1e-3
 
@@ -114,7 +114,7 @@ def bad_files(folder):
 
 
 def odd_files(folder):
-    """Files that are used all the same, and what is remarked of them."""
+    """Usable files with a remark, by name."""
     sound = noise(60_000)
     soundfile.write(folder / "opposite.wav", np.stack([sound, -sound], 1), RATE)
     soundfile.write(folder / "residue.flac", np.stack([sound, -0.98 * sound], 1), 44_100)
@@ -131,7 +131,7 @@ def odd_files(folder):
     }
 
 
-def test_what_is_odd_about_a_file_is_remarked(tmp_path):
+def test_remarks_on_odd_files(tmp_path):
     for name, expected in odd_files(tmp_path).items():
         remarks = []
         assert sum(map(len, read_blocks(tmp_path / name, remarks))) > 10_000
@@ -141,7 +141,7 @@ def test_what_is_odd_about_a_file_is_remarked(tmp_path):
 
 
 @pytest.mark.parametrize("other", [0.5, 0.0, -0.9])
-def test_channels_that_do_not_cancel_are_not_remarked(tmp_path, other):
+def test_no_remark_if_channels_do_not_cancel(tmp_path, other):
     sound = noise(60_000)
     soundfile.write(tmp_path / "x.wav", np.stack([sound, other * sound], 1), RATE)
     soundfile.write(tmp_path / "silent.wav", np.zeros((9_000, 2)), RATE)
@@ -164,7 +164,7 @@ def test_a_wav_of_more_than_2_gb_that_was_cut_is_named(tmp_path):
 
 
 @pytest.mark.parametrize("name", ["x.wav", "x.aiff"])
-def test_a_header_that_a_recorder_did_not_bring_up_to_date_is_named(tmp_path, name):
+def test_a_header_that_a_recorder_did_not_update_is_named(tmp_path, name):
     soundfile.write(tmp_path / name, noise(40_000), RATE)
     whole = bytearray((tmp_path / name).read_bytes())
     order, mark, offset = ("little", b"data", 0) if name == "x.wav" else ("big", b"SSND", 8)
@@ -222,7 +222,7 @@ def test_streams_and_urls_are_read_as_files_are(tmp_path, name):
 
 
 @pytest.mark.parametrize("name", ["x.wav", "x.ogg", "x.mp3"])
-def test_a_store_that_breaks_off_is_not_taken_for_the_end(tmp_path, name, monkeypatch):
+def test_a_failing_download_is_not_taken_for_the_end(tmp_path, name, monkeypatch):
     soundfile.write(tmp_path / name, noise(900_000), 44_100)
     read_file = LocalFileOpener.read
 
@@ -244,7 +244,7 @@ def test_files_that_are_no_audio(tmp_path):
 
 
 def test_channels_before_samples_are_refused():
-    """Else they would be a few samples of many channels."""
+    """They would pass for a few samples of many channels."""
     for shape in ((1, 1_000), (2, 3), (1, 2)):
         with pytest.raises(AudioError, match="more channels than samples: transpose it"):
             to_mono(np.zeros(shape, np.float32), RATE)

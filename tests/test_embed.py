@@ -35,7 +35,7 @@ def vectors(path):
     return np.array(table(path)["embedding"])
 
 
-# --- The ladder ---
+# --- Arrays and files ---
 
 
 @pytest.mark.parametrize("per", PER_CHOICES)
@@ -122,7 +122,7 @@ def test_new_files_extend_a_parquet_output(small_model, music, tmp_path):
     assert out.stat().st_mtime_ns == unchanged
 
 
-def test_other_outputs_are_not_overwritten_unasked(small_model, music, tmp_path):
+def test_other_outputs_are_only_overwritten_on_request(small_model, music, tmp_path):
     out = tmp_path / "out.npy"
     hear_tune.embed_folder([music], out, small_model)
     with pytest.raises(StoreError, match="only Parquet output can be extended"):
@@ -172,7 +172,7 @@ def write_any_parquet(path):
 
 
 def test_damage_is_found_and_named(small_model, music, tmp_path):
-    """In every column that is read, before anything is made of it."""
+    """In every column, before any row is used."""
     out = tmp_path / "out.parquet"
     hear_tune.embed_folder([music], out, small_model)
     group = pq.ParquetFile(out).metadata.row_group(0)
@@ -298,14 +298,14 @@ def test_overwriting_keeps_the_old_output_until_the_new_one_is_there(
     assert len(table(out)["path"]) == 5
 
 
-def test_a_csv_of_others_is_not_overwritten(small_model, music, tmp_path):
+def test_a_foreign_csv_is_not_overwritten(small_model, music, tmp_path):
     (tmp_path / "tracks.csv").write_text("precious")
     with pytest.raises(StoreError, match=r"tracks\.csv: already there"):
         hear_tune.embed_folder(music, tmp_path / "tracks.npy", small_model)
     assert (tmp_path / "tracks.csv").read_text() == "precious"
 
 
-def test_rows_of_a_file_that_goes_bad_late_are_taken_back(small_model, tmp_path, monkeypatch):
+def test_rows_of_a_file_that_fails_late_are_removed(small_model, tmp_path, monkeypatch):
     monkeypatch.setattr("hear_tune.embedding.output._ROWS_PER_WRITE", 100)
     soundfile.write(tmp_path / "whole.wav", noise(3_000_000), RATE)
     soundfile.write(tmp_path / "bad.wav", noise(3_000_000), RATE, subtype="FLOAT")
@@ -370,7 +370,7 @@ def test_interrupted_and_resumed_equals_uninterrupted(
 
 
 def test_killed_at_any_moment(library, tmp_path):
-    """kill -9 loses the group under way, no more, and the result is the same."""
+    """kill -9 only loses the current group, and the output is the same in the end."""
     arguments = ["embed", library, "--variant", "tune-vanilla-small", "--per", "window", "-o"]
     program = (
         "import sys; from hear_tune.audio import files; files.GROUP_FILES = 2; "
@@ -422,7 +422,7 @@ def test_two_processes_cannot_write_one_output(small_model, music, tmp_path):
 
 @pytest.mark.slow
 def test_real_recordings(model, shared_data, tmp_path):
-    """Every note is embedded, and even random weights tell flutes from drums."""
+    """Every note is embedded, and even random weights separate flutes from drums."""
     folders = [shared_data / "philharmonia/audio" / name for name in ("flute", "percussion")]
     report = hear_tune.embed_folder(folders, tmp_path / "out.parquet", model)
     assert report.embedded > 300
@@ -466,7 +466,7 @@ def two_threads():
 
 @pytest.mark.usefixtures("two_threads")
 def test_rows_are_the_same_to_the_last_bit_however_they_are_computed(model, tmp_path, monkeypatch):
-    """By any number of processes and of torch's threads, at once or after an interruption."""
+    """For any number of processes and of torch's threads, interrupted or not."""
     monkeypatch.setattr(files, "GROUP_FILES", 2)
     for number in range(4):
         soundfile.write(tmp_path / f"{number}.wav", noise(20_000, number), RATE)
@@ -493,7 +493,7 @@ def test_rows_are_the_same_to_the_last_bit_however_they_are_computed(model, tmp_
 
 
 def test_workers_use_the_device_of_the_model(small_model, library, tmp_path):
-    """And are not forked: a GPU is lost to a forked process."""
+    """They are spawned, as a forked process cannot use a GPU."""
     model = ModelElsewhere(small_model.encoder, log=tmp_path / "log")
     report = hear_tune.embed_folder([library / "00.wav"], tmp_path / "o.parquet", model, workers=2)
     assert report.embedded == 1
@@ -517,7 +517,7 @@ def test_a_file_that_kills_its_worker_is_named_and_the_others_are_embedded(
 
 @pytest.mark.parametrize("guarded", [False, True])
 def test_a_worker_that_cannot_begin_ends_the_work(library, tmp_path, guarded):
-    """Spawned ones run the script again, up to its guard; and some are killed at once."""
+    """A spawned worker runs the script again up to its guard, or may be killed at once."""
     body = f"hear_tune.embed_folder([{str(library)!r}], 'o.parquet', model, workers=2)"
     lines = [
         "import multiprocessing, sys, hear_tune",
@@ -553,7 +553,7 @@ class UnwritablePart:
 @pytest.mark.skipif(sys.platform != "linux", reason="needs fork")
 @pytest.mark.parametrize("before", ["", "hear_tune.embed_array(sound, 22_050, model)"])
 def test_a_process_that_is_forked_after_loading_or_embedding(tmp_path, before):
-    """OpenMP's threads are not forked, and would be waited for without end."""
+    """OpenMP's threads are not forked, and waiting for them would hang."""
     lines = [
         "from multiprocessing import get_context",
         "import numpy, hear_tune",
@@ -571,7 +571,7 @@ def test_a_process_that_is_forked_after_loading_or_embedding(tmp_path, before):
 
 
 def test_loading_starts_no_threads():
-    """Of torch's, so that what is forked can compute in any way."""
+    """Torch starts none, so that a forked process can compute."""
     if not os.path.isdir("/proc/self/task"):
         pytest.skip("needs /proc")
     program = (
@@ -584,6 +584,7 @@ def test_loading_starts_no_threads():
     assert result.stdout.strip() == "set()"
 
 
-def test_workers_are_counted(small_model, library, tmp_path):
-    with pytest.raises(ValueError, match="workers must be at least 1, not 0"):
-        hear_tune.embed_folder([library], tmp_path / "o.parquet", small_model, workers=0)
+@pytest.mark.parametrize("workers", [0, float("nan")])
+def test_a_number_of_workers_out_of_range(small_model, library, tmp_path, workers):
+    with pytest.raises(ValueError, match=f"workers must be at least 1, not {workers}"):
+        hear_tune.embed_folder([library], tmp_path / "o.parquet", small_model, workers=workers)

@@ -57,7 +57,7 @@ def run_program(path, audio):
     return torch.export.load(path).module()(torch.from_numpy(audio)).numpy()
 
 
-def test_the_file_says_what_it_is(exported):
+def test_the_file_describes_its_model(exported):
     metadata = onnxruntime.InferenceSession(exported).get_modelmeta().custom_metadata_map
     model = hear_tune.load_model()
     assert json.loads(metadata["hear_tune"]) == {
@@ -71,7 +71,7 @@ def test_the_file_says_what_it_is(exported):
 
 
 def test_a_program_without_torch_gives_the_same(exported, tmp_path):
-    """The example, run where neither torch nor hear-tune can be imported."""
+    """The example runs without torch and hear-tune."""
     soundfile.write(tmp_path / "a.wav", noise(70_000), 22_050, subtype="FLOAT")
     soundfile.write(tmp_path / "b.flac", np.stack([tone(440, 90_000, 44_100)] * 2, 1), 44_100)
     without = (
@@ -90,14 +90,14 @@ def test_a_program_without_torch_gives_the_same(exported, tmp_path):
         assert abs(row["embedding"] - expected).max() < 1e-4 * abs(expected).max()
 
 
-def test_what_differs_is_not_written(small_model, tmp_path, monkeypatch):
+def test_a_wrong_export_is_not_written(small_model, tmp_path, monkeypatch):
     monkeypatch.setattr(export.FramedEncoder, "forward", lambda _, audio: audio[:, :8] * 1.0)
     with pytest.raises(export.ExportError, match=r"x\.pt2: differs from its model"):
         export.export_model(small_model, tmp_path / "x.pt2")
     assert not list(tmp_path.iterdir())
 
 
-def test_what_cannot_be_exported(small_model, tmp_path):
+def test_impossible_exports(small_model, tmp_path):
     with pytest.raises(ValueError, match=r"must end in \.onnx or \.pt2"):
         export.export_model(small_model, tmp_path / "x.pb")
     with pytest.raises(ValueError, match="per must be one of track, window"):

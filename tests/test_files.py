@@ -33,7 +33,7 @@ def test_a_name_may_be_as_long_as_the_file_system_takes(tmp_path):
     assert path.read_bytes() == "ü".encode()
 
 
-def test_what_cannot_be_written_is_named_and_leaves_nothing(tmp_path):
+def test_a_failed_write_is_named_and_leaves_nothing(tmp_path):
     (tmp_path / "taken").mkdir()
     with pytest.raises(OSError, match=r"taken: cannot be written \(Is a directory\)"):
         write_whole(tmp_path / "taken", "text")
@@ -76,7 +76,7 @@ def test_many_files_are_grouped_up_to_both_bounds(tmp_path):
     assert {len(group) for group in group_files(large)} == {-(-GROUP_BYTES // 5_000_000), 12}
 
 
-def test_what_lies_in_an_archive_is_found_and_read(tmp_path):
+def test_files_in_an_archive_are_found_and_read(tmp_path):
     for name in ("music/a.wav", "b.ogg"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         soundfile.write(tmp_path / name, tone(440, 22_050), 22_050)
@@ -95,7 +95,7 @@ def test_what_lies_in_an_archive_is_found_and_read(tmp_path):
         assert [sum(map(len, read_blocks(path))) for path in found.paths] == [22_050, 22_050]
 
 
-def test_folders_of_what_ffmpeg_alone_reads_are_found(tmp_path):
+def test_formats_that_only_ffmpeg_reads_are_found(tmp_path):
     names = ["a.m4a", "b.wma", "c.webm", "d.mka", "e.ape", "f.dsf", "g.WV"]
     for name in names:
         (tmp_path / name).touch()

@@ -1,4 +1,4 @@
-"""Every format that is read, made by ffmpeg and sox: decoded whole, as ffmpeg decodes it."""
+"""Files of every format, written by ffmpeg and sox, are decoded whole, as by ffmpeg."""
 
 import shutil
 import struct
@@ -95,7 +95,7 @@ def ffmpeg():
 
 
 def chirp(rate, seconds=SECONDS):
-    """From 200 Hz up to 2 kHz, as loud throughout."""
+    """From 200 Hz up to 2 kHz at constant level."""
     time = np.arange(round(seconds * rate)) / rate
     return (0.4 * np.sin(2 * np.pi * (200 + 900 * time / seconds) * time)).astype(np.float32)
 
@@ -162,7 +162,7 @@ def test_neither_padding_nor_delay_is_left(tmp_path, name):
     assert np.corrcoef(samples[: len(start)], start)[0, 1] > 0.99
 
 
-# --- Headers that give no length, or a wrong one ---
+# --- Headers with no length or a wrong one ---
 
 
 def put(data, place, number, size=4, order="little"):
@@ -177,7 +177,7 @@ def without_a_length(data, kind):
 
 
 @pytest.mark.parametrize("size", [0, 0x7F00_0004, 0x7FFF_F000, 0x8000_0000, 0xFFFF_FFFF])
-def test_wav_that_was_written_into_a_pipe(tmp_path, size):
+def test_wav_written_to_a_pipe(tmp_path, size):
     path = make(tmp_path, "WAV, 16 bit")
     path.write_bytes(without_a_length(path.read_bytes(), size))
     samples, remarks = read(path)
@@ -185,7 +185,7 @@ def test_wav_that_was_written_into_a_pipe(tmp_path, size):
     assert remarks == []
 
 
-def test_flac_that_was_written_into_a_pipe(tmp_path):
+def test_flac_written_to_a_pipe(tmp_path):
     path = make(tmp_path, "FLAC, 16 bit")
     path.write_bytes(without_a_length(path.read_bytes(), "FLAC"))
     samples, remarks = read(path)
@@ -197,7 +197,7 @@ def test_flac_that_was_written_into_a_pipe(tmp_path):
     ("kind", "coding"),
     [("wav", "pcm_s16le"), ("mp3", "libmp3lame"), ("webm", "libopus"), ("flac", "flac")],
 )
-def test_what_ffmpeg_writes_into_a_pipe(tmp_path, kind, coding):
+def test_files_that_ffmpeg_writes_to_a_pipe(tmp_path, kind, coding):
     source = make(tmp_path, "WAV, 16 bit", 48_000)
     arguments = f"-c:a {coding} -f {kind} -".split()
     (tmp_path / "piped").write_bytes(run("ffmpeg", "-v", "error", "-i", str(source), *arguments))
@@ -256,7 +256,7 @@ def test_links_of_a_radio_recording_may_differ(tmp_path):
         assert np.corrcoef(part, chirp(RATE))[0, 1] > 0.95
 
 
-# --- Files that lack a part ---
+# --- Incomplete files ---
 
 CUT = [
     *("WAV, 16 bit", "RF64", "W64", "AIFF", "AU", "CAF", "FLAC, 16 bit", "Ogg FLAC", "Ogg Vorbis"),
@@ -314,7 +314,7 @@ def test_a_file_whose_second_half_was_never_written_is_named(tmp_path, name):
         *("AAC, ADTS", "AC-3", "LOAS"),
     ],
 )
-def test_damage_is_passed_over_and_named(tmp_path, name):
+def test_damage_is_skipped_and_named(tmp_path, name):
     path = make(tmp_path, name, 48_000)
     data = bytearray(path.read_bytes())
     data[len(data) // 2 : len(data) // 2 + 600] = bytes(range(200)) * 3
@@ -337,7 +337,7 @@ def test_damage_is_passed_over_and_named(tmp_path, name):
         *("TTA", "AC-3", "E-AC-3", "DTS", "TrueHD"),
     ],
 )
-def test_what_follows_the_audio_is_no_damage(tmp_path, name, tail):
+def test_tags_after_the_audio_are_no_damage(tmp_path, name, tail):
     path = make(tmp_path, name, 48_000)
     path.write_bytes(path.read_bytes() + tail)
     samples, remarks = read(path)
@@ -345,10 +345,10 @@ def test_what_follows_the_audio_is_no_damage(tmp_path, name, tail):
     assert remarks == []
 
 
-# --- True reasons ---
+# --- Reasons for refusals ---
 
 
-def test_files_that_are_named_as_what_they_are(tmp_path):
+def test_files_of_other_kinds_are_identified(tmp_path):
     audio = make(tmp_path, "AAC in MPEG-4").read_bytes()
     picture = ["-f", "lavfi", "-i", "color=c=red:s=64x64:d=0.2", "-an"]
     run("ffmpeg", "-v", "error", *picture, str(tmp_path / "mute.mp4"))

@@ -63,7 +63,7 @@ def test_a_clip_without_samples_has_no_windows():
         (22, 5, [5, 5, 5, 2]),
     ],
 )
-def test_the_last_window_weighs_what_it_adds(length, hop, expected):
+def test_the_last_window_is_weighted_by_the_audio_it_adds(length, hop, expected):
     windows = cut([ramp(length)], WindowCutter(10, hop))
     assert [window.weight for window in windows] == expected
 
@@ -110,5 +110,5 @@ def test_shares_change_smoothly_with_length(length, hop):
     assert now[:-1] == pytest.approx(now[0])
     assert now[-1] <= now[0] + 1e-12
     shorter = np.pad(now, (0, len(later) - len(now)))
-    # one sample more adds a hop's share of a window's weight, at most
+    # one more sample adds at most 1 / hop of a window's weight
     assert np.abs(later - shorter).max() <= 1 / hop + 1e-9

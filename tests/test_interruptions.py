@@ -1,4 +1,4 @@
-"""Every long command, broken off in any way and given again, ends as if left in peace."""
+"""Every long command, interrupted in any way and repeated, gives the uninterrupted result."""
 
 import contextlib
 import multiprocessing
@@ -86,7 +86,7 @@ def arguments(name, inputs, out):
 
 
 def results(folder):
-    """What a command has written, in a form that can be compared."""
+    """Files that a command has written, in a comparable form."""
     import h5py
 
     found = {}
@@ -115,7 +115,7 @@ def results(folder):
 
 
 def work(argv, said=os.devnull, file_bytes=resource.RLIM_INFINITY):
-    """Run a command; no file that it writes may become larger."""
+    """Run a command that cannot write larger files."""
     os.setpgid(0, 0)
     files.GROUP_FILES = 3
     with open(said, "w") as file:
@@ -127,7 +127,7 @@ def work(argv, said=os.devnull, file_bytes=resource.RLIM_INFINITY):
 
 @pytest.fixture(scope="module")
 def context():
-    """Processes that have imported everything before they begin."""
+    """Processes that start with all imports done."""
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["test_interruptions", "hear_tune.cli.pretrain"])
     return context
@@ -175,7 +175,7 @@ def test_broken_off_at_random(name, inputs, tmp_path, context):
 @pytest.mark.parametrize("name", [*EMBED, "store", "shards", "convert", "map"])
 @pytest.mark.parametrize("share", [0.1, 0.9])
 def test_a_disk_that_is_too_small(name, inputs, tmp_path, context, share):
-    """It is said in words, and with more room the same command goes on."""
+    """The error is one line, and with more room the same command goes on."""
     whole, parts = tmp_path / "whole", tmp_path / "parts"
     for folder in (whole, parts):
         folder.mkdir()

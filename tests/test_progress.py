@@ -14,7 +14,7 @@ def test_no_bar_without_standard_error(monkeypatch):
 
 
 class Window:
-    """What a program with windows puts in the place of a terminal."""
+    """A windowed program's substitute for a terminal."""
 
     def __init__(self):
         self.text = ""

@@ -1,4 +1,4 @@
-"""Embedding on Ray: two processes of this machine stand for a cluster."""
+"""Embedding on Ray, with two local processes as the cluster."""
 
 import os
 import signal
@@ -111,7 +111,7 @@ def test_the_command_killed_and_started_again(small_model, tmp_path, monkeypatch
 
 @pytest.mark.slow
 def test_a_worker_that_is_killed_costs_nothing(small_model, tracks, tmp_path, monkeypatch):
-    """kill -9 of an actor in the middle: its groups go to another one."""
+    """kill -9 of an actor: its groups go to another one."""
     monkeypatch.setenv("PYTHONPATH", os.path.dirname(__file__))
     out, killed = tmp_path / "out", []
 

@@ -1,4 +1,4 @@
-"""The output of the Ray engine and who may write it, without a cluster."""
+"""Output of the Ray engine and its lock, without a cluster."""
 
 import importlib
 import sys
@@ -23,7 +23,7 @@ HAS_RAY = find_spec("ray") is not None
 
 @pytest.fixture
 def engine(monkeypatch, small_model):
-    """The engine, in this process; without Ray if it is not installed."""
+    """The engine in this process, even if Ray is not installed."""
     if not HAS_RAY:
         ray = types.ModuleType("ray")
         ray.data = types.ModuleType("ray.data")
@@ -94,12 +94,12 @@ def test_two_programs_cannot_write_one_output(engine, small_model, music, output
     assert engine.embed_on_ray([music / "a"], output, small_model).embedded == 3
 
 
-# --- In an object store ---
+# --- Object stores ---
 
 
 @pytest.fixture
 def store(tmp_path, monkeypatch):
-    """A store, and a machine of its own that uses it."""
+    """An object store, with the state of one machine."""
     change_machine(tmp_path / "here", monkeypatch)
     store = fsspec.filesystem("memory")
     yield store
@@ -129,7 +129,7 @@ def test_another_machine_is_kept_out(store, tmp_path, monkeypatch):
 def test_a_killed_program_is_followed_by_another_of_its_machine(store, tmp_path, monkeypatch):
     with lock(store):
         left = store.cat_file("/bucket/out/lock")
-    store.pipe_file("/bucket/out/lock", left)  # as if it had not come to remove it
+    store.pipe_file("/bucket/out/lock", left)  # as if it had been killed
     change_machine(tmp_path / "there", monkeypatch)
     with pytest.raises(InUseError):
         lock(store).__enter__()

@@ -1,4 +1,4 @@
-"""A clip in chunks gives the rows of the whole clip, in time."""
+"""A clip in chunks gives the rows of the whole clip, within the latency."""
 
 import numpy as np
 import pytest
@@ -66,7 +66,7 @@ def test_rows_are_out_in_time(small_model, per, rate, step_ms):
         latest = max(latest, pushed / rate - whole.end[min(out, len(whole.end) - 1)])
         assert out >= due
     assert 0 < out < len(whole.end) + 1
-    assert latest > 0.4 * embedder.latency_ms / 1000 - 0.01  # it says no more than it needs
+    assert latest > 0.4 * embedder.latency_ms / 1000 - 0.01  # a tight bound
 
 
 def test_memory_is_constant(small_model):
@@ -119,7 +119,7 @@ def test_a_clip_without_audio(small_model):
 
 
 def test_short_chunks_of_several_channels(small_model):
-    """Once a chunk told how many channels there are."""
+    """After a longer chunk set the number of channels."""
     sound = np.stack([noise(9_000), noise(9_000, 1)], axis=1)
     embedder = hear_tune.Embedder(small_model)
     for chunk in (sound[:1], sound[None, :512, 0]):

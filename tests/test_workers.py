@@ -1,4 +1,4 @@
-"""Workers: how many there are, and what they do when a job ends them."""
+"""Workers: their number, and recovery from jobs that kill them."""
 
 import functools
 import multiprocessing
@@ -68,14 +68,14 @@ def test_no_more_workers_than_asked_for():
     assert children == 2
 
 
-def test_an_error_that_cannot_be_handed_on_is_told():
+def test_an_error_that_cannot_be_pickled_is_reported():
     with pytest.raises(WorkerError, match=r"a worker failed \(OfTwoError: \('a',\) and "):
         run(fail, [Job(("a",))], 1)
 
 
 @pytest.fixture
 def tracks(tmp_path, monkeypatch):
-    """Nine tracks, in groups of three, of which two crash their decoder."""
+    """Nine tracks in groups of three; two of them crash their decoder."""
     monkeypatch.setattr(files, "GROUP_FILES", 3)
     folder = tmp_path / "tracks"
     folder.mkdir()
@@ -94,7 +94,7 @@ def tracks(tmp_path, monkeypatch):
 
 def test_a_store_of_files_that_crash_their_decoder(tracks, tmp_path, capsys):
     store = tmp_path / "store"
-    for _ in range(2):  # the same command, given again, fares no worse
+    for _ in range(2):  # the second run is like the first
         assert main(["store", str(tracks), "-o", str(store), "--workers", "2"]) == 1
         captured = capsys.readouterr()
         assert "7 tracks" in captured.out

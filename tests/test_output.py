@@ -1,4 +1,4 @@
-"""Outputs come out the same, however the work on them is cut up and broken off."""
+"""Outputs are the same however the work is split and interrupted."""
 
 import contextlib
 import tempfile
@@ -20,7 +20,7 @@ NAMES = [f"{number}.wav" for number in range(12)]
 
 
 def rows_of(name):
-    """So many and such rows that none is like another's."""
+    """Rows that identify their file by number and value."""
     number = NAMES.index(name)
     vectors = np.full((1 + number % 3, 2), number, np.float32)
     start = np.arange(len(vectors), dtype=float)
@@ -28,7 +28,7 @@ def rows_of(name):
 
 
 def session(output, names, group_size, bad, break_after, finish):
-    """What one command does, up to where it is broken off."""
+    """Run a command until it is interrupted."""
     added = 0
     with contextlib.suppress(KeyboardInterrupt), EmbeddingOutput(output, IDENTITY) as store:
         todo = [name for name in names if name not in store.done]
@@ -46,10 +46,10 @@ def session(output, names, group_size, bad, break_after, finish):
 
 sessions = st.lists(
     st.tuples(
-        st.integers(1, len(NAMES)),  # files that are there
-        st.integers(1, 5),  # in a group
-        st.one_of(st.none(), st.integers(0, len(NAMES))),  # broken off after so many
-        st.booleans(),  # else: killed before the parts are joined
+        st.integers(1, len(NAMES)),  # files present
+        st.integers(1, 5),  # files per group
+        st.one_of(st.none(), st.integers(0, len(NAMES))),  # interrupted after so many files
+        st.booleans(),  # else killed before the parts are joined
     ),
     max_size=5,
 )
