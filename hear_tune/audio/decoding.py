@@ -498,7 +498,7 @@ def _opened(source: Source) -> Iterator[BinaryIO]:
     if not isinstance(source, str | os.PathLike):
         yield source
     elif is_url(source):
-        with _Remote(os.fspath(source)) as remote:
+        with _fetched(os.fspath(source)) as remote:
             yield cast(BinaryIO, remote)
     else:
         _check_regular(source)
@@ -512,23 +512,10 @@ def _opened(source: Source) -> Iterator[BinaryIO]:
 class _Remote:
     """An fsspec file that keeps its first error, which decoders take for the end of the file."""
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, file: Any) -> None:
+        self._file = file
         self._error: Exception | None = None
-        self._stack = ExitStack()
-        try:
-            self._file: Any = self._stack.enter_context(fsspec.open(url, "rb"))
-            if not _can_seek(self._file):
-                self._file = self._stack.enter_context(_copy(self._file))
-        except Exception as error:  # each kind of file system has errors of its own
-            self._stack.close()
-            raise _unfetched(error) from error
-
-    def __enter__(self) -> _Remote:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        with suppress(Exception):
-            self._stack.close()
+        self.seek, self.tell = file.seek, file.tell
 
     def read(self, size: int = -1) -> bytes:
         try:
@@ -538,30 +525,32 @@ class _Remote:
             raise _unfetched(error) from error
         return content
 
-    def seek(self, offset: int, whence: int = 0) -> int:
-        place: int = self._file.seek(offset, whence)
-        return place
-
-    def tell(self) -> int:
-        place: int = self._file.tell()
-        return place
-
     def check(self) -> None:
         """Raise an `AudioError` if a read failed."""
         if self._error is not None:
             raise _unfetched(self._error) from self._error
 
 
+@contextmanager
+def _fetched(url: str) -> Iterator[_Remote]:
+    stack = ExitStack()
+    try:
+        try:
+            file = stack.enter_context(fsspec.open(url, "rb"))
+            if not _can_seek(file):
+                copy = stack.enter_context(tempfile.TemporaryFile())  # noqa: SIM115
+                shutil.copyfileobj(file, copy)
+                file = copy
+        except Exception as error:  # each kind of file system has errors of its own
+            raise _unfetched(error) from error
+        yield _Remote(file)
+    finally:
+        with suppress(Exception):
+            stack.close()
+
+
 def _unfetched(error: Exception) -> AudioError:
     return AudioError(f"cannot be fetched ({type(error).__name__}: {error})")
-
-
-@contextmanager
-def _copy(file: Any) -> Iterator[Any]:
-    """Copy a file to disk for the length of the context."""
-    with tempfile.TemporaryFile() as copy:
-        shutil.copyfileobj(file, copy)
-        yield copy
 
 
 def _can_seek(file: Any) -> bool:

@@ -17,7 +17,7 @@ from .reading import SUFFIXES, is_url
 GROUP_FILES = 16
 GROUP_BYTES = 64 << 20
 _LEAST_GROUP_BYTES = 2 << 20
-_GROUP_BYTES_PER_FILE = 64 << 10  # per listed file: a short list is cut finer, to busy all cores
+_GROUP_BYTES_PER_FILE = 64 << 10  # per listed file: short lists are cut finer, for all cores
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from math import inf
 def at_least(lowest: float, **numbers: float | None) -> None:
     """Require finite numbers of at least `lowest`; None passes."""
     for name, number in numbers.items():
-        if number is not None and not lowest <= number < inf:  # as NaN is not either
+        if number is not None and not lowest <= number < inf:  # nor is NaN
             raise ValueError(f"{name} must be at least {lowest}, not {number}")
 
 
