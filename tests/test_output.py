@@ -44,6 +44,18 @@ def session(output, names, group_size, bad, break_after, finish):
             store.finish()
 
 
+def test_embeddings_without_rows_change_nothing(tmp_path):
+    """As of a last segment that is shorter than half a timestamp."""
+    nothing = ClipEmbeddings(np.empty((0, 2), np.float32), np.empty(0), np.empty(0))
+    with EmbeddingOutput(tmp_path / "x.parquet", IDENTITY) as output:
+        with output.new_part() as part:
+            part.add(NAMES[0], nothing)
+            part.add(NAMES[0], rows_of(NAMES[0]))
+            part.add(NAMES[0], nothing)
+        output.finish()
+    assert read_library(tmp_path / "x.parquet").paths == [NAMES[0]]
+
+
 sessions = st.lists(
     st.tuples(
         st.integers(1, len(NAMES)),  # files present

@@ -51,7 +51,7 @@ class EmbeddingOutput:
     output : path-like
         ``.parquet``, ``.npy`` or ``.h5``/``.hdf5``.
     identity : mapping
-        What the embeddings depend on, JSON-ready, with the key "model". One output never mixes
+        What the embeddings depend on, ready for JSON, with the key "model". One output never mixes
         rows of two identities.
     overwrite : bool
         Write the output anew; the old one stays until the new one is complete.
@@ -230,7 +230,7 @@ def _table(name: str, rows: ClipEmbeddings, identity: Mapping[str, Any]) -> pa.T
         "start": pa.array(rows.start),
         "end": pa.array(rows.end),
         _VECTORS: pa.FixedSizeListArray.from_arrays(rows.vectors.ravel(), size),
-        "model": pa.array([identity["model"]] * count).dictionary_encode(),
+        "model": pa.array([identity["model"]] * count, pa.string()).dictionary_encode(),
     }
     return pa.table(columns).replace_schema_metadata({_IDENTITY_KEY: json.dumps(identity)})
 
@@ -284,7 +284,7 @@ def _join_parquet(sources: list[Path], path: Path, dropped: Iterable[str] = ()) 
     """Write the rows of several files as one, without those of dropped audio files."""
     rows, names = _RowWriter(path), pa.array(sorted(dropped), pa.string())
     for batch in _read_rows(sources):
-        rows.write(pa.table(batch).filter(pc.invert(pc.is_in(batch["path"], names))))
+        rows.write(pa.Table.from_batches([batch]).filter(pc.invert(pc.is_in(batch["path"], names))))
     rows.close(dict(ChainMap(*map(read_remarks, reversed(sources)))))
 
 
