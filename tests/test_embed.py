@@ -300,7 +300,7 @@ def test_overwriting_keeps_the_old_output_until_the_new_one_is_there(
 
 def test_a_foreign_csv_is_not_overwritten(small_model, music, tmp_path):
     (tmp_path / "tracks.csv").write_text("precious")
-    with pytest.raises(StoreError, match=r"tracks\.csv: already there"):
+    with pytest.raises(StoreError, match=r"tracks\.csv: exists"):
         hear_tune.embed_folder(music, tmp_path / "tracks.npy", small_model)
     assert (tmp_path / "tracks.csv").read_text() == "precious"
 

@@ -101,7 +101,7 @@ def test_arrays_say_whose_rows_they_hold(group_sizes, breaks):
             NAMES.index(line.split(",")[0]) for line in lines
         ]
         assert vectors.dtype == np.float32
-        with pytest.raises(StoreError, match="already there"):
+        with pytest.raises(StoreError, match="only Parquet output can be extended"):
             session(output, NAMES, 4, set(), None, True)
 
 

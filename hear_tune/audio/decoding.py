@@ -440,7 +440,7 @@ def _ends_in_zeros(file: BinaryIO) -> bool:
 
 
 def _announced(container: Any, stream: av.AudioStream, reading: _Reading) -> float:
-    """Return the length in seconds by the file's header; 0 if it gives none to be trusted."""
+    """Return the length in seconds by the header, if that can be trusted; else 0."""
     seconds = 0.0
     if stream.duration is not None and stream.time_base is not None:
         seconds = float(stream.duration * stream.time_base)

@@ -156,7 +156,7 @@ def embed_folder(
     per : {"track", "window", "timestamp"}
         What each row covers.
     overwrite : bool
-        Write the output anew; the old one stays until the new one is complete.
+        Replace an existing output; the old one stays until the new one is complete.
     workers : int
         Processes that decode and embed; one per core is fastest on CPUs. With several, a script
         must run under ``if __name__ == "__main__":``, as multiprocessing requires, and a file that
@@ -182,11 +182,11 @@ def embed_folder(
     found = find_audio(inputs)
     report = FolderReport(failed=dict(found.unreadable), ignored=found.ignored)
     with (
-        EmbeddingOutput(output, identity_of(model, per), overwrite) as store,
+        EmbeddingOutput(output, identity_of(model, per), overwrite) as writer,
         progress_bar(total=len(found.paths), unit="file", smoothing=0.1) as bar,
     ):
         progress = Progress(report, bar)
-        groups = _groups(found.paths, store, per, progress)
+        groups = _groups(found.paths, writer, per, progress)
         if workers > 1:
             device = str(model.device)
             with Crew(pickle.dumps(GroupEmbedder(model, device)), workers, device=device) as crew:
@@ -195,16 +195,16 @@ def embed_folder(
             with one_thread():
                 for group in groups:
                     embed_group(group, model, progress.note)
-        store.finish()
+        writer.finish()
     return report
 
 
 def _groups(
-    paths: list[Path | str], store: EmbeddingOutput, per: Per, progress: Progress
+    paths: list[Path | str], writer: EmbeddingOutput, per: Per, progress: Progress
 ) -> Iterator[Group]:
     """Yield the groups still to embed, each with its place in the output."""
-    for number, todo in groups_to_do(paths, store.done, progress):
-        yield Group(todo, store.new_part(number), per)
+    for number, todo in groups_to_do(paths, writer.done, progress):
+        yield Group(todo, writer.new_part(number), per)
 
 
 def groups_to_do(

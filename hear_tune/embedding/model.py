@@ -150,7 +150,7 @@ class EmbeddingModel(nn.Module):
         return WindowCutter(self.window_samples, self.hop_samples, self.encoder.fill)
 
     def segment_cutter(self, samples: int) -> SegmentCutter:
-        """Return a cutter of a clip into segments of at least so many samples, with context."""
+        """Return a cutter of a clip into segments of at least `samples`, plus context."""
         unit = self.encoder.timestamp_unit(self.timestamp_layers)
         grids = [self.encoder.layer(name).grid for name in self.timestamp_layers]
         before = max(grid.stride - grid.first for grid in grids)  # a stride more to interpolate

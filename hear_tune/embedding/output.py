@@ -54,7 +54,7 @@ class EmbeddingOutput:
         What the embeddings depend on, ready for JSON, with the key "model". One output never mixes
         rows of two identities.
     overwrite : bool
-        Write the output anew; the old one stays until the new one is complete.
+        Replace an existing output; the old one stays until the new one is complete.
 
     Attributes
     ----------
@@ -149,7 +149,7 @@ class EmbeddingOutput:
         for path in self._outputs():
             if path.exists():
                 raise StoreError(
-                    f"{path}: already there, and only Parquet output can be extended; choose "
+                    f"{path}: exists, and only Parquet output can be extended; choose "
                     "another name or overwrite it"
                 )
 
@@ -158,7 +158,7 @@ class EmbeddingOutput:
         return self._output.suffix.lower() == ".parquet"
 
     def _outputs(self) -> list[Path]:
-        """The output, last, and the files written beside it."""
+        """Return the files that make up the output; the one that it is named by comes last."""
         is_npy = self._output.suffix.lower() == ".npy"
         return [*([self._output.with_suffix(".csv")] if is_npy else []), self._output]
 
@@ -527,7 +527,7 @@ def _identity_in(file: pq.ParquetFile, source: str | Path) -> dict[str, Any]:
         or not has_columns
         or not pa.types.is_fixed_size_list(schema.field(_VECTORS).type)
     ):
-        raise StoreError(f"{source}: there, but not written by hear-tune; choose another name")
+        raise StoreError(f"{source}: exists, but was not written by hear-tune; choose another name")
     return identity
 
 
