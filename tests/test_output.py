@@ -56,6 +56,22 @@ def test_embeddings_without_rows_change_nothing(tmp_path):
     assert read_library(tmp_path / "x.parquet").paths == [NAMES[0]]
 
 
+def test_a_damaged_footer_is_named_or_harmless(tmp_path):
+    """It has no checksum: the numbers of rows and columns in it may be wrong."""
+    path = tmp_path / "x.parquet"
+    with EmbeddingOutput(path, IDENTITY) as output:
+        with output.new_part() as part:
+            part.add(NAMES[2], rows_of(NAMES[2]))
+        output.finish()
+    good = path.read_bytes()
+    footer_bytes = int.from_bytes(good[-8:-4], "little")
+    for place in range(len(good) - 8 - footer_bytes, len(good) - 8):
+        path.write_bytes(good[:place] + bytes([(good[place] + 1) % 256]) + good[place + 1 :])
+        with contextlib.suppress(StoreError):
+            library = read_library(path)
+            assert len(library.paths) == len(library.start) == len(library.vectors) == 3
+
+
 sessions = st.lists(
     st.tuples(
         st.integers(1, len(NAMES)),  # files present

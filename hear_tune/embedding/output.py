@@ -452,7 +452,7 @@ def files_in(
         if _json_in(file, _DROPPED_KEY):
             return {}
         names: set[str] = set()
-        for batch in file.iter_batches(_ROWS_PER_WRITE, columns=["path"]):
+        for batch in _batches(file, ["path"]):
             names.update(pc.unique(batch["path"]).to_pylist())
         remarks = _remarks_in(file)
     return {name: remarks.get(name, ()) for name in names}
@@ -521,11 +521,11 @@ def _json_in(file: pq.ParquetFile, key: bytes) -> Any:
 
 def _identity_in(file: pq.ParquetFile, source: str | Path) -> dict[str, Any]:
     identity, schema = _json_in(file, _IDENTITY_KEY), file.schema_arrow
-    has_columns = set(schema.names) == {*_INDEX_COLUMNS, _VECTORS}
     if (
         not isinstance(identity, dict)
-        or not has_columns
+        or set(schema.names) != {*_INDEX_COLUMNS, _VECTORS}
         or not pa.types.is_fixed_size_list(schema.field(_VECTORS).type)
+        or schema.field(_VECTORS).type.list_size < 1
     ):
         raise StoreError(f"{source}: exists, but was not written by hear-tune; choose another name")
     return identity
@@ -554,11 +554,20 @@ def _check_identity(
 def _read_rows(sources: list[Path], columns: list[str] | None = None) -> Iterator[pa.RecordBatch]:
     for source in sources:
         with _opened(source) as file:
-            yield from file.iter_batches(_ROWS_PER_WRITE, columns=columns)
+            yield from _batches(file, columns)
+
+
+def _batches(file: pq.ParquetFile, columns: list[str] | None) -> Iterator[pa.RecordBatch]:
+    missing = file.metadata.num_rows
+    for batch in file.iter_batches(_ROWS_PER_WRITE, columns=columns):
+        missing -= batch.num_rows
+        yield batch
+    if missing:  # as the footer, which has no checksum, was damaged
+        raise ValueError(f"{missing} rows are missing")
 
 
 def _count(sources: list[Path]) -> int:
-    return sum(pq.read_metadata(source).num_rows for source in sources)
+    return sum(batch.num_rows for batch in _read_rows(sources, ["start"]))
 
 
 def _embedding_size(sources: list[Path]) -> int:
