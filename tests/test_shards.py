@@ -315,3 +315,16 @@ def test_training_streams(store, tmp_path, capsys):
     assert "40 tracks" in capsys.readouterr().out
     assert main([*arguments, "--trainer.max_steps=5"]) == 0
     assert "after 5 steps" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("number", "message"),
+    [
+        ({"clip_seconds": float("nan")}, "clip_seconds must be above 0, not nan"),
+        ({"clip_seconds": 0}, "clip_seconds must be above 0, not 0"),
+        ({"clips_per_shard": 0}, "clips_per_shard must be at least 1, not 0"),
+    ],
+)
+def test_numbers_out_of_range(tmp_path, number, message):
+    with pytest.raises(ValueError, match=message):
+        write_shards([], tmp_path, **number)

@@ -14,6 +14,7 @@ from matplotlib import pyplot as plt
 from torch import Tensor
 
 from ..audio.reading import Remark, naming, read_blocks
+from ..common.ranges import above
 from ..networks.config import SAMPLE_RATE_HZ
 from .augment import RandomTransform, clmr_chain
 
@@ -77,9 +78,8 @@ def write_views(
 
 
 def _read(path: str | os.PathLike[str], seconds: float, remarks: list[Remark]) -> Tensor:
-    wanted, blocks = round(seconds * SAMPLE_RATE_HZ), []
-    if wanted < 1:
-        raise ValueError(f"seconds must be positive, not {seconds}")
+    above(0, seconds=seconds)
+    wanted, blocks = max(1, round(seconds * SAMPLE_RATE_HZ)), []
     with naming(path):
         for block in read_blocks(path, remarks):
             blocks.append(block)
