@@ -37,8 +37,8 @@ class EmbeddingModel(nn.Module):
     hop_ms : float, optional
         Between the starts of windows; by default they lie side by side.
     whitened : bool
-        If no layers are named, take the encoder's whitened ones, or else the layers that they are
-        made of.
+        If no layers are named, whether to take the encoder's whitened ones, if it has any, or the
+        layers that they are made of.
     backend, precision : str
         How embeddings are computed: see `hear_tune.networks.folded.InferenceNetwork`.
 
