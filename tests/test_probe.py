@@ -16,6 +16,7 @@ import soundfile
 import torch
 import torchmetrics.functional.classification as tm
 from conftest import noise, tone
+from sklearn import metrics as sk
 
 import hear_tune
 from hear_tune.baselines import LogMel, MfccStatistics
@@ -138,6 +139,26 @@ def test_drawn_clips_score_as_any_others(kind):
         expected = score(kind, classes, truth[of_draw], predicted[of_draw]).values
         found = {name: values[draw] for name, values in drawn.items()}
         assert found == pytest.approx(expected, rel=1e-12)
+
+
+def test_drawn_clips_score_as_in_scikit_learn():
+    classes, truth, predicted = guesses("multiclass", 80)
+    rows = np.random.default_rng(2).integers(80, size=(5, 80))
+    drawn = _DRAWN_SCORERS["multiclass"](classes, truth, predicted, rows)
+    chosen = predicted.argmax(axis=1)
+    for draw, of_draw in enumerate(rows):
+        true, taken = truth[of_draw], chosen[of_draw]
+        f1 = sk.f1_score(true, taken, labels=np.unique(true), average="macro")
+        assert drawn["accuracy"][draw] == pytest.approx(sk.accuracy_score(true, taken), rel=1e-12)
+        assert drawn["macro_f1"][draw] == pytest.approx(f1, rel=1e-12)
+    classes, truth, predicted = guesses("multilabel", 80)
+    drawn = _DRAWN_SCORERS["multilabel"](classes, truth, predicted, rows)
+    for draw, of_draw in enumerate(rows):
+        true, scores = truth[of_draw], predicted[of_draw]
+        assert true.any(axis=0).all()
+        auc, precision = sk.roc_auc_score(true, scores), sk.average_precision_score(true, scores)
+        assert drawn["roc_auc"][draw] == pytest.approx(auc, rel=1e-12)
+        assert drawn["average_precision"][draw] == pytest.approx(precision, rel=1e-12)
 
 
 @pytest.mark.parametrize("kind", ["multilabel", "multiclass", "regression", "key"])

@@ -108,50 +108,45 @@ def intervals(
     return bounds
 
 
-# --- Scores of drawn clips: as of `score`, for each row of (draws, n) numbers of clips ---
+# --- Scores of resampled clips: those of `score`, for each row of (draws, n) clip numbers ---
 
 
 def _drawn_multilabel(
     _: tuple[str, ...], truth: Array, predicted: Array, rows: Array
 ) -> dict[str, Array]:
-    score_rows = _tags_scorer(truth, predicted)
-    drawn = [score_rows(of_draw) for of_draw in rows]
-    return {name: np.array([values[name] for values in drawn]) for name in drawn[0]}
+    times = np.ascontiguousarray(_times_drawn(rows).T)
+    columns = zip(truth.T > 0, predicted.T, strict=True)
+    tags = np.array([_drawn_tag(times, positive, scores) for positive, scores in columns])
+    with np.errstate(invalid="ignore"):  # no tag is defined in a draw: NaN
+        means = np.nansum(tags, axis=0) / np.sum(~np.isnan(tags), axis=0)
+    return {"roc_auc": means[0], "average_precision": means[1]}
 
 
-def _tags_scorer(truth: Array, predicted: Array) -> Callable[[Array], dict[str, float]]:
-    """Macro ROC-AUC and average precision of rows, sorted only once: a bootstrap of many tags.
+def _drawn_tag(times: Array, positive: Array, predicted: Array) -> Array:
+    """ROC-AUC and average precision of one tag, (2, draws); NaN where undefined.
 
-    A row that is drawn twice counts twice, and predictions that are equal share a threshold.
+    The clips are sorted once. A clip drawn twice counts twice; equal predictions share a threshold.
     """
-    order = np.argsort(-predicted, axis=0, kind="stable")
-    positive = np.take_along_axis(truth, order, 0) > 0
-    ranked = np.take_along_axis(predicted, order, 0)
-    places = np.arange(len(ranked))[:, None]
-    new = np.r_[np.ones((1, ranked.shape[1]), bool), ranked[1:] != ranked[:-1]]
-    first = np.maximum.accumulate(np.where(new, places, 0), axis=0)
-    final = np.r_[new[1:], np.ones((1, ranked.shape[1]), bool)]
-    last = np.minimum.accumulate(np.where(final, places, len(ranked))[::-1], axis=0)[::-1]
+    order = np.argsort(-predicted, kind="stable")
+    hits = order[positive[order]]
+    thresholds = -predicted[hits]
+    weights = times[hits]
+    drawn_above, drawn_to = _counts_at(times[order], -predicted[order], thresholds)
+    hits_above, hits_to = _counts_at(weights, thresholds, thresholds)
+    hit_count = weights.sum(axis=0, dtype=np.float64)
+    miss_count = len(times) - hit_count
+    beaten = miss_count - (drawn_above - hits_above + drawn_to - hits_to) / 2  # a tie is half one
+    with np.errstate(divide="ignore", invalid="ignore"):
+        auc = (weights * beaten).sum(axis=0) / (hit_count * miss_count)
+        precision = (weights * hits_to / np.maximum(drawn_to, 1)).sum(axis=0) / hit_count
+    return np.where((hit_count > 0) & (miss_count > 0), [auc, precision], np.nan)
 
-    def score_rows(rows: Array) -> dict[str, float]:
-        weights = np.bincount(rows, minlength=len(ranked))[order].astype(np.float64)
-        hits, misses = np.cumsum(weights * positive, 0), np.cumsum(weights * ~positive, 0)
-        hits_to, misses_to = np.take_along_axis(hits, last, 0), np.take_along_axis(misses, last, 0)
-        hits_before = np.take_along_axis(np.r_[np.zeros((1, hits.shape[1])), hits], first, 0)
-        scored = (hits[-1] > 0) & (misses[-1] > 0)
-        with np.errstate(divide="ignore", invalid="ignore"):
-            above = (hits_before + hits_to) / 2
-            auc = (weights * ~positive * above).sum(0) / (hits[-1] * misses[-1])
-            precision = np.nan_to_num(hits_to / (hits_to + misses_to))
-            average_precision = (weights * positive * precision).sum(0) / hits[-1]
-        if not scored.any():
-            return {"roc_auc": np.nan, "average_precision": np.nan}
-        return {
-            "roc_auc": float(auc[scored].mean()),
-            "average_precision": float(average_precision[scored].mean()),
-        }
 
-    return score_rows
+def _counts_at(times: Array, ranked: Array, thresholds: Array) -> tuple[Array, Array]:
+    """Number of ranked clips drawn before and up to each threshold: (thresholds, draws)."""
+    totals = np.concatenate([np.zeros_like(times[:1]), np.cumsum(times, axis=0)])
+    before, up_to = (np.searchsorted(ranked, thresholds, side) for side in ("left", "right"))
+    return totals[before].astype(np.float64), totals[up_to].astype(np.float64)
 
 
 def _drawn_multiclass(
