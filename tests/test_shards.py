@@ -226,6 +226,25 @@ def test_an_index_without_checksums_is_read(folder, tmp_path):
     assert {shard.crc32 for shard in read_index(f"{tmp_path}/shards.json")} == {None}
 
 
+def test_an_index_names_tracks_and_clips_with_missing_audio(tmp_path, capsys):
+    soundfile.write(tmp_path / "x.wav", noise(40_000), SAMPLE_RATE_HZ)
+    soundfile.write(tmp_path / "cut.wav", noise(60_000), SAMPLE_RATE_HZ)
+    cut = (tmp_path / "cut.wav").read_bytes()[:80_000]
+    (tmp_path / "cut.wav").write_bytes(cut)
+    build_store([tmp_path / "x.wav", tmp_path / "cut.wav"], tmp_path / "store", workers=1)
+    for _ in range(2):  # also where the shards are there already
+        places = [str(tmp_path / "store"), "-o", str(tmp_path / "shards")]
+        assert main(["shards", *places, "--clip-seconds", "1", "--workers", "1"]) == 1
+        assert f"failed: {tmp_path / 'cut.wav'}: cut off: " in capsys.readouterr().err
+        (shard,) = read_index(f"{tmp_path}/shards/shards.json")
+        assert list(shard.missing) == [str(tmp_path / "cut.wav")]
+    foreign(tmp_path / "foreign.tar", {"whole.wav": noise(100).tobytes(), "cut.wav": cut})
+    index_shards([str(tmp_path / "foreign.tar")], tmp_path)
+    (shard,) = read_index(f"{tmp_path}/shards.json")
+    assert list(shard.missing) == ["./deep/cut.wav"]
+    assert shard.missing["./deep/cut.wav"].startswith("cut off: ")
+
+
 def test_an_index_of_lengths_that_no_clip_has_is_damaged(tmp_path):
     entry = {"url": "x.tar", "lengths": [2**62]}
     content = {"format": "hear-tune shards 1", "shards": [entry]}
@@ -274,7 +293,13 @@ def test_mistakes_are_named(source, store, folder, tmp_path):
     (tmp_path / "shards.json").write_text("{}")
     with pytest.raises(ShardError, match="not an index of shards"):
         read_index(f"{tmp_path}/shards.json")
-    for shards in ("3", "[3]", '[{"url": "x"}]', '[{"url": "x", "lengths": [-1]}]'):
+    for shards in (
+        "3",
+        "[3]",
+        '[{"url": "x"}]',
+        '[{"url": "x", "lengths": [-1]}]',
+        '[{"url": "x", "lengths": [1], "missing": {"y": 3}}]',
+    ):
         content = f'{{"format": "hear-tune shards 1", "shards": {shards}}}'
         (tmp_path / "shards.json").write_text(content)
         with pytest.raises(ShardError, match=r"shards\.json: damaged"):

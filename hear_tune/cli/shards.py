@@ -36,7 +36,6 @@ def _shards(options: argparse.Namespace) -> int:
     tars = [place for place in options.inputs if place.endswith(".tar")]
     if tars and len(tars) < len(options.inputs):
         raise ValueError("either stores to write from, or tars to index, not both")
-    failed: dict[str, str] = {}
     if tars:
         shards, failed = index_shards(tars, options.output)
     else:
@@ -48,6 +47,7 @@ def _shards(options: argparse.Namespace) -> int:
             options.seed,
             options.workers,
         )
+        failed = {path: reason for shard in shards for path, reason in shard.missing.items()}
     clips = sum(len(shard.lengths) for shard in shards)
     print(f"{options.output}/{INDEX}: {len(shards)} shards of {clips} clips")
     return report_failures(failed)

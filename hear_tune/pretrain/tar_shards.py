@@ -1,8 +1,8 @@
-"""Tar shards: music that streams past training, for corpora larger than a disk.
+"""Tar shards: music streamed during training, for corpora larger than a disk.
 
 Shards follow WebDataset's convention: plain tars of audio files, one clip each. An index,
-``shards.json``, names them and the length of every clip. From these numbers and a seed alone
-follows who reads what and when, so that a run can go on from any place after opening a few shards.
+``shards.json``, lists them and the length of every clip. These numbers and a seed determine who
+reads what and when, so that a run resumes anywhere after opening a few shards.
 """
 
 from __future__ import annotations
@@ -12,11 +12,12 @@ import io
 import json
 import os
 import pickle
+import posixpath
 import tarfile
 import time
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -37,20 +38,21 @@ from ..common.ranges import above, at_least
 from ..embedding.workers import Crew, Job, Note, Outcome
 from ..networks.config import SAMPLE_RATE_HZ
 from .pairs import Pairs, Share, draw_starts, to_pair
-from .pcm_store import AudioStore, Pcm, Track, to_pcm
+from .pcm_store import AudioStore, Pcm, Track, has_types, to_pcm
 
 INDEX = "shards.json"
 FORMAT = "hear-tune shards 1"
 CLIP_SECONDS = 30.0
 CLIPS_PER_SHARD = 256  # about 200 MB of FLAC
-OPEN_SHARDS = 8  # that a reader mixes
-_LONGEST = 2**40  # samples of a clip; headers of Ogg that were once believed gave more
-_SEEKABLE = (b"fLaC", b"RIFF")  # what libsndfile finds a place in by its sample
+OPEN_SHARDS = 8  # mixed by a reader at a time
+_ENTRY, _OPTIONAL = {"url": str, "lengths": list}, {"crc32": int, "missing": dict}
+_LONGEST = 2**40  # samples of a clip; corrupt Ogg headers gave more
+_SEEKABLE = (b"fLaC", b"RIFF")  # formats in which libsndfile seeks to the sample
 RETRIES, RETRY_SECONDS = 5, 1.0  # the pause doubles each time
 
 
 class ShardError(HearTuneError, ValueError):
-    """A shard or index is missing, damaged or not what its index says."""
+    """A shard or index is missing or damaged, or they do not match."""
 
 
 @dataclass(frozen=True)
@@ -59,26 +61,30 @@ class Shard:
 
     Attributes
     ----------
-    url
+    url : str
         Anything that fsspec opens; in an index, relative to it or absolute.
-    lengths
-        Of its clips in their order, in samples at 22,050 Hz; 0 if a clip cannot be used.
-    crc32
-        Of the clips' samples as 16-bit PCM; None if the index does not say.
+    lengths : list of int
+        Lengths of the clips in order, in samples at 22,050 Hz; 0 for an unusable clip.
+    crc32 : int or None
+        CRC-32 of the clips' samples as 16-bit PCM; None in older indices.
+    missing : dict of str to str
+        What audio is missing, such as "cut off: ...", by the path of the track that clips were cut
+        from, or by the name of an indexed clip.
     """
 
     url: str
     lengths: list[int]
     crc32: int | None = None
+    missing: dict[str, str] = field(default_factory=dict)
 
 
 def read_index(url: str) -> list[Shard]:
-    """Shards of an index.
+    """Read the shards of an index.
 
     Raises
     ------
     ShardError
-        If there is none, or it is damaged.
+        If there is no index, or it is damaged.
     """
     try:
         with fsspec.open(url, "rb") as file:
@@ -87,21 +93,22 @@ def read_index(url: str) -> list[Shard]:
         raise ShardError(f"{url}: no index of shards can be read there ({error})") from error
     if not isinstance(content, dict) or content.get("format") != FORMAT:
         raise ShardError(f"{url}: not an index of shards; make one with hear-tune shards")
-    if not _are_entries(content.get("shards")):
+    entries = content.get("shards")
+    if not isinstance(entries, list) or not all(map(_is_entry, entries)):
         raise ShardError(f"{url}: damaged; make it anew with hear-tune shards")
     parent = url.rpartition("/")[0]
-    shards = [Shard(**entry) for entry in content["shards"]]
-    return [replace(shard, url=_join(parent, shard.url)) for shard in shards]
-
-
-def _are_entries(shards: Any) -> bool:
-    """Whether each has its place, the lengths of its clips and, if any, their checksum."""
-    kinds = {"url": str, "lengths": list}
-    return isinstance(shards, list) and all(
-        isinstance(shard, dict)
-        and {key: type(value) for key, value in shard.items()} in (kinds, {**kinds, "crc32": int})
-        and all(type(length) is int and 0 <= length < _LONGEST for length in shard["lengths"])
+    shards = [Shard(**entry) for entry in entries]
+    return [
+        shard if "://" in shard.url else replace(shard, url=posixpath.join(parent, shard.url))
         for shard in shards
+    ]
+
+
+def _is_entry(entry: Any) -> bool:
+    return (
+        has_types(entry, _ENTRY, _OPTIONAL)
+        and all(type(length) is int and 0 <= length < _LONGEST for length in entry["lengths"])
+        and all(isinstance(reason, str) for reason in entry.get("missing", {}).values())
     )
 
 
@@ -113,25 +120,24 @@ def write_shards(
     seed: int = 0,
     workers: int | None = None,
 ) -> list[Shard]:
-    """Cut the tracks of audio stores into clips and write these, shuffled, as FLAC into shards.
+    """Cut the tracks of audio stores into equal clips and write these, shuffled, as FLAC shards.
 
-    A track gives the whole number of equal clips that comes nearest to the length asked for, at
-    least one. Shards that are there already are kept: an interrupted job goes on.
+    Each track gives at least one clip. Existing shards are kept, so an interrupted job resumes.
 
     Parameters
     ----------
-    stores
+    stores : sequence of path-like
         Made by `hear_tune.pretrain.pcm_store.build_store`.
-    folder
-        Where to; made if it is not there.
-    clip_seconds
-        About how long clips are.
-    clips_per_shard
+    folder : path-like
+        Output folder; created if needed.
+    clip_seconds : float
+        Approximate length of clips.
+    clips_per_shard : int
         The last shard may hold fewer.
-    seed
-        Of the shuffling.
-    workers
-        Processes; by default one per core.
+    seed : int
+        Seed of the shuffling.
+    workers : int, optional
+        Number of processes; by default one per core.
 
     Returns
     -------
@@ -143,11 +149,11 @@ def write_shards(
     AudioStoreError
         If a store is unusable.
     InUseError
-        If another process is writing there.
+        If another process is writing to the folder.
     ValueError
         If a number is out of range.
     ShardError
-        If a process died while it wrote a shard; the others are kept.
+        If a process died while writing a shard; the others are kept.
     OSError
         If a shard cannot be written.
     """
@@ -159,40 +165,37 @@ def write_shards(
     groups = [clips[i : i + clips_per_shard] for i in range(0, len(clips), clips_per_shard)]
     # the digest keeps shards of another plan apart
     digest = hashlib.sha256(repr((names, groups)).encode()).hexdigest()[:8]
-    paths = [folder / f"{digest}-{number:06d}.tar" for number in range(len(groups))]
+    shards = [
+        _ShardOfClips((folder / f"{digest}-{number:06d}.tar",), group)
+        for number, group in enumerate(groups)
+    ]
     with sole_use(folder, "writing shards there"):
-        jobs = [
-            _ShardOfClips((path,), group)
-            for path, group in zip(paths, groups, strict=True)
-            if not path.exists()
-        ]
-        _write_all(jobs, partial(_write_shard, stores=names), workers, len(paths))
+        _write_all(shards, partial(_write_shard, stores=names), workers)
         opened = [AudioStore(store) for store in names]
-        shards = [
-            Shard(path.name, [clip.samples for clip in group], _checksum(group, opened))
-            for path, group in zip(paths, groups, strict=True)
-        ]
-        _write_index(shards, folder)
-    return shards
+        index = [_describe(shard, opened) for shard in shards]
+        _write_index(index, folder)
+    return index
 
 
-def _checksum(clips: Sequence[_Clip], stores: Sequence[AudioStore]) -> int:
-    """What `index_shards` finds too, of shards that another run of the job wrote as well."""
+def _describe(shard: _ShardOfClips, stores: Sequence[AudioStore]) -> Shard:
+    """Return the index entry of a written shard, with the checksum that `index_shards` finds."""
     crc = 0
-    for clip in clips:
+    for clip in shard.clips:
         crc = zlib.crc32(_pcm(clip, stores).data, crc)
-    return crc
+    missing = {clip.track.path: clip.track.missing for clip in shard.clips if clip.track.missing}
+    lengths = [clip.samples for clip in shard.clips]
+    return Shard(Path(shard.paths[0]).name, lengths, crc, missing)
 
 
 def _write_all(
-    jobs: Sequence[_ShardOfClips],
+    shards: Sequence[_ShardOfClips],
     write: Callable[[_ShardOfClips, Note], None],
     workers: int | None,
-    total: int,
 ) -> None:
+    jobs = [shard for shard in shards if not Path(shard.paths[0]).exists()]
     failed: list[str] = []
     with (
-        progress_bar(total=total, initial=total - len(jobs), unit="shard") as bar,
+        progress_bar(total=len(shards), initial=len(shards) - len(jobs), unit="shard") as bar,
         Crew(pickle.dumps(write), workers or core_count(), task="wrote") as crew,
     ):
 
@@ -209,21 +212,21 @@ def _write_all(
 def index_shards(
     urls: Sequence[str], folder: str | os.PathLike[str]
 ) -> tuple[list[Shard], dict[str, str]]:
-    """Index shards that others made: tars of audio files of any kind.
+    """Index existing shards: tars of audio files in any format.
 
     Parameters
     ----------
-    urls
-        Of tars, local or wherever fsspec reads.
-    folder
-        For the index; made if it is not there.
+    urls : sequence of str
+        Tars, local or anywhere that fsspec reads.
+    folder : path-like
+        Folder for the index; created if needed.
 
     Returns
     -------
     shards : list of Shard
         As in the index.
-    failed : dict
-        Reason by name of each clip that cannot be used, or is not whole.
+    failed : dict of str to str
+        Reason by name of each clip that is unusable or incomplete.
 
     Raises
     ------
@@ -233,7 +236,7 @@ def index_shards(
     shards, failed = [], {}
     for url in progress_bar(urls, desc="index", unit="shard"):
         url = url if "://" in url else os.path.abspath(url)
-        lengths, crc = [], 0
+        lengths, crc, incomplete = [], 0, {}
         for name, data in _members(url):
             remarks: list[Remark] = []
             samples = 0
@@ -246,8 +249,8 @@ def index_shards(
                 failed[f"{url}: {name}"] = str(error)
             lengths.append(samples)
             if missing := missing_audio(remarks):
-                failed[f"{url}: {name}"] = missing
-        shards.append(Shard(url, lengths, crc))
+                incomplete[name] = failed[f"{url}: {name}"] = missing
+        shards.append(Shard(url, lengths, crc, incomplete))
     if not any(any(shard.lengths) for shard in shards):
         raise ShardError(f"{', '.join(urls)}: no clip that can be used")
     Path(folder).mkdir(parents=True, exist_ok=True)
@@ -256,17 +259,17 @@ def index_shards(
 
 
 class StreamedPairs:
-    """Pairs of crops from shards, one pair of each clip in a pass.
+    """Pairs of crops from shards, one pair of each clip per pass.
 
-    Each of the readers (the workers of all processes) takes its own shards of a pass and mixes a
-    few at a time; all read equally many batches. What a reader sees follows from the seed and the
-    number of readers. Clips too short are left out or filled up as `PairDataset` does.
+    Each reader (a worker of any process) takes its own shards of a pass and mixes a few at a time;
+    all read equally many batches. The seed and the number of readers determine what each reads.
+    Clips that are too short are excluded or padded as by `PairDataset`.
 
     Parameters
     ----------
-    shards
+    shards : sequence of Shard
         From `read_index`.
-    crop_samples, seed, max_distance_samples, shortest_samples
+    crop_samples, seed, max_distance_samples, shortest_samples : int
         As for `hear_tune.pretrain.pairs.PairDataset`.
 
     Raises
@@ -301,11 +304,11 @@ class StreamedPairs:
 
     @property
     def seconds(self) -> float:
-        """Length of all clips."""
+        """Total length of all clips."""
         return sum(sum(shard.lengths) for shard in self.shards) / SAMPLE_RATE_HZ
 
     def check(self, share: Share) -> None:
-        """Raise a ValueError if there are too few shards or clips for the processes."""
+        """Raise a ValueError if there are too few shards or clips for all readers."""
         if share.readers > len(self.shards):
             raise ValueError(
                 f"{share.readers} readers ({share.world_size} processes of {max(1, share.workers)} "
@@ -318,19 +321,19 @@ class StreamedPairs:
             )
 
     def batches(self, share: Share, first: int, last: int) -> Iterable[Pairs]:
-        """Batches number `first` to `last` of a process's share of the run."""
+        """Batches `first` to `last` of a process's share of the run."""
         return DataLoader(
             _Readers(self, share, first, last), batch_size=None, num_workers=share.workers
         )
 
     def batches_per_pass(self, share: Share, turn: int) -> int:
-        """Batches that every reader has in a pass: as many as the one with the fewest clips."""
+        """Number of batches that each reader has in a pass, given by the one with fewest clips."""
         readers = range(share.readers)
         counts = [int(self.usable[self._shards_of(share, i, turn)].sum()) for i in readers]
         return min(counts) // share.batch_size
 
     def read(self, share: Share, reader: int, first: int) -> Iterator[Pairs]:
-        """Batches of a reader from number `first` on, without end."""
+        """Yield a reader's batches from number `first` on, endlessly."""
         turn = 0
         while first >= (count := self.batches_per_pass(share, turn)):
             first -= count
@@ -361,7 +364,7 @@ class StreamedPairs:
         return order[reader :: share.readers]
 
     def _mix(self, shards: Any, seed: list[int]) -> Any:
-        """From which shard each clip of a reader's pass comes."""
+        """Draw the shard of each clip in a reader's pass."""
         rng = np.random.default_rng(seed)
         groups = [shards[i : i + OPEN_SHARDS] for i in range(0, len(shards), OPEN_SHARDS)]
         return np.concatenate(
@@ -369,7 +372,7 @@ class StreamedPairs:
         )
 
     def _clips(self, shard: Shard, skip: int) -> Iterator[_Member]:
-        """Usable clips of a shard after the first `skip`, whatever interrupts the stream."""
+        """Yield the usable clips of a shard after the first `skip`, retrying a broken stream."""
         failures = 0
         while True:
             try:
@@ -410,7 +413,7 @@ class StreamedPairs:
 
 
 class _Readers(IterableDataset[Pairs]):
-    """The batches of one process, dealt to its workers in turn."""
+    """Batches of one process, dealt to its workers in turn."""
 
     def __init__(self, pairs: StreamedPairs, share: Share, first: int, last: int) -> None:
         self.pairs, self.share, self.first, self.last = pairs, share, first, last
@@ -430,7 +433,7 @@ class _Readers(IterableDataset[Pairs]):
 
 @dataclass(frozen=True)
 class _Member:
-    """A clip as it lies in a shard, and its length in samples by the index."""
+    """A clip in a shard, and its length in samples by the index."""
 
     name: str
     data: bytes
@@ -439,7 +442,7 @@ class _Member:
 
 @dataclass(frozen=True)
 class _Clip:
-    """A part of a track of a store."""
+    """A part of a track in a store."""
 
     store: int
     track: Track
@@ -461,13 +464,13 @@ def _plan(stores: Sequence[str], clip_samples: int, seed: int) -> list[_Clip]:
 
 @dataclass(frozen=True)
 class _ShardOfClips(Job):
-    """A shard to be written: its path, and the clips of it."""
+    """A shard to write: its path and clips."""
 
     clips: list[_Clip]
 
 
 def _write_shard(shard: _ShardOfClips, note: Note, stores: list[str]) -> None:
-    """Write a shard; it appears whole or not at all."""
+    """Write a shard atomically."""
     opened = [AudioStore(store) for store in stores]
     for path in map(Path, shard.paths):
         unfinished = path.with_suffix(".partial")
@@ -499,12 +502,15 @@ def _add(tar: tarfile.TarFile, name: str, data: bytes) -> None:
 
 
 def _write_index(shards: list[Shard], folder: Path) -> None:
-    content = {"format": FORMAT, "shards": [asdict(shard) for shard in shards]}
-    write_whole(folder / INDEX, json.dumps(content))
+    entries = [asdict(shard) for shard in shards]
+    for entry in entries:
+        if not entry["missing"]:
+            del entry["missing"]
+    write_whole(folder / INDEX, json.dumps({"format": FORMAT, "shards": entries}))
 
 
 def _members(url: str) -> Iterator[tuple[str, bytes]]:
-    """Name and content of each audio file of a tar, read front to back."""
+    """Yield the name and content of each audio file in a tar."""
     try:
         with fsspec.open(url, "rb") as file, tarfile.open(fileobj=file, mode="r|") as tar:
             for member in tar:
@@ -517,7 +523,7 @@ def _members(url: str) -> Iterator[tuple[str, bytes]]:
 
 
 def _open_clip(clip: _Member) -> tuple[Callable[[int, int], Pcm], int]:
-    """What takes crops of a clip, by first sample and length, and how many samples it has."""
+    """Return a function that crops a clip by first sample and length, and the clip's length."""
     if clip.data.startswith(_SEEKABLE):
         file = soundfile.SoundFile(io.BytesIO(clip.data))
         if file.frames * SAMPLE_RATE_HZ // file.samplerate == clip.samples:
@@ -527,12 +533,8 @@ def _open_clip(clip: _Member) -> tuple[Callable[[int, int], Pcm], int]:
 
 
 def _crop(file: soundfile.SoundFile, start: int, samples: int) -> Pcm:
-    """Samples of a file from `start` on, both counted at 22,050 Hz; at most so many."""
+    """Read up to `samples` samples from `start` on, both counted at 22,050 Hz."""
     ratio = file.samplerate / SAMPLE_RATE_HZ
     file.seek(min(round(start * ratio), file.frames))
     audio = file.read(int(np.ceil(samples * ratio)), dtype="float32")
     return to_pcm(to_mono(audio, file.samplerate)[:samples])
-
-
-def _join(parent: str, url: str) -> str:
-    return url if not parent or "://" in url or url.startswith("/") else f"{parent}/{url}"
