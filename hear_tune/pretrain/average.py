@@ -1,4 +1,4 @@
-"""An average of the weights over a run, smoother than where the last step left them."""
+"""A moving average of the weights, smoother than those after the last step."""
 
 from __future__ import annotations
 
@@ -8,21 +8,21 @@ import torch
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 
-_WARM_UP_STEPS = 10  # the average remembers at most about a tenth of the run
+_WARM_UP_STEPS = 10  # early on, the average covers about a tenth of the steps so far
 
 
 def moving_average(model: nn.Module, decay: float) -> AveragedModel:
-    """An exponential moving average of weights and batch statistics, of no gradient.
+    """Return an exponential moving average of weights and batch statistics, without gradients.
 
-    Early in a run it forgets faster, so that random first weights are soon out of it: step n leaves
-    the share min(decay, (1 + n) / (10 + n)) of the old.
+    Step n keeps the share min(decay, (1 + n) / (10 + n)) of the old average, so that the random
+    initial weights soon fade.
 
     Parameters
     ----------
-    model
-        Whose weights are followed by ``update_parameters``.
-    decay
-        Share of the old that a late step leaves.
+    model : nn.Module
+        The model; ``update_parameters`` adds its current weights.
+    decay : float
+        Share of the old average that late steps keep.
 
     Raises
     ------
@@ -38,7 +38,7 @@ def moving_average(model: nn.Module, decay: float) -> AveragedModel:
         for average, new in zip(averages, newest, strict=True):
             if average.is_floating_point():
                 average.lerp_(new, 1 - kept)
-            else:  # numbers of batches
+            else:  # counts of batches
                 average.copy_(new)
 
     averaged = AveragedModel(model, multi_avg_fn=update, use_buffers=True)

@@ -1,4 +1,4 @@
-"""Indicators of collapse: embeddings that stop telling inputs apart."""
+"""Indicators of collapse: embeddings that no longer distinguish inputs."""
 
 import torch
 from torch import Tensor

@@ -1,4 +1,4 @@
-"""The data of a training run, as Lightning takes it."""
+"""The training data as a Lightning data module."""
 
 from __future__ import annotations
 
@@ -14,53 +14,52 @@ from .pairs import PairDataset, PairLoader, PairSource, Share, number_folders
 from .pcm_store import AudioStore
 from .tar_shards import Shard, StreamedPairs, read_index
 
-_DIGEST_DIGITS = 12  # enough to tell by, and short enough for an error
+_DIGEST_DIGITS = 12  # hexadecimal; unambiguous, and short enough for an error
 
 
 class PretrainData(LightningDataModule):
-    """Pairs of crops from audio stores, or from tar shards that stream past.
+    """Pairs of crops from audio stores, or from streamed tar shards.
 
     Parameters
     ----------
-    audio
+    audio : list of str
         Folders of stores, made by ``hear-tune store``; or indices of shards (paths or URLs that end
         in ``.json``), made by ``hear-tune shards``.
-    batch_size
+    batch_size : int
         Pairs per step and device, at least 2: a pair's negatives are the others.
-    crop_samples
+    crop_samples : int
         Length of a crop at 22,050 Hz.
-    max_distance_seconds
-        Farthest that the two crops of a pair start apart; by default anywhere in the track.
-    shortest_seconds
-        Tracks or clips shorter than this are left out; by default half a crop. Silence follows
-        those shorter than a crop.
-    segment_seconds
-        Cut tracks of stores into segments of about this length, each a track of its own; by default
-        they stay whole. Shards hold clips, and are taken as they are.
-    neighbours
-        At most so many tracks that lie together in one folder of a store come together: they are
-        hard negatives of each other.
-    audio_by_folder
-        More stores, of which each folder is contrasted by itself: a track is compared with its
-        neighbours alone. What a folder's tracks share is then nothing to tell them by.
-    pairs_per_epoch
+    max_distance_seconds : float, optional
+        Largest distance between the starts of the two crops; by default anywhere in the track.
+    shortest_seconds : float, optional
+        Exclude tracks or clips shorter than this; by default half a crop. Those shorter than a crop
+        are padded with silence.
+    segment_seconds : float, optional
+        Cut tracks of stores into segments of about this length, each used as a track of its own; by
+        default they stay whole. Not for shards.
+    neighbours : int
+        Keep up to this many tracks of a store's folder together, as hard negatives of each other.
+    audio_by_folder : list of str, optional
+        More stores, in which tracks are contrasted only with those of the same folder: what these
+        have in common does not help to distinguish them.
+    pairs_per_epoch : int, optional
         By default the number of tracks, segments or clips.
-    workers
-        Processes that read crops; reading from a store is so quick that none is the default.
-    seed
-        Of everything that is random in the run.
+    workers : int
+        Processes that read crops; 0 is fast enough for stores.
+    seed : int
+        Seed of all that is random in the run.
 
     Attributes
     ----------
-    content
-        What lies in the places that options name, so far as batches depend on it: "audio", and of
-        shards the number of "workers", which read in another order.
+    content : dict
+        What batches depend on, wherever the data lies: a summary of the "audio", and for shards the
+        number of "workers", which determines the order.
 
     Raises
     ------
     AudioStoreError, ShardError, ValueError
-        If a store or index is unusable, or they are mixed, or a number is out of range, or the
-        batch is larger than the data.
+        If a store or index is unusable, the two are mixed, a number is out of range, or the batch
+        is larger than the data.
     """
 
     def __init__(
@@ -111,7 +110,7 @@ class PretrainData(LightningDataModule):
         self.workers = workers
 
     def train_dataloader(self) -> PairLoader:
-        """Batches of this process."""
+        """Return the batches of this process."""
         assert self.trainer is not None
         share = Share(
             self.batch_size, self.trainer.global_rank, self.trainer.world_size, self.workers
@@ -120,7 +119,7 @@ class PretrainData(LightningDataModule):
 
 
 def _are_indices(audio: list[str]) -> bool:
-    """Whether audio is named by indices of shards, rather than by stores."""
+    """Whether `audio` names indices of shards, rather than stores."""
     indices = [place for place in audio if place.endswith(".json")]
     if 0 < len(indices) < len(audio):
         raise ValueError(f"either stores or indices of shards, not both: {', '.join(audio)}")
@@ -128,7 +127,7 @@ def _are_indices(audio: list[str]) -> bool:
 
 
 def _of_stores(stores: Sequence[AudioStore], by_folder: Sequence[AudioStore]) -> str:
-    """Describe the tracks, wherever the stores lie."""
+    """Summarise the tracks, wherever the stores lie."""
     tracks = [(store, track) for store in (*stores, *by_folder) for track in store.tracks]
     folders = number_folders(tracks).tolist()
     entries = [
@@ -139,10 +138,10 @@ def _of_stores(stores: Sequence[AudioStore], by_folder: Sequence[AudioStore]) ->
 
 
 def _of_shards(shards: Sequence[Shard]) -> str:
-    """Describe the clips, wherever the shards lie."""
+    """Summarise the clips, wherever the shards lie."""
     entries = [
         (shard.url.rpartition("/")[2], shard.lengths)
-        + (() if shard.crc32 is None else (shard.crc32,))  # as runs with older indices have it
+        + (() if shard.crc32 is None else (shard.crc32,))  # as in runs with older indices
         for shard in shards
     ]
     lengths = [samples for shard in shards for samples in shard.lengths]

@@ -12,21 +12,20 @@ class LARS(torch.optim.Optimizer):
     """Stochastic gradient descent with momentum and a learning rate per tensor.
 
     The step of a tensor along ``g + weight_decay * w`` is scaled by
-    ``trust * ||w|| / ||g + weight_decay * w||``. That is the rule of SimCLR's program, which CLMR
-    took over; the paper divides by ``||g|| + weight_decay * ||w||``, which is never less. Where a
-    norm is zero nothing is scaled. Biases and the parameters of normalisation layers, which have
-    one axis, take plain steps without decay, as in SimCLR. The learning rate is applied after the
-    momentum, as in torch's SGD.
+    ``trust * ||w|| / ||g + weight_decay * w||``, as in the code of SimCLR and CLMR; the paper
+    divides by ``||g|| + weight_decay * ||w||``, which is never less. If a norm is zero, nothing is
+    scaled. Biases and parameters of normalisation layers, which have one axis, take plain steps
+    without decay, as in SimCLR. The learning rate applies after the momentum, as in torch's SGD.
 
     Parameters
     ----------
-    params
+    params : iterable
         Parameters, or groups of them.
-    lr
+    lr : float
         Learning rate; CLMR uses ``0.3 * batch / 256``.
-    momentum, weight_decay
+    momentum, weight_decay : float
         As in SGD.
-    trust
+    trust : float
         Trust coefficient.
     """
 
@@ -43,7 +42,7 @@ class LARS(torch.optim.Optimizer):
 
     @torch.no_grad()
     def step(self, closure: Callable[[], float] | None = None) -> float | None:  # type: ignore[override]
-        """Take one step; returns the closure's loss, if there is one."""
+        """Take one step; return the closure's loss, if any."""
         loss = None
         if closure is not None:
             with torch.enable_grad():

@@ -1,4 +1,4 @@
-"""Augmentations to be heard and seen: what the encoder is asked to hear past."""
+"""Augmentations to listen to and look at: what the encoder learns to be invariant to."""
 
 from __future__ import annotations
 
@@ -31,31 +31,30 @@ def write_views(
     seed: int,
     remarks: list[Remark] | None = None,
 ) -> list[Path]:
-    """Write augmented views of a file's beginning, and a picture of their spectrograms.
+    """Write augmented views of a file's beginning, and a figure of their spectrograms.
 
-    First come whole chains as in training, then each transform of CLMR's chain alone and always
-    applied. Files are float WAV: what exceeds full scale is kept.
+    The first views apply the full chain as in training, the others each transform of CLMR's chain
+    alone, with p = 1. Files are float WAV, which keeps peaks above full scale.
 
     Parameters
     ----------
-    path
+    path : path-like
         An audio file.
-    folder
-        Where to; made if it is not there.
-    views
-        Number of whole chains.
-    seconds
-        How much of the file.
-    seed
-        Of the draws.
-    remarks
-        To which is added what there is to say of the file if it was read to its end; each is a
-        warning as well.
+    folder : path-like
+        Output folder; created if needed.
+    views : int
+        Number of views by the full chain.
+    seconds : float
+        Length of audio to use.
+    seed : int
+        Seed of the draws.
+    remarks : list of Remark, optional
+        Remarks about the file are appended, if it was read to its end, and given as warnings too.
 
     Returns
     -------
     list of Path
-        What was written: WAV files in their order, then the picture.
+        The WAV files in order, then the figure.
 
     Raises
     ------

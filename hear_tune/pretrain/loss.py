@@ -11,10 +11,14 @@ from ..common.ranges import above
 
 
 class Contrast(NamedTuple):
-    """Result of the contrastive task, both scalars.
+    """Result of the contrastive task.
 
-    `loss` is differentiable; `accuracy` is the share of anchors, 0 to 1, whose nearest other view
-    is their positive.
+    Attributes
+    ----------
+    loss : Tensor
+        Scalar, differentiable.
+    accuracy : Tensor
+        Scalar, 0 to 1: share of anchors whose nearest other view is their positive.
     """
 
     loss: Tensor
@@ -109,7 +113,7 @@ def _gather(rows: Tensor, rank: int, ranks: int) -> Tensor:
 
 
 class _AllGather(torch.autograd.Function):
-    """Gather whose gradient sums what every rank's loss owes to this rank's tensor."""
+    """Gather whose backward pass sums the gradients of all ranks' losses."""
 
     @staticmethod
     def forward(ctx: Any, tensor: Tensor, rank: int, ranks: int) -> Tensor:

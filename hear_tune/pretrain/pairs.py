@@ -1,7 +1,7 @@
-"""Pairs of crops of one track, in an order that a seed and a position alone decide.
+"""Pairs of crops of one track, in an order that depends on a seed and a position only.
 
-Sample number n of a run is made by rules that know nothing of workers, processes or what was drawn
-before: any run can go on from any place, and no two workers or ranks ever share a sample.
+Sample n of a run does not depend on workers, processes or earlier samples: a run can resume
+anywhere, and no two workers or ranks share a sample.
 """
 
 from __future__ import annotations
@@ -24,15 +24,15 @@ from .pcm_store import FULL_SCALE, AudioStore, Pcm, Track
 
 @dataclass(frozen=True)
 class Share:
-    """Which part of every batch a process makes, and how.
+    """A process's share of every batch.
 
     Attributes
     ----------
-    batch_size
+    batch_size : int
         Pairs per batch and process.
-    rank, world_size
-        Which of how many processes this is; each gets samples of its own.
-    workers
+    rank, world_size : int
+        Number of this process, and how many there are.
+    workers : int
         Processes that read for this one.
     """
 
@@ -43,15 +43,19 @@ class Share:
 
     @property
     def readers(self) -> int:
-        """Workers of all processes; a process without any reads itself."""
+        """Number of readers; a process without workers reads itself."""
         return self.world_size * max(1, self.workers)
 
 
 class Pairs(NamedTuple):
     """Pairs of crops.
 
-    `crops` have the shape (pairs, 2, crop_samples), int16. `groups`, (pairs,), integers, say which
-    pairs may be each other's negatives: those of one group.
+    Attributes
+    ----------
+    crops : Tensor
+        Shape (pairs, 2, crop_samples), int16.
+    groups : Tensor
+        Shape (pairs,), integers: only pairs of one group are each other's negatives.
     """
 
     crops: Tensor
@@ -59,53 +63,51 @@ class Pairs(NamedTuple):
 
 
 class PairSource(Protocol):
-    """Where pairs come from: tracks on disk, or clips that stream past."""
+    """A source of pairs: tracks on disk, or streamed clips."""
 
     crop_samples: int
     left_out: int
 
     @property
     def seconds(self) -> float:
-        """Length of all audio."""
+        """Total length of the audio."""
 
     def __len__(self) -> int:
         """Number of tracks or clips that are long enough."""
 
     def check(self, share: Share) -> None:
-        """Raise a ValueError if there is not enough for such batches."""
+        """Raise a ValueError if the source is too small for the batches."""
 
     def batches(self, share: Share, first: int, last: int) -> Iterable[Pairs]:
-        """Batches number `first` to `last` of a process."""
+        """Batches `first` to `last` of a process."""
 
 
 class PairDataset(Dataset[Pairs]):
     """Two random crops of one track.
 
-    Tracks shorter than `shortest_samples` are left out; those between it and a crop's length are
-    followed by silence. No track ever takes another's place. Where tracks differ much in length,
-    segments let each count by its length, and make parts of one track tell apart.
+    Tracks shorter than `shortest_samples` are excluded; those shorter than a crop are padded with
+    silence. Segments weight tracks by their length, and make parts of one track negatives of each
+    other.
 
     Parameters
     ----------
-    stores
-        Where the audio lies.
-    crop_samples
+    stores : sequence of AudioStore
+        The audio.
+    crop_samples : int
         Length of a crop.
-    seed
-        Of everything that is drawn.
-    max_distance_samples
-        Farthest that the starts of the two crops lie apart; None for anywhere in the track.
-    shortest_samples
+    seed : int
+        Seed of all draws.
+    max_distance_samples : int, optional
+        Largest distance between the starts of the two crops; by default anywhere in the track.
+    shortest_samples : int, optional
         Length of the shortest track to use; by default half a crop.
-    segment_samples
-        Cut tracks into equal segments of about this length, and take each for a track of its own;
-        None for whole tracks.
-    neighbours
-        At most so many tracks that lie together in one folder stay together in the order. They are
-        each other's hard negatives. Segments of one track are not: nothing but chance would tell
-        them apart.
-    by_folder
-        More stores, where each folder is a group of its own; all tracks of `stores` are one.
+    segment_samples : int, optional
+        Cut tracks into equal segments of about this length, each used as a track of its own.
+    neighbours : int
+        Keep up to this many tracks of one folder together in the order, as hard negatives of each
+        other. Segments of one track are not kept together: only chance could distinguish them.
+    by_folder : sequence of AudioStore
+        More stores, in which each folder is a group of its own; all tracks of `stores` are one.
 
     Raises
     ------
@@ -142,7 +144,7 @@ class PairDataset(Dataset[Pairs]):
             for store, track in tracks
             for number, (begin, end) in enumerate(track.parts(segment_samples or track.samples))
         ]
-        # first all tracks' first segments: neighbours are of several tracks
+        # all first segments, then all second ones: neighbours are segments of different tracks
         self.tracks = [segment for _, segment in sorted(segments, key=lambda item: item[0])]
         self.crop_samples = crop_samples
         self.seed = seed
@@ -163,11 +165,11 @@ class PairDataset(Dataset[Pairs]):
 
     @property
     def seconds(self) -> float:
-        """Length of all tracks that are used."""
+        """Total length of the tracks in use."""
         return sum(track.samples for _, track in self.tracks) / SAMPLE_RATE_HZ
 
     def __getitem__(self, number: int) -> Pairs:
-        """Sample number `number` of the run: one pair, without the first dimension."""
+        """Sample `number` of the run: one pair, without the first dimension."""
         epoch, place = divmod(number, len(self))
         row = self._order(epoch)[place]
         store, track = self.tracks[row]
@@ -177,7 +179,7 @@ class PairDataset(Dataset[Pairs]):
         return Pairs(to_pair(crops, self.crop_samples), torch.tensor(self._groups[row]))
 
     def check(self, share: Share) -> None:
-        """Raise a ValueError if a batch of all processes takes more pairs than there are tracks."""
+        """Raise a ValueError if a batch over all processes exceeds the number of tracks."""
         together = share.batch_size * share.world_size
         if together > len(self):
             raise ValueError(
@@ -186,19 +188,19 @@ class PairDataset(Dataset[Pairs]):
             )
 
     def batches(self, share: Share, first: int, last: int) -> Iterable[Pairs]:
-        """Batches number `first` to `last` of a process."""
+        """Batches `first` to `last` of a process."""
         numbers = [self._numbers(share, batch) for batch in range(first, last)]
         return DataLoader(self, batch_sampler=numbers, num_workers=share.workers)
 
     def _numbers(self, share: Share, batch: int) -> list[int]:
-        """Sample numbers of a process's share of a batch, counted from the start of the run."""
+        """Numbers of the samples in a process's share of a batch."""
         together = share.batch_size * share.world_size
         turn, place = divmod(batch, len(self) // together)
         first = turn * len(self) + place * together + share.rank * share.batch_size
         return list(range(first, first + share.batch_size))
 
     def _order(self, epoch: int) -> np.ndarray[Any, np.dtype[np.int64]]:
-        """All tracks, shuffled anew for each epoch, neighbours together."""
+        """Shuffle the tracks of an epoch, with neighbours together."""
         if epoch != self._cached_epoch:
             rng = np.random.default_rng([self.seed, 0, epoch])
             parts = list(self._parts(rng))
@@ -207,7 +209,7 @@ class PairDataset(Dataset[Pairs]):
         return self._cached_order
 
     def _parts(self, rng: np.random.Generator) -> Iterator[Any]:
-        """Neighbours: equal parts of the tracks of each folder, which begin anywhere in it."""
+        """Divide each folder's tracks into equal parts of neighbours, from a random start."""
         borders = np.flatnonzero(np.diff(self._folders)) + 1
         for folder in np.split(np.arange(len(self)), borders):
             turned = np.roll(folder, rng.integers(len(folder)))
@@ -218,7 +220,7 @@ class PairDataset(Dataset[Pairs]):
 
 
 def number_folders(tracks: Sequence[tuple[AudioStore, Track]]) -> Any:
-    """Number of each track's folder, from 1 on."""
+    """Number each track's folder, from 1 on."""
     folders = [(store.folder, os.path.dirname(track.path)) for store, track in tracks]
     numbers = {folder: number for number, folder in enumerate(dict.fromkeys(folders), 1)}
     return np.array([numbers[folder] for folder in folders])
@@ -227,7 +229,7 @@ def number_folders(tracks: Sequence[tuple[AudioStore, Track]]) -> Any:
 def draw_starts(
     samples: int, crop_samples: int, max_distance: int | None, rng: np.random.Generator
 ) -> tuple[int, int]:
-    """Places of two crops in a track of so many samples, at most `max_distance` apart."""
+    """Draw the starts of two crops in a track, at most `max_distance` samples apart."""
     latest = max(0, samples - crop_samples)
     first = int(rng.integers(latest + 1))
     reach = latest if max_distance is None else max_distance
@@ -236,34 +238,34 @@ def draw_starts(
 
 
 def to_pair(crops: Sequence[Pcm], crop_samples: int) -> Tensor:
-    """Crops as one tensor; silence follows those of a short track."""
+    """Stack crops as one tensor, padded with silence."""
     return torch.from_numpy(np.stack([pad_end(crop, crop_samples) for crop in crops]))
 
 
 def to_float(crops: Tensor) -> Tensor:
-    """PCM of any shape as float32 in -1..1."""
+    """Convert PCM of any shape to float32 in -1..1."""
     return crops.float() / FULL_SCALE
 
 
 class PairLoader:
-    """Batches of pairs that a checkpoint can stop and go on with, without repeating any.
+    """Batches of pairs that resume from a checkpoint without repeating any.
 
-    Within one pass over the tracks of stores no batch holds a track twice; the few tracks that fill
-    no whole batch wait for the next pass, which has another order.
+    No batch holds a track of a store twice. Tracks left over after a pass's last full batch are
+    skipped in that pass; the next one has another order.
 
     Parameters
     ----------
-    source
-        Of pairs.
-    share
-        This process's part of every batch.
-    pairs_per_epoch
-        Of all processes; an epoch may be a part of a pass, or several.
+    source : PairSource
+        Source of pairs.
+    share : Share
+        This process's share of every batch.
+    pairs_per_epoch : int
+        Over all processes; independent of the length of a pass.
 
     Raises
     ------
     ValueError
-        If the source has not enough for such batches.
+        If the source is too small for the batches.
     """
 
     def __init__(self, source: PairSource, share: Share, pairs_per_epoch: int) -> None:
@@ -277,16 +279,16 @@ class PairLoader:
         return self.epoch_batches
 
     def __iter__(self) -> Iterator[Pairs]:
-        """The rest of the epoch under way, or the next one."""
+        """Yield the rest of the current epoch, or the next one."""
         end = (self.delivered // self.epoch_batches + 1) * self.epoch_batches
         for pairs in self.source.batches(self.share, self.delivered, end):
             self.delivered += 1
             yield pairs
 
     def state_dict(self) -> dict[str, int]:
-        """Where the run is, for a checkpoint."""
+        """Return the position in the run, for a checkpoint."""
         return {"delivered": self.delivered}
 
     def load_state_dict(self, state: dict[str, int]) -> None:
-        """Go on from there."""
+        """Resume from a position."""
         self.delivered = state["delivered"]

@@ -1,4 +1,4 @@
-"""The projection head: what the loss compares in an encoder's place."""
+"""The projection head between encoder and loss."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ PROJECTION_SIZE = 64
 
 
 def projection_head(embedding_size: int, projection_size: int = PROJECTION_SIZE) -> nn.Sequential:
-    """Linear - ReLU - Linear without biases: (batch, embedding_size) -> (batch, projection_size).
+    """Build Linear - ReLU - Linear, without biases: (batch, embedding) -> (batch, projection).
 
-    As in CLMR (Spijkervet & Burgoyne, ISMIR 2021); it is left behind after training.
+    As in CLMR (Spijkervet & Burgoyne, ISMIR 2021); discarded after training.
     """
     return nn.Sequential(
         nn.Linear(embedding_size, embedding_size, bias=False),

@@ -1,4 +1,4 @@
-"""``hear-tune pretrain``: CLMR on Lightning, every option on the command line or in a file."""
+"""``hear-tune pretrain``: CLMR on Lightning, with all options on the command line or in a file."""
 
 from __future__ import annotations
 
@@ -37,13 +37,13 @@ from .module import CLMR
 from .settings import SETTINGS, check_settings, run_settings
 
 AUTO, NEVER = "auto", "never"
-_LOCK_SECONDS = 10  # workers of a killed run hold its folder until they notice
-_OUT_OF_MEMORY = ("out of memory", "DefaultCPUAllocator")  # of CUDA and MPS; of the CPU
+_LOCK_SECONDS = 10  # workers of a killed run hold its lock until they notice
+_OUT_OF_MEMORY = ("out of memory", "DefaultCPUAllocator")  # in errors of CUDA and MPS; of the CPU
 _NOISE = (".*args parameter is intended to run", ".*LeafSpec", ".*does not have many workers")
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Train as the arguments say; returns an exit code."""
+    """Train with command-line arguments; return the exit code."""
     keep_freed_memory()
     for message in _NOISE:
         warnings.filterwarnings("ignore", message)
@@ -71,7 +71,7 @@ def main(arguments: Sequence[str]) -> int:
         f"on {cli.trainer.strategy.root_device}; writing to {output}"
     )
     alone = sole_use(output, "training there", timeout_seconds=_LOCK_SECONDS)
-    with alone if cli.trainer.is_global_zero else nullcontext():  # the first for all
+    with alone if cli.trainer.is_global_zero else nullcontext():  # one process locks for all
         checkpoint = _checkpoint(cli.config.resume, output)
         first_step = _settle(cli, checkpoint)
         with _in_one_line(cli.config):  # weights_only: tensors and plain values, never code
@@ -87,13 +87,13 @@ def main(arguments: Sequence[str]) -> int:
 
 
 class _PretrainCLI(LightningCLI):
-    """LightningCLI with one output folder, one checkpoint in it, and an optional probe."""
+    """LightningCLI with an output folder that holds one checkpoint, and an optional probe."""
 
     run_checkpoint: RunCheckpoint
     trainer: Trainer
 
     def settings(self) -> dict[str, Any]:
-        """What the outcome of the run depends on."""
+        """Return the settings that the outcome of the run depends on."""
         options = json.loads(self.parser.dump(self.config, format="json", skip_unset=False))
         trainer = {
             "precision": str(self.trainer.precision),
@@ -102,20 +102,20 @@ class _PretrainCLI(LightningCLI):
         return run_settings(options, self.datamodule.content, trainer)
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
-        parser.add_argument("--output", default="pretrained", help="folder for all that is written")
+        parser.add_argument("--output", default="pretrained", help="folder for all output")
         parser.add_argument(
             "--resume",
             default=AUTO,
             metavar="{auto,never,FILE}",
-            help="auto: go on from the output's checkpoint, if there is one; never: begin anew and "
-            "replace the run that is there",
+            help="auto: resume from the checkpoint in the output folder, if there is one; never: "
+            "begin anew and replace an existing run",
         )
         parser.add_argument("--checkpoint_every", type=int, default=500, help="in steps")
         parser.add_class_arguments(OnlineProbe, "probe")
         parser.link_arguments("data.seed", "model.seed")
 
     def before_instantiate_classes(self) -> None:
-        """Refuse settings that a file leaves empty, unless they may be."""
+        """Refuse settings that a file leaves empty but must not."""
         for section in ("trainer", "probe"):
             if self.config[section] is None:
                 raise ValueError(f"settings: {section} is empty; leave it out for the defaults")
@@ -125,7 +125,7 @@ class _PretrainCLI(LightningCLI):
             raise ValueError(f"settings: {error}") from error
 
     def instantiate_classes(self) -> None:
-        """Build data, model and trainer: Lightning's own calls a method that is to go."""
+        """Build data, model and trainer, without the deprecated method that Lightning's calls."""
         self.config_init = self.parser.instantiate(self.config)
         self.datamodule, self.model = self.config_init.data, self.config_init.model
         with _in_one_line(self.config):
@@ -156,7 +156,7 @@ class _PretrainCLI(LightningCLI):
 
 
 class _SaveConfig(SaveConfigCallback):
-    """Writes all options beside the logs."""
+    """Write all options beside the logs."""
 
     def save_config(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         folder = trainer.loggers[0].log_dir
@@ -167,7 +167,7 @@ class _SaveConfig(SaveConfigCallback):
 
 
 def _settle(cli: _PretrainCLI, checkpoint: str | None) -> int:
-    """Note what the run depends on, which never changes; returns the step it begins after."""
+    """Check the settings against a checkpoint's and keep them; return the step to start after."""
     cli.run_checkpoint.settings = cli.settings()
     if checkpoint is None:
         return 0
@@ -180,7 +180,7 @@ def _settle(cli: _PretrainCLI, checkpoint: str | None) -> int:
 
 @contextmanager
 def _in_one_line(config: Any) -> Iterator[None]:
-    """Say in words what Lightning refuses, or for what there is no memory, and what helps."""
+    """Turn Lightning's refusals and a lack of memory into a `TrainingError` with the remedy."""
     try:
         yield
     except MisconfigurationException as error:
@@ -200,7 +200,7 @@ def _in_one_line(config: Any) -> Iterator[None]:
 
 
 def _limits(cli: _PretrainCLI) -> str:
-    """The options that end the run, with their values."""
+    """Format the options that limit the run, with their values."""
     limits = {
         "max_steps": cli.trainer.max_steps,
         "max_epochs": cli.trainer.max_epochs,
@@ -232,7 +232,7 @@ def _read(checkpoint: str) -> Mapping[str, Any]:
 
 
 def _check_whole(path: Path) -> None:
-    """Torch's own words for a damaged file are of no help."""
+    """Raise a ValueError with a remedy for a damaged file, which torch's message lacks."""
     try:
         with zipfile.ZipFile(path) as archive:
             damaged = archive.testzip()

@@ -1,4 +1,4 @@
-"""What decides the outcome of a training run: a run never goes on with anything else."""
+"""Settings that determine the outcome of a training run; a run resumes only with the same ones."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from . import TrainingError
 
 SETTINGS, MACHINE = "hear_tune_settings", "hear_tune_machine"  # keys of a run's checkpoint
 
-# Options of the sections "model" and "data" all count, but for those that are told by what lies
-# there. Of Lightning's trainer these count; where and how long it trains, and what it logs do not.
+# All options of "model" and "data" count, except those replaced by a summary of the data. Of
+# Lightning's trainer these count; where and how long it trains, and what it logs, do not.
 _BY_CONTENT = ("audio", "audio_by_folder", "workers")
 _TRAINER = (
     "accumulate_grad_batches",
@@ -26,16 +26,16 @@ _TRAINER = (
 def run_settings(
     options: Mapping[str, Any], content: Mapping[str, Any], trainer: Mapping[str, Any]
 ) -> dict[str, Any]:
-    """The settings that a run depends on, JSON-ready, in the command's sections.
+    """Return the settings that a run depends on, JSON-ready, by section of the command.
 
     Parameters
     ----------
-    options
+    options : mapping
         All options of the command as plain values, by section.
-    content
-        Of the data: what lies in the places that the options name.
-    trainer
-        Settings of the trainer that are known once it is built.
+    content : mapping
+        Summary of the data, as in `hear_tune.pretrain.data.PretrainData`.
+    trainer : mapping
+        Settings known once the trainer is built.
     """
     data = {name: value for name, value in options["data"].items() if name not in _BY_CONTENT}
     return {
@@ -46,10 +46,10 @@ def run_settings(
 
 
 def check_settings(begun: Mapping[str, Any], wanted: Mapping[str, Any], checkpoint: str) -> None:
-    """Raise a `TrainingError` that lists in what a run differs from what it was begun with.
+    """Raise a `TrainingError` that lists the differences from the settings of a checkpoint.
 
-    Options that only one of the two knows, from versions before or after, are not compared; nor are
-    weights to start from that are no longer named, for a checkpoint has its own.
+    Options that only one of the two has, from another version, are not compared; nor are initial
+    weights that are no longer given, as the checkpoint has its own.
     """
     model = dict(wanted["model"])
     if model.get("weights") is None:
@@ -63,12 +63,12 @@ def check_settings(begun: Mapping[str, Any], wanted: Mapping[str, Any], checkpoi
 
 
 def machine_differences(written: Mapping[str, Any], now: Mapping[str, Any]) -> str:
-    """In what the machine of a checkpoint differs from this one, as far as both are known."""
+    """List the differences between a checkpoint's machine and this one, as far as known."""
     return "; ".join(_differences(written, now))
 
 
 def _differences(begun: Any, wanted: Any, name: str = "") -> Iterator[str]:
-    """A phrase for each value that is another, down to the arguments of one class."""
+    """Yield a phrase for each different value, down to the arguments of a class."""
     if _kind(begun) == _kind(wanted):
         for key, one, other in _both(begun, wanted):
             yield from _differences(one, other, f"{name}.{key}" if name else str(key))
@@ -77,7 +77,7 @@ def _differences(begun: Any, wanted: Any, name: str = "") -> Iterator[str]:
 
 
 def _kind(value: Any) -> Any:
-    """Equal for values whose parts can be compared one by one, and different for all others."""
+    """Return equal kinds for values that can be compared item by item, and for no others."""
     if isinstance(value, Mapping):
         return value.get("class_path")
     return len(value) if isinstance(value, list) else object()
@@ -91,7 +91,7 @@ def _both(begun: Any, wanted: Any) -> Iterable[tuple[Any, Any, Any]]:
 
 
 def _short(value: Any) -> str:
-    """A value for people: of a class with its arguments, the name."""
+    """Format a value; a class with arguments by its name."""
     if isinstance(value, Mapping) and "class_path" in value:
         return str(value["class_path"]).rpartition(".")[2]
     if isinstance(value, list):

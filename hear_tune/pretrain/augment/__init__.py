@@ -6,8 +6,8 @@ batch. A *transform* is a module that draws such parameters for the samples it p
 randomness comes from one `torch.Generator` on the CPU, so that a seed reproduces every result on
 every device. Nothing is clipped or normalised: a sum or a resonance may exceed 1.
 
-The published chain is that of CLMR (Spijkervet & Burgoyne, ISMIR 2021, section 3.2), with the
-probabilities and ranges of the authors' code: `clmr_chain`.
+`clmr_chain` is the published chain of CLMR (Spijkervet & Burgoyne, ISMIR 2021, section 3.2), with
+the probabilities and ranges of the authors' code.
 """
 
 from .echo import Delay, delay

@@ -1,4 +1,4 @@
-"""Computing effects on batches: few rows at a time, and FFTs of fast sizes."""
+"""Computing effects on batches: a few rows at a time, with FFTs of fast sizes."""
 
 from collections.abc import Callable
 
@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 ROWS_IN_CACHE = 4
-"""Rows of some 60,000 samples whose intermediate results fit a CPU core's cache together."""
+"""Rows of about 60,000 samples whose intermediate results fit the cache of a CPU core."""
 
 
 def by_rows(
@@ -22,7 +22,7 @@ def by_rows(
 
 
 def fast_fft_size(least: int) -> int:
-    """Return the smallest even product of 2, 3 and 5 that is not below `least`."""
+    """Return the smallest even product of powers of 2, 3 and 5 of at least `least`."""
     size = least + least % 2
     while True:
         rest = size

@@ -16,7 +16,7 @@ WET_GAIN = 0.015
 MIN_FEEDBACK = 0.3
 MAX_FEEDBACK = 0.98
 REVERB_ALIAS = 1e-3
-"""What is left of the reverberation that wraps around the end of the FFT (-60 dB)."""
+"""Gain of the reverberation that wraps around the end of the FFT (-60 dB)."""
 
 
 def reverb(

@@ -47,8 +47,8 @@ def add_noise(audio: Tensor, noise: Tensor, level: Tensor) -> Tensor:
     Tensor
         Shape (batch, samples).
     """
-    deviation = audio.std(dim=-1, correction=0, keepdim=True)
-    return audio + noise.to(audio) * deviation * level.to(audio)[:, None]
+    std = audio.std(dim=-1, correction=0, keepdim=True)
+    return audio + noise.to(audio) * std * level.to(audio)[:, None]
 
 
 class Noise(RandomTransform):

@@ -1,4 +1,4 @@
-"""Pitch shift by segments, as SoX does it."""
+"""Pitch shift by overlapping segments, as in SoX."""
 
 import math
 from functools import cache
@@ -29,16 +29,16 @@ def pitch_shift(audio: Tensor, semitones: Tensor, sample_rate: int) -> Tensor:
     within 14.68 ms around its place in time, the audio continues the previous segment with the
     least squared error, and cross-faded linearly over 12 ms.
 
-    SoX's `pitch`, which CLMR used, is of the same family, with the same segment, search and overlap
-    lengths (its `tempo` followed by its `rate`). What differs: segments are measured after the
-    change of speed, not before; the search is exhaustive; the middle of a segment, not its start,
-    keeps its place in time; the resampling filter is shorter (-6 dB at 0.9 of the Nyquist
-    frequency, or of that frequency lowered by an upward shift, against aliasing).
+    SoX's `pitch`, which CLMR used, works alike (its `tempo` followed by its `rate`), with the same
+    segment, search and overlap lengths. Differences: segments are measured after the change of
+    speed, not before; the search is exhaustive; the middle of a segment, not its start, keeps its
+    place in time; the resampling filter is shorter (-6 dB at 0.9 of the Nyquist frequency, or, for
+    upward shifts, of that frequency lowered against aliasing).
 
     Measured on sines of 110 to 5,000 Hz shifted by -7 to 7 semitones: frequency within 0.2 cents,
-    level within 0.1 dB, everything else at least 40 dB below the sine at 440 Hz and 20 dB at
-    5 kHz (segments meet within a sample). An onset keeps its place within about 20 ms; as in SoX, a
-    click may be lost by a downward shift or doubled by an upward one.
+    level within 0.1 dB, artefacts at least 40 dB below the sine at 440 Hz and 20 dB at 5 kHz
+    (segments align to whole samples). Onsets move by up to about 20 ms; as in SoX, a downward shift
+    may lose a click and an upward one may double it.
 
     Parameters
     ----------

@@ -1,4 +1,4 @@
-"""What all transforms share: whom they pick, and in what order they are applied."""
+"""Base class of transforms, which picks samples, and chains of them."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterable
@@ -81,10 +81,7 @@ class AugmentationChain(nn.Module):
 
     @torch.no_grad()
     def forward(self, audio: Tensor, generator: torch.Generator) -> Tensor:
-        """Augment a batch: arguments, result and errors are those of a `RandomTransform`.
-
-        Call it once for each view.
-        """
+        """Augment a batch, once per view; arguments and errors as of `RandomTransform.forward`."""
         return apply_in_order(self.transforms, audio, generator)
 
 
