@@ -1,7 +1,7 @@
-"""Labelled music: what a probe learns from and is scored on."""
+"""Labelled music to train and test probes on."""
 
 from ..common.errors import HearTuneError
 
 
 class DownloadError(HearTuneError, OSError):
-    """Files could not be fetched or unpacked, or are not those that were wanted."""
+    """Files could not be fetched or unpacked, or are not the expected ones."""

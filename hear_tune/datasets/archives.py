@@ -1,4 +1,4 @@
-"""Unpacking zip and tar, whole or in parts, without trusting what is in them."""
+"""Unpack zip and tar archives, also split ones, without trusting their content."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ from . import DownloadError
 
 
 def unpack(parts: Sequence[Path], folder: Path) -> int:
-    """Unpack an archive; what is there with the right size stays.
+    """Unpack an archive; existing files of the right size are kept.
 
     Parameters
     ----------
-    parts
-        Of one zip or tar, compressed or not, in order; they are read as if joined.
-    folder
-        Where to.
+    parts : sequence of Path
+        Parts of one zip or tar, compressed or not, in order.
+    folder : Path
+        Target folder.
 
     Returns
     -------
@@ -41,9 +41,8 @@ def unpack(parts: Sequence[Path], folder: Path) -> int:
     Raises
     ------
     DownloadError
-        If it is damaged, or has a link or a file outside `folder` in it.
-    DownloadError
-        If the disk is too small for it.
+        If the archive is damaged, holds a link or would write outside `folder`, or the disk is too
+        small.
     """
     name = parts[0]
     count = 0
@@ -63,21 +62,15 @@ def unpack(parts: Sequence[Path], folder: Path) -> int:
         gzip.BadGzipFile,
         lzma.LZMAError,
         EOFError,
-        NotImplementedError,  # a compression that zipfile has not
-        RuntimeError,  # a password
+        NotImplementedError,  # unknown compression
+        RuntimeError,  # encryption
     ) as error:
         raise DownloadError(f"{name}: no archive, or damaged ({error})") from error
     return count
 
 
 def check_space(folder: Path, needed: int) -> None:
-    """Refuse to begin what the disk cannot hold.
-
-    Raises
-    ------
-    DownloadError
-        If fewer than `needed` bytes are free.
-    """
+    """Raise a `DownloadError` if fewer than `needed` bytes are free."""
     free = shutil.disk_usage(folder).free
     if needed > free:
         raise DownloadError(
@@ -124,7 +117,7 @@ def _tar_members(file: IO[bytes]) -> Iterator[_Member]:
 
 def _tar_file(archive: tarfile.TarFile, info: tarfile.TarInfo) -> IO[bytes]:
     file = archive.extractfile(info)
-    assert file is not None  # a regular file has contents
+    assert file is not None  # it is a regular file
     return file
 
 
@@ -150,7 +143,7 @@ def _write(member: _Member, target: Path) -> None:
 
 
 class _JoinedFiles(io.RawIOBase):
-    """Several files, read as if they were one."""
+    """Several files read as one."""
 
     def __init__(self, paths: Sequence[Path]) -> None:
         self._ends = list(accumulate(path.stat().st_size for path in paths))

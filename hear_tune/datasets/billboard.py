@@ -1,7 +1,7 @@
 """McGill Billboard (Burgoyne et al., ISMIR 2011): 890 chart slots of 1958 to 1991, without audio.
 
-Annotations come through mirdata; the audio is one's own. There is no official split: the artists
-are divided (`splits.stratified_split`), so that no song, and no artist, is in two splits.
+Annotations come through mirdata; the audio is your own. There is no official split: artists are
+divided (`splits.stratified_split`), so that no song or artist is in two splits.
 """
 
 from __future__ import annotations
@@ -18,22 +18,22 @@ TARGETS = ("decade", "tonic")
 
 
 def load(root: Path, target: str = "decade", seed: int = DEFAULT_SEED) -> Task:
-    """Read the task; slots that mirdata has no label for are left out.
+    """Read the task, without slots for which mirdata has no label.
 
     Parameters
     ----------
-    root
-        Folder with the annotations, and audio where mirdata's index says or as
-        ``audio/<slot>.*``, with four digits.
-    target
+    root : Path
+        Folder with the annotations, and audio as in mirdata's index or as ``audio/<slot>.*``, with
+        four digits.
+    target : str
         ``decade`` of the chart, ``1950s`` to ``1990s``; or ``tonic``, the first of the song.
-    seed
-        Of the split.
+    seed : int
+        Seed of the split.
 
     Raises
     ------
     FileNotFoundError, TaskError
-        If the annotations are not there.
+        If the annotations are missing.
     """
     if target not in TARGETS:
         raise TaskError(f"billboard has no target {target!r}, only {', '.join(TARGETS)}")

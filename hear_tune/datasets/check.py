@@ -1,4 +1,4 @@
-"""What is wrong with a task, before a probe spends hours on it."""
+"""Check a task before a probe spends hours on it."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from ..audio.files import find_audio
 from .content import content_groups
 from .task import LEAST_FOLDS, TEST, TRAIN, VALID, Clip, Task, TaskError, folds, turns
 
-_LISTED = 3  # examples in a message
+_LISTED = 3  # number of examples in a message
 
 
 def check_task(task: Task, root: Path | None = None, content: bool = True) -> tuple[str, ...]:
@@ -18,26 +18,25 @@ def check_task(task: Task, root: Path | None = None, content: bool = True) -> tu
 
     Parameters
     ----------
-    task
-        To be checked.
-    root
-        Folder to be searched for audio that the task has no labels for.
-    content
-        Whether to compare the bytes of files across splits, not their paths only.
+    task : Task
+        The task to check.
+    root : Path, optional
+        Folder to search for audio without labels.
+    content : bool
+        Whether to compare the content of files across splits, not only their paths.
 
     Returns
     -------
     tuple of str
-        What is worth knowing and no fault: classes that the test or the training set lacks, a
-        validation set of clips that are all alike, groups in two splits, folders of classes that
-        could be splits, audio without labels.
+        Remarks: classes that the test or training set lacks, a validation set with a single class,
+        groups in two splits, class folders that could be splits, audio without labels.
 
     Raises
     ------
     TaskError
-        Names everything that is wrong: labels without audio, clips without their labels, a class
-        of one clip, a file in two splits, too few folds, an empty training or test set, or one that
-        has nothing to tell apart. In a cross-validation, the training set of each turn counts.
+        Lists all faults: labels without audio, clips without labels, a class of one clip, a file in
+        two splits, too few folds, a training or test set that is empty or has a single class. A
+        cross-validation is checked turn by turn.
     """
     faults = [
         *_split_faults(task),
@@ -51,7 +50,7 @@ def check_task(task: Task, root: Path | None = None, content: bool = True) -> tu
     return (
         *_silent_classes(task),
         *_untrained_classes(task),
-        *_nothing_to_choose_by(task),
+        *_alike_in_turns(task, VALID),
         *_shared_groups(task),
         *_repeated_folders(task, root),
         *_unlabelled_audio(task, root),
@@ -59,12 +58,12 @@ def check_task(task: Task, root: Path | None = None, content: bool = True) -> tu
 
 
 def check_variety(task: Task) -> None:
-    """Refuse a task whose training or test clips are all alike: any score of it is meaningless.
+    """Refuse a task whose training or test clips all have the same labels: no score has a meaning.
 
     Raises
     ------
     TaskError
-        If the classes, tags or values of one of the two do not differ; of folds, in any turn.
+        If the classes, tags or values of either set do not differ, in any turn.
     """
     faults = list(_nothing_to_tell_apart(task))
     if faults:
@@ -98,23 +97,19 @@ def _label_faults(task: Task) -> Iterator[str]:
     if task.kind == "multiclass":
         counts = Counter(label for clip in task.clips for label in clip.labels)
         yield from _listed(
-            "classes of one clip (leave them out, or join them with others)",
+            "classes of one clip (exclude them, or merge them with others)",
             (name for name in task.classes if counts[name] == 1),
         )
 
 
 def _nothing_to_tell_apart(task: Task) -> Iterator[str]:
-    """In a cross-validation, a score is of all clips, and each turn is trained on other ones."""
+    """In a cross-validation, check all clips, which are scored, and the training set per turn."""
     if not folds(task):
         yield from _alike(task, task.of(TRAIN), "the train set")
         yield from _alike(task, task.of(TEST), "the test set")
         return
     faults = list(_alike(task, task.clips, "all clips"))
     yield from faults or _alike_in_turns(task, TRAIN)
-
-
-def _nothing_to_choose_by(task: Task) -> Iterator[str]:
-    yield from _alike_in_turns(task, VALID)
 
 
 def _alike_in_turns(task: Task, role: str) -> Iterator[str]:
@@ -129,7 +124,7 @@ def _alike_in_turns(task: Task, role: str) -> Iterator[str]:
 
 
 def _alike(task: Task, clips: Sequence[Clip], name: str) -> Iterator[str]:
-    """What keeps some clips from being told apart; nothing if there are none."""
+    """Yield why no score of some clips would have a meaning; nothing if there are no clips."""
     if not clips:
         return
     if task.kind == "regression":
@@ -195,7 +190,7 @@ def _untrained_classes(task: Task) -> Iterator[str]:
 
 
 def _untrained_in(task: Task, role: str) -> Iterator[str]:
-    """Classes of a role that the probe is not trained on; of a cross-validation, with the fold."""
+    """Yield classes in a validation or test set that are not trained on, with the fold if any."""
     is_folded = bool(folds(task))
     for turn in turns(task):
         trained, used = (
@@ -222,7 +217,7 @@ def _shared_groups(task: Task) -> Iterator[str]:
 
 
 def _repeated_folders(task: Task, root: Path | None) -> Iterator[str]:
-    """Folders of classes that could just as well be splits with names of their own."""
+    """Yield a remark if class folders could just as well be splits with unusual names."""
     inner = defaultdict(set)
     for clip in task.clips:
         if root is None or not clip.path.is_relative_to(root):
@@ -249,7 +244,7 @@ def _unlabelled_audio(task: Task, root: Path | None) -> Iterator[str]:
 
 
 def _listed(message: str, items: Iterable[object]) -> Iterator[str]:
-    """One message for all items, naming the first; none for none."""
+    """Yield one message that lists the first items, or nothing without items."""
     found = list(items)
     if found:
         named = ", ".join(map(str, found[:_LISTED]))

@@ -1,4 +1,4 @@
-"""Which files hold the same bytes."""
+"""Find files with the same content."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _CHUNK_BYTES = 1 << 20
 
 
 def file_digest(path: Path, algorithm: str = "sha256", progress: bool = False) -> str:
-    """Hexadecimal digest of a file, by any algorithm of hashlib."""
+    """Return the hexadecimal digest of a file by an algorithm of hashlib."""
     digest = hashlib.new(algorithm, usedforsecurity=False)
     with (
         path.open("rb") as file,
@@ -34,9 +34,9 @@ def file_digest(path: Path, algorithm: str = "sha256", progress: bool = False) -
 
 
 def content_groups(paths: Iterable[Path]) -> dict[Path, str]:
-    """A group for each file; files with the same bytes share one.
+    """Map files to groups of equal content.
 
-    Only files of equal size are read. A file that is not there is a group of its own.
+    Only files of equal size are read. A missing file is a group of its own.
     """
     group_of = {}
     by_size = defaultdict(list)

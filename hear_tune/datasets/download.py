@@ -1,9 +1,8 @@
-"""Getting the files of a data set: resumed where they broke off, checked, unpacked.
+"""Download the files of a data set: resume, verify, unpack.
 
-A file arrives as ``NAME.part``, beside which ``NAME.part.version`` keeps what the server calls
-this version of it, so that two versions are never joined. Archives stay in ``downloads``, where a
-file that was got by other means can be put as well; ``NAME.unpacked`` says that an archive is no
-longer needed.
+A file arrives as ``NAME.part``. ``NAME.part.version`` keeps the server's ETag or date, so that two
+versions are never joined. Archives stay in ``downloads``, where files from elsewhere can be put as
+well; ``NAME.unpacked`` marks an archive that is no longer needed.
 """
 
 from __future__ import annotations
@@ -22,29 +21,29 @@ from .archives import check_space, unpack
 from .content import file_digest
 from .sources import Download
 
-ARCHIVES = "downloads"  # folder for archives, in a data set's folder
+ARCHIVES = "downloads"  # in the data set's folder
 
-_ATTEMPTS = 5  # in a row that bring no more than there was
-_FIRST_PAUSE_SECONDS = 1.0  # doubled after each of them
+_ATTEMPTS = 5  # in a row without progress
+_FIRST_PAUSE_SECONDS = 1.0  # doubled after each attempt
 _CONNECT_SECONDS, _SILENCE_SECONDS = 20.0, 60.0
 _CHUNK_BYTES = 1 << 20
 _ALGORITHMS = {32: "md5", 40: "sha1", 64: "sha256"}  # by hexadecimal digits
-_AS_IT_IS = {"Accept-Encoding": "identity"}  # lengths and ranges are then those of the file
+_AS_IT_IS = {"Accept-Encoding": "identity"}  # so that lengths and ranges are those of the file
 _TRANSIENT_STATUS = frozenset({408, 425, 429, 500, 502, 503, 504})
 
 
 class _BrokenOffError(Exception):
-    """The transfer ended early and may be taken up again."""
+    """The transfer ended early and can be resumed."""
 
 
 def download_all(downloads: Sequence[Download], root: Path) -> list[Path]:
-    """Get all files into a folder; what is there is not got again.
+    """Download files into a folder, except those that it holds.
 
     Parameters
     ----------
-    downloads
+    downloads : sequence of Download
         The files.
-    root
+    root : Path
         The data set's folder.
 
     Returns
@@ -55,13 +54,10 @@ def download_all(downloads: Sequence[Download], root: Path) -> list[Path]:
     Raises
     ------
     DownloadError
-        If a file cannot be got, or has another digest than it should.
-    DownloadError
-        If an archive is damaged or would write elsewhere.
-    DownloadError
-        If the disk is too small.
+        If a file cannot be downloaded or has a wrong digest, an archive is damaged or would write
+        elsewhere, or the disk is too small.
     InUseError
-        If another process downloads into the folder.
+        If another process is downloading into the folder.
     """
     archives = root / ARCHIVES
     with sole_use(archives, "downloading into it", of=root), requests.Session() as session:
@@ -94,7 +90,7 @@ def _paths(root: Path, download: Download) -> list[Path]:
 
 
 def _bytes_needed(session: requests.Session, download: Download, root: Path) -> int:
-    """What is still to come, and the contents of archives, which are audio and hardly shrink."""
+    """Size of what is missing, plus the content of archives, as audio hardly compresses."""
     needed = 0
     for (url, _, _), path in zip(download.files, _paths(root, download), strict=True):
         if not path.exists():
@@ -104,34 +100,34 @@ def _bytes_needed(session: requests.Session, download: Download, root: Path) -> 
 
 
 def _remote_bytes(session: requests.Session, url: str) -> int:
-    """Size of a file as far as the server says; 0 if it does not."""
+    """Size of a remote file; 0 if unknown."""
     try:
         response = session.head(
             url, headers=_AS_IT_IS, allow_redirects=True, timeout=_CONNECT_SECONDS
         )
     except requests.RequestException:
-        return 0  # the transfer itself will say what is wrong
+        return 0  # the transfer itself will report the error
     return int(response.headers.get("Content-Length", 0)) if response.ok else 0
 
 
 def fetch(session: requests.Session, url: str, path: Path, digest: str = "") -> None:
-    """Get one file, going on with what is there of it.
+    """Download one file, resuming an earlier attempt.
 
     Parameters
     ----------
-    session
-        Of requests.
-    url
-        Where the file is.
-    path
-        Where it goes. A file that is there is checked only.
-    digest
+    session : requests.Session
+        Session to use.
+    url : str
+        URL of the file.
+    path : Path
+        Target. An existing file is only verified.
+    digest : str
         Full hexadecimal md5, sha1 or sha256; empty if unknown.
 
     Raises
     ------
     DownloadError
-        If it cannot be got, or has another digest.
+        If it cannot be downloaded, or has a wrong digest.
     """
     if path.exists():
         _check_digest(path, digest, f"it is not the file of {url}; move it away")
@@ -161,7 +157,7 @@ def fetch(session: requests.Session, url: str, path: Path, digest: str = "") -> 
 
 
 def _receive(session: requests.Session, url: str, part: Path) -> None:
-    """Append what is missing, or write it all if the server gives no ranges."""
+    """Append what is missing, or write the whole file if the server does not support ranges."""
     held = _held(part)
     headers = dict(_AS_IT_IS)
     if held:
@@ -173,7 +169,7 @@ def _receive(session: requests.Session, url: str, part: Path) -> None:
         if response.status_code == requests.codes.requested_range_not_satisfiable:
             if _total_bytes(response) != held:
                 part.unlink()
-                raise _BrokenOffError("what was there of it is of another file")
+                raise _BrokenOffError("the part that was there belongs to another file")
             return
         if response.status_code in _TRANSIENT_STATUS:
             raise _BrokenOffError(f"the server answers {response.status_code} {response.reason}")
@@ -182,7 +178,7 @@ def _receive(session: requests.Session, url: str, part: Path) -> None:
         resumed = response.status_code == requests.codes.partial_content
         start = held if resumed else 0
         if resumed and _first_byte(response) != held:
-            raise DownloadError("the server sends another part of it than was asked for")
+            raise DownloadError("the server sends another part than requested")
         total = _total_bytes(response)
         if not resumed:
             _version_file(part).unlink(missing_ok=True)
@@ -206,7 +202,7 @@ def _receive(session: requests.Session, url: str, part: Path) -> None:
 
 
 def _total_bytes(response: requests.Response) -> int | None:
-    """Size of the whole file, if the server says."""
+    """Size of the whole file, if the server gives it."""
     whole = response.headers.get("Content-Range", "").rpartition("/")[2]
     text = whole or response.headers.get("Content-Length", "")
     return int(text) if text.isdecimal() else None
@@ -218,7 +214,7 @@ def _first_byte(response: requests.Response) -> int | None:
 
 
 def _version(response: requests.Response) -> str:
-    """What If-Range may be given: a strong ETag, or the date of the last change."""
+    """Value for If-Range: a strong ETag, or the date of the last change."""
     tag: str = response.headers.get("ETag", "")
     changed: str = response.headers.get("Last-Modified", "")
     return tag if tag.startswith('"') else changed

@@ -6,11 +6,11 @@ rest is divided by artist: 504 / 115 / 125.
 
 from __future__ import annotations
 
-import hashlib
 from pathlib import Path
 
+from .splits import hashed_split
 from .tables import finite_number, read_table
-from .task import TEST, TRAIN, VALID, Clip, Task, TaskError
+from .task import TEST, Clip, Task, TaskError
 
 TARGETS = ("arousal", "valence")
 
@@ -24,14 +24,14 @@ def load(root: Path) -> Task:
 
     Parameters
     ----------
-    root
-        Folder with ``songs_info.csv`` and ``static_annotations.csv`` (or ``annotations`` with
-        them in it) and ``clips_45seconds``.
+    root : Path
+        Folder with ``songs_info.csv`` and ``static_annotations.csv``, or with both in
+        ``annotations``, and ``clips_45seconds``.
 
     Raises
     ------
     FileNotFoundError, TaskError
-        If the tables are not there or not as they should be.
+        If the tables are missing or invalid.
     """
     folder = root / "annotations" if (root / "annotations").is_dir() else root
     info = {row["song_id"]: row for row in read_table(folder / _INFO, ["song_id", "Artist", _SET])}
@@ -50,7 +50,7 @@ def load(root: Path) -> Task:
 
 
 def _artist(song: dict[str, str]) -> str:
-    """Letters and single spaces alone."""
+    """Reduce the name to letters and single spaces."""
     letters = "".join(
         c for c in song["Artist"].lower() if c.isascii() and (c.isalpha() or c == " ")
     )
@@ -60,5 +60,4 @@ def _artist(song: dict[str, str]) -> str:
 def _split(song: dict[str, str], artist: str) -> str:
     if song[_SET] == "evaluation":
         return TEST
-    digest = hashlib.sha1(artist.encode(), usedforsecurity=False).hexdigest()
-    return TRAIN if int(digest, 16) % _FOLDS < _TRAIN_FOLDS else VALID
+    return hashed_split(artist, _FOLDS, _TRAIN_FOLDS)

@@ -26,19 +26,19 @@ _COLUMNS = (("set", "subset"), ("set", "split"), ("track", "genre_top"))
 
 
 def load(root: Path, subset: str = "small") -> Task:
-    """Read a subset; broken clips, and those without a top genre, are left out.
+    """Read a subset, without broken clips and clips without a top genre.
 
     Parameters
     ----------
-    root
+    root : Path
         Folder with ``fma_metadata`` and ``fma_small`` (or ``fma_medium``, ``fma_large``).
-    subset
+    subset : str
         ``small``, ``medium`` or ``large``.
 
     Raises
     ------
     FileNotFoundError, TaskError
-        If the table is not there or not as it should be.
+        If the table is missing or invalid.
     """
     if subset not in SUBSETS:
         raise TaskError(f"fma has no subset {subset!r}, only {', '.join(SUBSETS)}")

@@ -1,21 +1,21 @@
 """GiantSteps key (Knees et al., ISMIR 2015): the key of two-minute pieces of dance music.
 
-Training and validation are the MTG key data set, where confidence is 2 and there is one key, by
-artist as in jukemir (Castellon et al., ISMIR 2021). Two versions of the test set circulate:
-``original``, 604 pieces of the GiantSteps repository, 923 / 236 / 604 with the MTG's, and
+Training and validation clips are those of the MTG key data set with a confidence of 2 and one key,
+divided by artist as in jukemir (Castellon et al., ISMIR 2021). Two versions of the test set are in
+use: ``original``, 604 pieces of the GiantSteps repository (923 / 236 / 604 with the MTG's), and
 ``plus``, its revision (Faraldo, 2017), through mirdata. Scores on the two are not comparable.
 """
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterator
 from pathlib import Path
 
 from .keys import KEYS, key_name
 from .sources import mirdata_tracks
+from .splits import hashed_split
 from .tables import read_table
-from .task import TEST, TRAIN, VALID, Clip, Task, TaskError
+from .task import TEST, VALID, Clip, Task, TaskError
 
 ORIGINAL, PLUS = SPLITS = ("original", "plus")
 
@@ -25,21 +25,21 @@ _HOPS = 2  # collaborators of collaborators
 
 
 def load(root: Path, split: str = ORIGINAL) -> Task:
-    """Read the task; without the MTG's annotations it has a test set only.
+    """Read the task; without the MTG's annotations it has only a test set.
 
     Parameters
     ----------
-    root
+    root : Path
         Folder with the repositories ``giantsteps-key-dataset`` and ``giantsteps-mtg-key-dataset``
-        (or archives of them, whose names go on with a commit), each with ``annotations`` and
+        (or unpacked archives, with a commit after the name), each with ``annotations`` and
         ``audio``; for ``plus``, also with mirdata's ``giantsteps_key``.
-    split
+    split : str
         ``original`` or ``plus``.
 
     Raises
     ------
     FileNotFoundError, TaskError
-        If the annotations are not there or not as they should be.
+        If the annotations are missing or invalid.
     """
     if split not in SPLITS:
         raise TaskError(f"giantsteps has no split {split!r}, only {', '.join(SPLITS)}")
@@ -99,15 +99,14 @@ def _artists(text: str) -> tuple[str, ...]:
 
 
 def _split_artists(pieces: list[tuple[str, ...]]) -> dict[str, str]:
-    """Artists by hash; who plays with one of validation goes there too."""
-    split_of = {artist: _hashed_split(artist) for artists in pieces for artist in artists}
+    """Split artists by hash, then move collaborators of validation artists to validation too."""
+    split_of = {
+        artist: hashed_split(artist.lower(), _FOLDS, _TRAIN_FOLDS)
+        for artists in pieces
+        for artist in artists
+    }
     for _ in range(_HOPS):
         for artists in pieces:
             if any(split_of[artist] == VALID for artist in artists):
                 split_of.update(dict.fromkeys(artists, VALID))
     return split_of
-
-
-def _hashed_split(artist: str) -> str:
-    digest = hashlib.sha1(artist.lower().encode(), usedforsecurity=False).hexdigest()
-    return TRAIN if int(digest, 16) % _FOLDS < _TRAIN_FOLDS else VALID

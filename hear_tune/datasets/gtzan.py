@@ -1,9 +1,9 @@
 """GTZAN (Tzanetakis & Cook, 2002): 1,000 clips of 30 s, 10 genres.
 
-``fault-filtered`` (Kereliuk et al., 2015, after Sturm's list of faults) leaves out repeated,
+``fault-filtered`` (Kereliuk et al., 2015, after Sturm's list of faults) excludes repeated,
 mislabelled and distorted clips, with no artist in two splits: 443 / 197 / 290. ``10-fold`` has
-all clips, dealt out evenly by genre; identical files share a fold. HEAR's folds are other ones.
-``jazz.00054`` cannot be decoded in some copies, and is then left out of both.
+all clips, dealt out evenly by genre; identical files share a fold. HEAR's folds differ.
+``jazz.00054`` cannot be decoded in some copies, and is then excluded from both.
 """
 
 from __future__ import annotations
@@ -31,16 +31,16 @@ def load(root: Path, split: str = FAULT_FILTERED) -> Task:
 
     Parameters
     ----------
-    root
+    root : Path
         Folder with ``genres/<genre>/<genre>.NNNNN.wav`` (or ``.au``) and, for the fault-filtered
-        split, the lists of the dnn-mgr repository; without them, an installed torchaudio's.
-    split
+        split, the lists of the dnn-mgr repository; by default those in an installed torchaudio.
+    split : str
         ``fault-filtered`` or ``10-fold``.
 
     Raises
     ------
     FileNotFoundError, TaskError
-        If there is no audio, or no lists.
+        If the audio or the lists are missing.
     """
     if split not in SPLITS:
         raise TaskError(f"gtzan has no split {split!r}, only {', '.join(SPLITS)}")
@@ -60,7 +60,7 @@ def _is_broken(path: Path) -> bool:
 
 
 def _audio(folder: Path) -> dict[str, Path]:
-    """Files by name without suffix."""
+    """Map names without suffix to files."""
     paths = [path for suffix in _SUFFIXES for path in sorted(folder.glob(f"*/*{suffix}"))]
     if not paths:
         raise FileNotFoundError(f"{folder}: no files <genre>/<genre>.NNNNN.wav or .au")
@@ -93,7 +93,7 @@ def _genre(stem: str) -> str:
 
 
 def _lists(root: Path) -> dict[str, list[str]]:
-    """Names of each split without folder and suffix."""
+    """Read the names in each split, without folder and suffix."""
     if all((root / name).is_file() for name in LISTS.values()):
         return {
             split: _stems((root / name).read_text(encoding="utf-8").splitlines())
@@ -105,7 +105,7 @@ def _lists(root: Path) -> dict[str, list[str]]:
         raise FileNotFoundError(
             f"{root}: no {', '.join(LISTS.values())}; get them with `hear-tune data download gtzan`"
         )
-    # read, not imported: torchaudio loads only beside the torch that it was built for
+    # parsed, not imported: torchaudio loads only with the torch that it was built for
     constants = {
         node.targets[0].id: node.value
         for node in ast.parse(source.read_text(encoding="utf-8")).body

@@ -1,4 +1,4 @@
-"""Names of the 24 keys, one spelling for each."""
+"""Names of the 24 keys, with one spelling each."""
 
 from __future__ import annotations
 
@@ -12,13 +12,7 @@ _ACCIDENTAL_SEMITONES = {"#": 1, "b": -1}
 
 
 def tonic_name(text: str) -> str:
-    """A tonic in sharps: ``"eb"`` is ``"D#"``.
-
-    Raises
-    ------
-    TaskError
-        If it is no tonic.
-    """
+    """Spell a tonic with sharps (``"eb"`` is ``"D#"``); a `TaskError` if it is none."""
     letter, accidentals = text[:1].upper(), text[1:]
     if letter not in _NATURAL_SEMITONES or set(accidentals) - set(_ACCIDENTAL_SEMITONES):
         raise TaskError(f"{text!r} is no tonic such as C# or Eb")
@@ -27,13 +21,7 @@ def tonic_name(text: str) -> str:
 
 
 def key_name(text: str) -> str:
-    """A key as one of `KEYS`: ``"eb minor"`` is ``"D# minor"``.
-
-    Raises
-    ------
-    TaskError
-        If it is no key.
-    """
+    """Spell a key as in `KEYS` (``"eb minor"`` is ``"D# minor"``); a `TaskError` if it is none."""
     words = text.split()
     if len(words) != 2 or words[1].lower() not in ("major", "minor"):
         raise TaskError(f"{text!r} is no key such as 'Eb minor'")

@@ -1,19 +1,19 @@
-"""One's own data: a folder of classes, or a CSV.
+"""Your own data: a folder of classes, or a CSV.
 
 A folder has one sub-folder per class; or one per split, with class folders in each: ``train``,
 ``valid`` and ``test`` in any usual spelling (``Training``, ``val``, ``dev``, ``eval``), or
-``fold1``, ``fold2`` and so on. Folders that all have sub-folders of the same names are taken for
-splits by single words of their names too (``train_data``, ``2_val``, ``nsynth-test``, ``trn``).
+``fold1``, ``fold2`` and so on. If all folders have sub-folders of the same names, single words in
+their names indicate splits too (``train_data``, ``2_val``, ``nsynth-test``, ``trn``).
 
 A CSV has a column ``path`` and either ``label``, or ``labels`` joined by ``;``, or columns of
-numbers, which are regression targets by the names of their columns. Paths are absolute, begin with
-``~``, or are relative to the CSV. Two more columns are optional: ``split``, and ``group`` or
-``artist``, which names what must not stand in two splits.
+numbers, which are regression targets named by column. Paths are absolute, begin with ``~``, or are
+relative to the CSV. Two more columns are optional: ``split``, and ``group`` or ``artist``, whose
+clips must not be in two splits.
 
-Where no split is given, 80 / 10 / 10 % are drawn by a seed
-(`hear_tune.datasets.splits.stratified_split`), from each class, from each clip's rarest label, or
-from each fifth of the first target. Files of the same content, and clips of the same group, are
-never in two splits.
+Data without a split get one of 80 / 10 / 10 %, drawn by a seed
+(`hear_tune.datasets.splits.stratified_split`) and stratified by class, by each clip's rarest label,
+or by fifths of the first target. Files of the same content, and clips of the same group, are never
+in two splits.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ _PATH, _LABEL, _LABELS, _SPLIT = "path", "label", "labels", "split"
 _GROUPS = ("group", "artist")  # the first that a table has
 _KNOWN = (_PATH, _LABEL, _LABELS, _SPLIT, *_GROUPS)
 _VALUE_BINS = 5
-_MOST_SPLITS = 4  # beside which a folder named like a split is none of many classes
+_MOST_SPLITS = 4  # with more folders, one named like a split may be a class
 
 
 def is_table(path: Path) -> bool:
@@ -63,18 +63,18 @@ def load(root: Path, seed: int = DEFAULT_SEED, group: str | None = None) -> Task
 
     Parameters
     ----------
-    root
+    root : Path
         The folder or the ``.csv``.
-    seed
-        Of the split, where none is given.
-    group
-        Column of a CSV with what must not stand in two splits; by default ``group`` or ``artist``,
+    seed : int
+        Seed of the split, for data without one.
+    group : str, optional
+        Column of a CSV whose groups must not be in two splits; by default ``group`` or ``artist``,
         if there is one.
 
     Raises
     ------
     FileNotFoundError, TaskError
-        If there is no such folder or file, no audio, or labels are not as described.
+        If the folder or file does not exist, has no audio, or is not as described above.
     """
     if root.is_dir():
         if group is not None:
@@ -108,7 +108,7 @@ def _folders(parent: Path) -> list[Path]:
 
 
 def _given_splits(root: Path, folders: list[Path]) -> dict[Path, str]:
-    """The split of each folder, if they are splits; nothing if they are classes."""
+    """Return the split of each folder, or nothing if the folders are classes."""
     splits = _named(folders, split_name)
     alike = len(splits) < len(folders) and _are_alike_inside(folders)
     if alike:
@@ -146,7 +146,7 @@ def _named(folders: list[Path], name: Callable[[str], str | None]) -> dict[Path,
 
 
 def _are_no_classes(like_splits: list[Path], folders: list[Path]) -> bool:
-    """Whether folders named like splits can hardly be classes, though not all are named so."""
+    """Whether some folders are named like splits and unlikely to be classes."""
     if len(like_splits) == len(folders):
         return bool(folders)
     if len(folders) > _MOST_SPLITS:
@@ -155,10 +155,10 @@ def _are_no_classes(like_splits: list[Path], folders: list[Path]) -> bool:
 
 
 def _are_alike_inside(folders: list[Path]) -> bool:
-    """Whether folders hold no audio but in sub-folders, of which two or more are in all of them.
+    """Whether folders have no audio of their own, but two or more sub-folders in common.
 
-    So do splits of two classes or more. Classes may as well: instruments with folders for each
-    dynamic. Only names tell the two apart.
+    This holds for splits of two or more classes. It may hold for classes as well, such as
+    instruments with a folder per dynamic, so the names must decide.
     """
     if len(folders) < 2 or any(map(_has_audio, folders)):
         return False
@@ -217,7 +217,7 @@ def _load_csv(path: Path, seed: int, group: str | None) -> Task:
 
 
 def _column(wanted: str, columns: Collection[str], path: Path) -> str:
-    """The column of that name; in any case, unless one is spelt the same."""
+    """Find a column by its exact name, or else in any case."""
     if wanted in columns:
         return wanted
     for name in columns:
@@ -227,7 +227,7 @@ def _column(wanted: str, columns: Collection[str], path: Path) -> str:
 
 
 def _located(parent: Path, text: str, where: str) -> Path:
-    """A path of a table, which another system may have written."""
+    """Resolve a path in a table, which another system may have written."""
     if not text:
         raise TaskError(f"{where}: no path")
     path = parent / (os.path.expanduser(text) if text.startswith("~") else text)
@@ -278,7 +278,7 @@ def _task(root: Path, kind: Kind, classes: tuple[str, ...], clips: list[Clip], s
 
 
 def _names(parent: Path, clips: Iterable[Clip]) -> list[str]:
-    """What the draw of a split depends on: places below the data, wherever that lies."""
+    """Name clips for the draw of a split: their paths relative to the data, if below it."""
     top = parent.absolute()
     paths = [clip.path.absolute() for clip in clips]
     return [

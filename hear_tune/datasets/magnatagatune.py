@@ -1,10 +1,10 @@
 """MagnaTagATune (Law et al., ISMIR 2009): 25,863 clips of 29 s, the 50 most frequent of 188 tags.
 
-Two splits circulate, both by folder: 0 to b for training, c for validation, d to f for the test.
-``pons2017`` (Pons et al., ISMIR 2018; CLMR, jukemir) has all annotated clips, those without any
-of the 50 tags as well: 18,706 / 1,825 / 5,329. ``top50-only`` has clips with at least one of the
-50 tags: 15,247 / 1,529 / 4,332, where the broken clips are counted. Scores on the two are not
-comparable. Synonyms (``vocal`` and ``vocals``) stay apart in both.
+Two splits are in use, both by folder: 0 to b for training, c for validation, d to f for the test.
+``pons2017`` (Pons et al., ISMIR 2018; CLMR, jukemir) has all annotated clips, including those
+without any of the 50 tags: 18,706 / 1,825 / 5,329. ``top50-only`` has clips with at least one of
+the 50 tags: 15,247 / 1,529 / 4,332, counting the broken clips. Scores on the two are not
+comparable. Both keep synonyms (``vocal`` and ``vocals``) separate.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from .task import TEST, TRAIN, VALID, Clip, Task, TaskError
 
 PONS2017, TOP50_ONLY = SPLITS = ("pons2017", "top50-only")
 TOP_TAGS = 50
-BROKEN = ("35644", "55753", "57881")  # mp3 files of no bytes, in training folders
+BROKEN = ("35644", "55753", "57881")  # empty mp3 files, in training folders
 
 ANNOTATIONS = "annotations_final.csv"
 INDEX, INDEX_LABELS = "index_mtt.tsv", "output_labels_mtt.txt"
@@ -34,15 +34,15 @@ def load(root: Path, split: str = PONS2017) -> Task:
 
     Parameters
     ----------
-    root
+    root : Path
         Folder with the table or the index files, and the folders 0 to f.
-    split
+    split : str
         ``pons2017`` or ``top50-only``.
 
     Raises
     ------
     FileNotFoundError, TaskError
-        If the tables are not there or not as they should be.
+        If the tables are missing or invalid.
     """
     if split not in SPLITS:
         raise TaskError(f"magnatagatune has no split {split!r}, only {', '.join(SPLITS)}")
@@ -59,7 +59,7 @@ def load(root: Path, split: str = PONS2017) -> Task:
 
 
 def split_of(path: str) -> str:
-    """The split of a clip, from the first character of its path."""
+    """Return the split of a clip, by the first character of its path."""
     if path[:1] not in _SPLIT_OF_FOLDER:
         raise TaskError(f"{path!r}: clips of MagnaTagATune are in folders 0 to f")
     return _SPLIT_OF_FOLDER[path[0]]
@@ -78,7 +78,7 @@ def _read_annotations(path: Path) -> tuple[tuple[str, ...], _Annotated]:
 
 
 def _read_index(root: Path) -> tuple[tuple[str, ...], _Annotated]:
-    """Labels as the musicnn-training repository ships them; a split without its file is empty."""
+    """Read labels as in the musicnn-training repository; a split without its file is empty."""
     truths = [root / name for name in INDEX_TRUTHS if (root / name).is_file()]
     annotated = []
     try:

@@ -1,4 +1,4 @@
-"""Files of a data set on the web, and what mirdata knows of them."""
+"""Files of data sets on the web, and those that mirdata lists."""
 
 from __future__ import annotations
 
@@ -17,18 +17,18 @@ class Download:
 
     Attributes
     ----------
-    url
-        Where it is.
-    digest
-        Its full hexadecimal md5, sha1 or sha256; empty if none is known.
-    name
-        Of the file here; by default the last part of the URL.
-    archive
-        Whether its contents, not the file itself, are the data.
-    folder
-        Where its contents go, below the data set's folder.
-    parts
-        URLs and digests of further parts of a split archive, in order.
+    url : str
+        Its URL.
+    digest : str
+        Full hexadecimal md5, sha1 or sha256; empty if unknown.
+    name : str
+        Local file name; by default the last part of the URL.
+    archive : bool
+        Whether to unpack it.
+    folder : str
+        Target folder, relative to the data set's.
+    parts : tuple of (str, str)
+        URLs and digests of the further parts of a split archive, in order.
     """
 
     url: str
@@ -40,13 +40,13 @@ class Download:
 
     @property
     def files(self) -> tuple[tuple[str, str, str], ...]:
-        """URL, digest and name of each file that belongs to it."""
+        """URL, digest and name of each part."""
         first = (self.url, self.digest, self.name or _last(self.url))
         return (first, *((url, digest, _last(url)) for url, digest in self.parts))
 
 
 def mirdata_downloads(name: str, remotes: Sequence[str]) -> tuple[Download, ...]:
-    """The index of a data set of mirdata, and some of its remote files, by mirdata's names."""
+    """Return the index of a mirdata data set and some of its remote files, by mirdata's names."""
     module = _module(name)
     index = _index(module)
     files = [module.REMOTES[remote] for remote in remotes]
@@ -66,12 +66,12 @@ def mirdata_downloads(name: str, remotes: Sequence[str]) -> tuple[Download, ...]
 
 
 def mirdata_tracks(name: str, root: Path) -> dict[str, Any]:
-    """Tracks of a data set of mirdata, whose index is in the data set's own folder.
+    """Load the tracks of a mirdata data set, whose index is in the data set's own folder.
 
     Raises
     ------
     FileNotFoundError
-        If the index is not there.
+        If there is no index.
     TaskError
         If mirdata is not installed.
     """
@@ -80,7 +80,7 @@ def mirdata_tracks(name: str, root: Path) -> dict[str, Any]:
     if not index.is_file():
         raise FileNotFoundError(f"{index}: no such file; get it with `hear-tune data download`")
     dataset = module.Dataset(data_home=str(root))
-    dataset.index_path = str(index)  # mirdata's own place is inside its package
+    dataset.index_path = str(index)  # by default inside mirdata's package
     tracks: dict[str, Any] = dataset.load_tracks()
     return tracks
 

@@ -1,7 +1,7 @@
 """Splits for data that come without one.
 
-A split is drawn by hashing names with a seed, so it does not depend on the order of files, the
-platform or the version of a library.
+Splits are drawn by hashing names with a seed: they do not depend on the order of files, the
+platform or library versions.
 """
 
 from __future__ import annotations
@@ -22,22 +22,22 @@ def stratified_split(
     groups: Sequence[str] | None = None,
     seed: int = DEFAULT_SEED,
 ) -> list[str]:
-    """Train, valid or test for each item: 80, 10 and 10 % of every stratum.
+    """Draw train, valid or test for each item: 80, 10 and 10 % of every stratum.
 
-    A stratum of three groups or more has at least one in each split; of two, one in train and
-    one in test; a single one is for training.
+    A stratum of three or more groups has at least one in each split; of two, one in train and one
+    in test; a single group is for training.
 
     Parameters
     ----------
-    names
-        Unique; what the draw depends on, beside the seed.
-    strata
-        Of each item: its class, say.
-    groups
-        Items of one group share a split and count once, in the stratum of the first of them.
-        None: each item is a group.
-    seed
-        Of the draw.
+    names : sequence of str
+        Unique names of the items, which determine the draw together with the seed.
+    strata : sequence of str
+        Stratum of each item, such as its class.
+    groups : sequence of str, optional
+        Items of one group share a split and count once, in the stratum of the first of them. By
+        default each item is a group.
+    seed : int
+        Seed of the draw.
 
     Returns
     -------
@@ -56,20 +56,20 @@ def stratified_split(
 
 
 def joined_groups(*keys: Sequence[str]) -> list[str]:
-    """Group of each item, where items that share any key are of one group, however indirectly.
+    """Group items that share any key, directly or through others.
 
     Parameters
     ----------
-    keys
-        Of each item, by kind: its artist and the digest of its content, say. An empty key is shared
-        with nobody.
+    *keys : sequence of str
+        One sequence per kind of key, such as artists, with the key of each item. Empty keys are not
+        shared.
 
     Returns
     -------
     list of str
-        The number of the first item of its group, as text, for each item.
+        For each item, the number of the first item of its group, as text.
     """
-    first = list(range(len(keys[0])))  # each item's root, as far as it is known
+    first = list(range(len(keys[0])))  # an earlier item of the same group, or the item itself
 
     def root(item: int) -> int:
         while first[item] != item:
@@ -93,9 +93,9 @@ def stratified_folds(
     groups: Sequence[str] | None = None,
     seed: int = DEFAULT_SEED,
 ) -> list[str]:
-    """Fold of each item, as fold00: every stratum is dealt out evenly.
+    """Draw a fold, such as fold00, for each item, so that every stratum is dealt out evenly.
 
-    Parameters are those of `stratified_split`, and how many folds there are.
+    The other parameters are those of `stratified_split`.
     """
     fold_of: dict[str, str] = {}
     dealt = 0
@@ -106,10 +106,16 @@ def stratified_folds(
     return [fold_of[group] for group in groups or names]
 
 
+def hashed_split(name: str, folds: int, train_folds: int) -> str:
+    """Train or valid by the SHA-1 of a name, as in jukemir (Castellon et al., ISMIR 2021)."""
+    digest = hashlib.sha1(name.encode(), usedforsecurity=False).hexdigest()
+    return TRAIN if int(digest, 16) % folds < train_folds else VALID
+
+
 def _drawn(
     names: Sequence[str], strata: Sequence[str], groups: Sequence[str] | None, seed: int
 ) -> list[list[str]]:
-    """Groups of each stratum, in an order drawn by the seed."""
+    """Return the groups of each stratum, in an order drawn by the seed."""
     name_of: dict[str, str] = {}
     stratum_of: dict[str, str] = {}
     for name, stratum, group in sorted(zip(names, strata, groups or names, strict=True)):

@@ -1,4 +1,4 @@
-"""Tables of text, read with errors that name file, line and column."""
+"""Read text tables, with errors that name file, row and column."""
 
 from __future__ import annotations
 
@@ -9,18 +9,18 @@ from pathlib import Path
 
 from .task import TaskError
 
-_FIELD_LIMIT = 1 << 24  # characters; descriptions in FMA's table pass the csv module's 131,072
+_FIELD_LIMIT = 1 << 24  # characters; descriptions in FMA exceed the csv module's 131,072
 
 
 def read_rows(path: Path, delimiter: str = ",") -> Iterator[list[str]]:
-    """Rows of a table, its header lines among them.
+    """Yield the rows of a table, including header lines.
 
     Raises
     ------
     FileNotFoundError
-        If there is no such file.
+        If the file does not exist.
     TaskError
-        If it is no UTF-8 text or no table.
+        If it is not UTF-8 text or not a table.
     """
     csv.field_size_limit(_FIELD_LIMIT)
     try:
@@ -33,9 +33,9 @@ def read_rows(path: Path, delimiter: str = ",") -> Iterator[list[str]]:
 
 
 def find_delimiter(path: Path, column: str, choices: str = ",;\t") -> str:
-    """The delimiter by which a table's header line has a column; the first choice if none has.
+    """Return the delimiter with which the header has a column, or else the first choice.
 
-    Spreadsheets write semicolons where the comma is the decimal sign.
+    Spreadsheets write semicolons in locales with a decimal comma.
     """
     for delimiter in choices:
         header = next(read_rows(path, delimiter), [])
@@ -47,25 +47,25 @@ def find_delimiter(path: Path, column: str, choices: str = ",;\t") -> str:
 def read_table(
     path: Path, required: Sequence[str] = (), delimiter: str = ",", known: Sequence[str] = ()
 ) -> list[dict[str, str]]:
-    """Rows of a table with one header line, as columns by name, without outer spaces.
+    """Read a table with one header line as rows of stripped cells by column name.
 
     Parameters
     ----------
-    path
-        Of the table, in UTF-8.
-    required
+    path : Path
+        The table, in UTF-8.
+    required : sequence of str
         Columns that it must have.
-    delimiter
-        Between cells.
-    known
-        Names that the header line may have in any case: ``Path`` is ``path``.
+    delimiter : str
+        Separates cells.
+    known : sequence of str
+        Column names to recognise in any case: ``Path`` becomes ``path``.
 
     Raises
     ------
     FileNotFoundError
-        If there is no such file.
+        If the file does not exist.
     TaskError
-        If it is no table, a required column is missing, or a row is too long or too short.
+        If it is not a table, lacks a required column, or has a row that is too long or too short.
     """
     rows = read_rows(path, delimiter)
     header = [name.strip() for name in next(rows, [])]
@@ -86,13 +86,7 @@ def read_table(
 
 
 def finite_number(text: str, what: str) -> float:
-    """A number from its text.
-
-    Raises
-    ------
-    TaskError
-        If it is none, or not finite; `what` says of what.
-    """
+    """Parse a finite number; a `TaskError` about `what` if it is none."""
     try:
         value = float(text)
     except ValueError:

@@ -1,4 +1,4 @@
-"""What a data set is to a probe: clips, their labels, and who may see which."""
+"""Labelled clips and their train, validation and test split."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ KINDS: tuple[Kind, ...] = get_args(Kind)
 TRAIN, VALID, TEST = "train", "valid", "test"
 SPLITS = (TRAIN, VALID, TEST)
 FOLD = "fold"  # splits of a cross-validation are fold00, fold01, ...
-LEAST_FOLDS = 3  # one to test, one to choose by, one to train on
+LEAST_FOLDS = 3  # one each for testing, validation and training
 
-SecondsRange = tuple[float, float]  # of the clips of a data set, least and most
+SecondsRange = tuple[float, float]  # length of the shortest and the longest clip of a data set
 Turn = dict[str, tuple[str, ...]]
 
 _SPELLINGS = {
@@ -26,7 +26,7 @@ _SPELLINGS = {
     TEST: ("test", "testing", "eval", "evaluation"),
 }
 _SPLIT_OF = {spelling: split for split, all_of in _SPELLINGS.items() for spelling in all_of}
-_SHORT = {  # in names that are known to be of splits
+_SHORT = {  # only in names that are likely to be splits
     **_SPLIT_OF,
     **dict.fromkeys(("trn", "tr", "learn", "learning"), TRAIN),
     **dict.fromkeys(("vld", "cv"), VALID),
@@ -36,7 +36,7 @@ _FILLERS = ("subset", "set", "data", "split")
 
 
 class TaskError(HearTuneError, ValueError):
-    """Labels, audio and splits do not fit together."""
+    """Labels, audio and splits are inconsistent."""
 
 
 @dataclass(frozen=True)
@@ -45,17 +45,16 @@ class Clip:
 
     Attributes
     ----------
-    path
-        Of the file.
-    split
+    path : Path
+        The audio file.
+    split : str
         ``train``, ``valid`` or ``test``; ``fold00`` and so on in a cross-validation.
-    labels
+    labels : tuple of str
         One for multiclass and key, any number for multilabel.
-    values
-        For regression, one per target.
-    group
-        What the clip shares with others that belong in the same split: its artist, say. Empty if
-        nothing is known.
+    values : tuple of float
+        One per regression target.
+    group : str
+        Clips of a group, such as an artist, belong in the same split. Empty if unknown.
     """
 
     path: Path
@@ -71,17 +70,17 @@ class Task:
 
     Attributes
     ----------
-    name
-        Of the data set and what is asked of it: ``magnatagatune``, ``emomusic``.
-    kind
-        multiclass (one label per clip), multilabel, regression, or key (24 keys as
+    name : str
+        Data set and target: ``magnatagatune``, ``billboard-decade``.
+    kind : str
+        multiclass (one label per clip), multilabel, regression, or key (24 keys such as
         ``"C# minor"``, scored by mir_eval).
-    classes
+    classes : tuple of str
         Labels, or names of regression targets, in the order of a probe's outputs.
-    clips
-        Of all splits.
-    split
-        Name of the split, where several circulate.
+    clips : tuple of Clip
+        Clips of all splits.
+    split : str
+        Name of the split, if several are in use.
     """
 
     name: str
@@ -91,24 +90,24 @@ class Task:
     split: str = ""
 
     def of(self, split: str) -> tuple[Clip, ...]:
-        """Clips of one split, in their order."""
+        """Return the clips of one split, in order."""
         return tuple(clip for clip in self.clips if clip.split == split)
 
     @property
     def splits(self) -> tuple[str, ...]:
-        """Names of the splits, in the order of their first clips."""
+        """Names of the splits, in order of their first clips."""
         return tuple(dict.fromkeys(clip.split for clip in self.clips))
 
 
 def folds(task: Task) -> tuple[str, ...]:
-    """Names of the folds of a cross-validation, sorted; none if the task is no cross-validation."""
+    """Return the sorted names of a cross-validation's folds; empty for other tasks."""
     return tuple(sorted(split for split in task.splits if split.startswith(FOLD)))
 
 
 def turns(task: Task) -> tuple[Turn, ...]:
-    """The splits that a probe is trained on, chosen by and tested on: one turn, or one per fold.
+    """Return the splits for training, validation and testing: one turn, or one per fold.
 
-    Fold k is tested by a probe that is chosen on fold k + 1 and trained on the others.
+    When fold k is tested, fold k + 1 is for validation and the others for training.
     """
     names = folds(task)
     if not names:
@@ -125,9 +124,9 @@ def turns(task: Task) -> tuple[Turn, ...]:
 
 
 def split_name(text: str) -> str | None:
-    """The split that a name stands for, in any case: ``"Val"`` and ``"dev_set"`` are ``"valid"``.
+    """Return the split that a name means, in any case: ``"Val"``, ``"dev_set"`` for ``"valid"``.
 
-    Folds are named by their number: ``"Fold 3"`` is ``"fold03"``. None if it stands for no split.
+    Folds keep their number: ``"Fold 3"`` is ``"fold03"``. None for other names.
     """
     name = re.sub(r"[\W_]+", "", text.lower())
     fold = re.fullmatch(rf"{FOLD}([0-9]+)", name)
@@ -137,10 +136,10 @@ def split_name(text: str) -> str | None:
 
 
 def split_in(text: str) -> str | None:
-    """The split that one of the words of a name stands for: ``"nsynth-train"`` is ``"train"``.
+    """Return the split that a word of a name means: ``"nsynth-train"`` is ``"train"``.
 
-    None if none of them does, or several do, as different splits. More words count than for
-    `split_name`: it is for names that are likely to be of splits.
+    None if no word does, or words mean different splits. For names that are likely to be splits:
+    more words count than in `split_name`.
     """
     if fold := re.search(rf"(?<![a-z]){FOLD}[\W_]*([0-9]+)", text.lower()):
         return f"{FOLD}{int(fold[1]):02d}"
@@ -149,7 +148,7 @@ def split_in(text: str) -> str | None:
 
 
 def is_split_word(text: str) -> bool:
-    """Whether a name says nothing but that it is of a split: ``"1_train_data"``, ``"split2"``."""
+    """Whether a name consists of words for a split: ``"1_train_data"``, ``"split2"``."""
     words = _words(text)
     kept = [word for word in words if word not in _FILLERS]
     return bool(words) and (not kept or (len(kept) == 1 and kept[0] in (*_SHORT, FOLD)))
@@ -161,5 +160,5 @@ def _words(text: str) -> list[str]:
 
 
 def used_classes(clips: Iterable[Clip]) -> tuple[str, ...]:
-    """All labels of some clips, sorted."""
+    """Return all labels of some clips, sorted."""
     return tuple(sorted({label for clip in clips for label in clip.labels}))
