@@ -1,4 +1,4 @@
-"""The audio of a task at another sample rate: heareval takes a folder per rate, and makes none."""
+"""Resample the audio of a task: heareval reads one folder per sample rate, but makes none."""
 
 from __future__ import annotations
 
@@ -14,21 +14,21 @@ from ..audio.decoding import decode
 from ..audio.reading import AudioError, Remark, average, missing_audio, naming, resampled
 from ..common.progress import progress_bar
 
-_SUBTYPE = "PCM_16"  # of the public tasks
+_SUBTYPE = "PCM_16"  # as in the public tasks
 
 
 def resample_task(task: Path, rate: int) -> None:
-    """Make the folder with a task's audio at a rate from the one at the highest rate.
+    """Make the folder of a task's audio at a sample rate, from the folder of the highest rate.
 
-    The folder appears when it is complete; until then its files gather in a hidden one, where an
-    interrupted job goes on.
+    The folder appears when complete. Until then, files are in a hidden folder, from which an
+    interrupted job resumes.
 
     Parameters
     ----------
-    task
+    task : Path
         The task's folder.
-    rate
-        In Hz. Nothing is done if the task has it already.
+    rate : int
+        In Hz. An existing folder is kept.
 
     Raises
     ------
@@ -51,12 +51,12 @@ def resample_task(task: Path, rate: int) -> None:
 
 
 def read_audio(path: Path, rate: int) -> npt.NDArray[np.float32]:
-    """Samples of a file at a rate in Hz, channels averaged: (samples,).
+    """Read a file as mono, (samples,) float32, at a rate in Hz.
 
     Raises
     ------
     FileNotFoundError, ValueError
-        If there is no such file, or it cannot be decoded or is empty.
+        If the file does not exist; or is damaged, incomplete or empty.
     """
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such file")
@@ -70,7 +70,7 @@ def read_audio(path: Path, rate: int) -> npt.NDArray[np.float32]:
 
 
 def write_audio(path: Path, samples: npt.NDArray[np.float32], rate: int) -> None:
-    """Write a WAV file, whole or not at all."""
+    """Write a WAV file atomically."""
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f".{path.name}.partial")
     soundfile.write(partial, samples, rate, _SUBTYPE, format="WAV")
@@ -78,7 +78,7 @@ def write_audio(path: Path, samples: npt.NDArray[np.float32], rate: int) -> None
 
 
 def _names(task: Path) -> Iterator[Path]:
-    """Files of all splits, below the folder of a rate."""
+    """Yield the files of all splits, relative to the folder of a rate."""
     metadata = json.loads((task / "task_metadata.json").read_text(encoding="utf-8"))
     for split in metadata["splits"]:
         for file in json.loads((task / f"{split}.json").read_text(encoding="utf-8")):

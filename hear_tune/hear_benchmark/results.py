@@ -1,4 +1,4 @@
-"""heareval's scores of many models and tasks in one table, beside the official leaderboard's."""
+"""Tables of heareval's scores of many models and tasks, beside the official leaderboard."""
 
 from __future__ import annotations
 
@@ -14,69 +14,39 @@ DONE_FILE = "prediction-done.json"
 
 Result = dict[str, Any]
 
-# https://hearbenchmark.com/hear-leaderboard.html, 2023; by the tasks' names and modes.
-LEADERBOARD: dict[tuple[str, str], dict[str, float]] = {
-    ("beijing_opera", "full"): {
-        "PaSST base": 0.966,
-        "OpenL3": 0.975,
-        "CREPE": 0.928,
-        "GURA fuse cat": 0.966,
-    },
-    ("tfds_gtzan", "full"): {
-        "PaSST base": 0.883,
-        "OpenL3": 0.879,
-        "CREPE": 0.645,
-        "GURA fuse cat": 0.805,
-    },
-    ("tfds_gtzan_music_speech", "full"): {
-        "PaSST base": 0.977,
-        "OpenL3": 0.969,
-        "CREPE": 0.929,
-        "GURA fuse cat": 0.928,
-    },
-    ("maestro", "5h"): {"OpenL3": 0.017, "CREPE": 0.401, "GURA fuse cat": 0.441},
-    ("mridangam_stroke", "full"): {
-        "PaSST base": 0.965,
-        "OpenL3": 0.967,
-        "CREPE": 0.898,
-        "GURA fuse cat": 0.972,
-    },
-    ("mridangam_tonic", "full"): {
-        "PaSST base": 0.819,
-        "OpenL3": 0.937,
-        "CREPE": 0.824,
-        "GURA fuse cat": 0.923,
-    },
-    ("nsynth_pitch", "5h"): {
-        "PaSST base": 0.256,
-        "OpenL3": 0.560,
-        "CREPE": 0.870,
-        "GURA fuse cat": 0.846,
-    },
-    ("nsynth_pitch", "50h"): {
-        "PaSST base": 0.541,
-        "OpenL3": 0.731,
-        "CREPE": 0.900,
-        "GURA fuse cat": 0.885,
-    },
+# https://hearbenchmark.com/hear-leaderboard.html, 2023; by task and mode.
+_OFFICIAL_MODELS = ("PaSST base", "OpenL3", "CREPE", "GURA fuse cat")
+_OFFICIAL_SCORES = {
+    ("beijing_opera", "full"): (0.966, 0.975, 0.928, 0.966),
+    ("tfds_gtzan", "full"): (0.883, 0.879, 0.645, 0.805),
+    ("tfds_gtzan_music_speech", "full"): (0.977, 0.969, 0.929, 0.928),
+    ("maestro", "5h"): (None, 0.017, 0.401, 0.441),
+    ("mridangam_stroke", "full"): (0.965, 0.967, 0.898, 0.972),
+    ("mridangam_tonic", "full"): (0.819, 0.937, 0.824, 0.923),
+    ("nsynth_pitch", "5h"): (0.256, 0.560, 0.870, 0.846),
+    ("nsynth_pitch", "50h"): (0.541, 0.731, 0.900, 0.885),
+}
+LEADERBOARD = {
+    task: {m: s for m, s in zip(_OFFICIAL_MODELS, scores, strict=True) if s is not None}
+    for task, scores in _OFFICIAL_SCORES.items()
 }
 
 
 def collect(embeddings_dir: Path) -> list[Result]:
-    """Scores of every task that is done, of all models in a folder.
+    """Collect the scores of all completed tasks and models in a folder.
 
     Parameters
     ----------
-    embeddings_dir
-        As ``hear-tune hear`` fills it: one folder per model, and in it heareval's.
+    embeddings_dir : Path
+        Output of ``hear-tune hear``: one folder per model, which holds heareval's.
 
     Returns
     -------
     list of dict
         JSON-ready, by model and task: ``model``, ``folder``, ``identity``, ``task``, ``mode``,
-        ``scores`` by metric, the one that heareval selects by first; ``deviations`` over folds,
-        where there are any; ``embedding_size``, ``grid_points``, and ``leaderboard``, the official
-        scores of the first metric.
+        ``scores`` by metric, starting with the one that heareval selects by; ``deviations``,
+        standard deviations over folds, if any; ``embedding_size``, ``grid_points``, and
+        ``leaderboard``, the official scores of the first metric.
     """
     return [
         _result(path.parent, json.loads(model.read_text(encoding="utf-8")))
@@ -118,9 +88,9 @@ def _read(path: Path) -> dict[str, Any]:
 
 
 def table(results: Iterable[Result]) -> str:
-    """Markdown: a row per task and metric; a column per model, then the leaderboard's.
+    """Format Markdown: a row per task and metric; a column per model, then the leaderboard's.
 
-    The best of our own is not marked: scores of different grids do not compare.
+    The best score is not marked, as scores from different grids are not comparable.
     """
     results = list(results)
     own = _titles(results)
@@ -145,7 +115,7 @@ def table(results: Iterable[Result]) -> str:
 
 
 def _titles(results: list[Result]) -> dict[str, str]:
-    """Names of models by their folders, which tell those of one name apart."""
+    """Title models by folder; models of the same name get the folder in the title."""
     names = {result["folder"]: result["model"] for result in results}
     shared = {name for name, count in Counter(names.values()).items() if count > 1}
     return {f: f"{name} ({f})" if name in shared else name for f, name in names.items()}

@@ -1,4 +1,4 @@
-"""How good an embedding is for given labels: the evaluation protocols of the field."""
+"""Evaluate embeddings by probes, with the protocols of the field."""
 
 LAYERS = "layers"  # clmr-linear on each layer
 # the first is the default

@@ -24,7 +24,7 @@ from ..embedding.output import read_remarks
 from ..networks.config import WINDOW_SAMPLES
 
 Matrix = npt.NDArray[np.float32]
-State = list[int]  # size in bytes, mtime and ctime in ns; empty for a file that is not there
+State = list[int]  # size in bytes, mtime and ctime in ns; empty for a missing file
 
 
 @dataclass(frozen=True)
@@ -33,16 +33,16 @@ class Features:
 
     Attributes
     ----------
-    clips
-        Those that could be embedded.
-    windows
-        Per clip, (n_windows, size) float32.
-    layers
+    clips : tuple of Clip
+        The clips that could be embedded.
+    windows : tuple of array
+        Embeddings of each clip, (n_windows, size) float32.
+    layers : dict of str to slice
         Columns of each layer.
-    failed
-        Reason by path of the other clips, and of those of which audio is missing.
-    window_samples, hop_samples
-        Length of the windows, and from one to the next.
+    failed : dict of str to str
+        Reason by path of clips that failed or are incomplete.
+    window_samples, hop_samples : int
+        Length of the windows and distance between their starts.
     """
 
     clips: tuple[Clip, ...]
@@ -53,7 +53,7 @@ class Features:
     hop_samples: int = WINDOW_SAMPLES
 
     def of(self, layers: Sequence[str]) -> Features:
-        """The same clips with some layers alone, in the order given."""
+        """Return features of some layers, in the order given."""
         columns = [np.arange(self.layers[name].start, self.layers[name].stop) for name in layers]
         edges = np.cumsum([0, *map(len, columns)])
         kept = {
@@ -67,31 +67,31 @@ class Features:
 def embed_task(
     task: Task, model: EmbeddingModel, cache: str | os.PathLike[str], workers: int = 1
 ) -> Features:
-    """Window embeddings of all clips of a task, from the cache where it has them.
+    """Embed all clips of a task by window, with a cache that tasks share.
 
-    Tasks share the cache. Only files that it lacks, or that changed since they were embedded, are
-    embedded. An interrupted pass goes on.
+    Only files that are new or changed since they were embedded are embedded; an interrupted pass
+    resumes.
 
     Parameters
     ----------
-    task
-        Whose clips.
-    model
-        With the layers that are wanted.
-    cache
-        A folder; made if it is not there.
-    workers
-        Processes that embed, as of `hear_tune.embed_folder`.
+    task : Task
+        The clips.
+    model : EmbeddingModel
+        Model with the layers to embed.
+    cache : path-like
+        Folder; created if needed.
+    workers : int
+        Number of processes, as in `hear_tune.embed_folder`.
 
     Returns
     -------
     Features
-        Files that could not be embedded, or changed meanwhile, are left out, and named.
+        Without files that could not be embedded, or changed meanwhile; these are in `failed`.
 
     Raises
     ------
     InUseError
-        If another process embeds the same files for the same cache.
+        If another process is embedding the same files for the same cache.
     """
     given = {_key(clip.path): str(clip.path) for clip in task.clips}
     states = {key: _state(key) for key in given}
@@ -112,10 +112,10 @@ def embed_task(
 
 
 class _Cache:
-    """Embeddings of one model in batches: files of embeddings that are never changed.
+    """Embeddings of one model in batches, one output each, which are never changed.
 
-    Beside each lies a record of the state of its audio files, from before they were read. A batch
-    is named by its record: rows are used only for files whose state is still the recorded one.
+    A record beside each output holds the state of the audio files before they were read, and its
+    digest names the batch. Rows are used only for files that are still in the recorded state.
     """
 
     def __init__(self, folder: Path, model: EmbeddingModel) -> None:
@@ -125,7 +125,7 @@ class _Cache:
     def embed(
         self, states: dict[str, State], workers: int
     ) -> tuple[dict[str, Matrix], dict[str, str]]:
-        """Rows by file, and reasons by file where there are none."""
+        """Return rows by file, and reasons by file for failures."""
         rows: dict[str, Matrix] = {}
         failed: dict[str, str] = {}
         for record in sorted(self._folder.glob("*.json")):
@@ -148,7 +148,7 @@ class _Cache:
     def _rows(
         self, record: Path, paths: list[str], workers: int, failed: dict[str, str]
     ) -> dict[str, Matrix]:
-        """Rows of files of one batch, which goes on if it is not complete."""
+        """Return the rows of files in one batch, after completing it."""
         output = record.with_suffix(".parquet")
         rows = _read(output, paths)
         lacking = [path for path in paths if path not in rows]
@@ -161,7 +161,7 @@ class _Cache:
 
 
 def _key(path: Path) -> str:
-    """The name of a file in the cache, from whatever folder a command is given."""
+    """Name a file in the cache, independently of the working folder."""
     return os.path.abspath(path)
 
 
@@ -187,12 +187,12 @@ def _state(path: str) -> State:
         status = os.stat(path)
     except OSError:
         return []
-    # ctime: files that change places may have one size and one mtime
+    # ctime: swapped files may have the same size and mtime
     return [status.st_size, status.st_mtime_ns, status.st_ctime_ns]
 
 
 def _incomplete(output: Path, paths: Iterable[str]) -> dict[str, str]:
-    """What is missing of some files, by path."""
+    """Describe the missing audio of incomplete files, by path."""
     remarks = read_remarks(output) if output.exists() else {}
     reasons = {path: missing_audio(remarks.get(path_text(path), ())) for path in paths}
     return {path: reason for path, reason in reasons.items() if reason}

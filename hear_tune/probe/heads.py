@@ -1,4 +1,4 @@
-"""Small networks that are trained on embeddings: the probes themselves."""
+"""Probes: small networks trained on embeddings."""
 
 from __future__ import annotations
 
@@ -15,28 +15,28 @@ from ..datasets.task import Kind
 
 @dataclass(frozen=True)
 class Settings:
-    """How a probe is built and trained.
+    """Architecture and training of a probe.
 
     Attributes
     ----------
-    hidden
+    hidden : int
         Units of a hidden layer; 0 for none.
-    dropout
-        Before the last layer.
-    learning_rate, weight_decay
-        Of Adam.
-    batch_size
+    dropout : float
+        Probability of dropout before the last layer.
+    learning_rate, weight_decay : float
+        For Adam.
+    batch_size : int
         In clips.
-    max_epochs
-        At most so many.
-    check_every_steps
-        Validate so often; 0 for once per epoch.
-    patience
-        Stop after so many validations without a lower loss.
-    reduce_patience
-        Divide the learning rate by 10 after so many; 0 for never.
-    standardize
-        Bring each column to mean 0 and deviation 1 on the training clips.
+    max_epochs : int
+        Largest number of epochs.
+    check_every_steps : int
+        Steps between validations; 0 for once per epoch.
+    patience : int
+        Stop after this many validations without a lower loss.
+    reduce_patience : int
+        Divide the learning rate by 10 after this many; 0 for never.
+    standardize : bool
+        Scale each column to mean 0 and standard deviation 1 on the training clips.
     """
 
     hidden: int = 0
@@ -78,18 +78,18 @@ class Head(nn.Module):
 
     Parameters
     ----------
-    kind
-        Decides between sigmoids, a softmax and plain values.
-    examples
-        For training; their statistics and sizes.
-    classes
+    kind : str
+        Kind of task: determines the output (sigmoid, softmax or linear) and the loss.
+    examples : Examples
+        Training examples, for their statistics and size.
+    classes : int
         Number of outputs.
-    settings
-        Of the network.
+    settings : Settings
+        Settings of the network.
     """
 
     mean: Tensor
-    deviation: Tensor
+    std: Tensor
     offset: Tensor
     scale: Tensor
 
@@ -97,10 +97,10 @@ class Head(nn.Module):
         super().__init__()
         self.kind = kind
         size = examples.vectors.shape[1]
-        mean, deviation = _statistics(examples.vectors, settings.standardize)
+        mean, std = _statistics(examples.vectors, settings.standardize)
         self.register_buffer("mean", mean)
-        self.register_buffer("deviation", deviation)
-        # targets of a regression are brought to one scale, and back
+        self.register_buffer("std", std)
+        # regression targets are standardised for training
         offset, scale = _statistics(examples.targets, kind == "regression")
         self.register_buffer("offset", offset)
         self.register_buffer("scale", scale)
@@ -111,8 +111,8 @@ class Head(nn.Module):
         self.layers = nn.Sequential(*layers, nn.Dropout(settings.dropout), nn.Linear(size, classes))
 
     def forward(self, vectors: Tensor) -> Tensor:
-        """Logits, or scaled values, of embeddings (n, size)."""
-        outputs: Tensor = self.layers((vectors - self.mean) / self.deviation)
+        """Logits or standardised values (n, classes) of embeddings (n, size)."""
+        outputs: Tensor = self.layers((vectors - self.mean) / self.std)
         return outputs
 
     def loss(self, examples: Examples) -> Tensor:
@@ -135,7 +135,7 @@ class Head(nn.Module):
 def train(
     kind: Kind, classes: int, training: Examples, valid: Examples, settings: Settings, seed: int
 ) -> Head:
-    """Train a head until its loss on the validation clips stops falling; the best is returned."""
+    """Train a head until its validation loss stops falling; return the best."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         head = Head(kind, training, classes, settings)
@@ -189,5 +189,5 @@ def _batches(examples: Examples, settings: Settings) -> Iterator[Examples]:
 def _statistics(values: Tensor, wanted: bool) -> tuple[Tensor, Tensor]:
     if not wanted:
         return torch.zeros(()), torch.ones(())
-    deviation = values.std(dim=0, correction=0)
-    return values.mean(dim=0), torch.where(deviation > 0, deviation, 1.0)
+    std = values.std(dim=0, correction=0)
+    return values.mean(dim=0), torch.where(std > 0, std, 1.0)

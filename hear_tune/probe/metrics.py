@@ -27,19 +27,18 @@ INTERVAL_PERCENT = 95
 
 @dataclass(frozen=True)
 class Scores:
-    """How good predictions are.
+    """Scores of predictions.
 
     Attributes
     ----------
-    values
+    values : dict of str to float
         By metric; the primary one first.
-    per_class
-        By class: average precision and ROC-AUC of a tag, F1 of a class, R2 of a target.
-    left_out
-        Classes that cannot be scored (no positive example, or nothing else), and are not in the
-        averages.
-    confusion
-        Of classes: rows are true, columns predicted; else None.
+    per_class : dict of str to dict of str to float
+        By class and metric: average precision and ROC-AUC of a tag, F1 of a class, R2 of a target.
+    left_out : tuple of str
+        Classes excluded from the averages, because all examples are positive or none is.
+    confusion : list of list of int, or None
+        Confusion matrix of classes: rows are true, columns predicted.
     """
 
     values: dict[str, float]
@@ -53,20 +52,20 @@ def score(kind: Kind, classes: tuple[str, ...], truth: Array, predicted: Array) 
 
     Parameters
     ----------
-    kind
-        Of the task.
-    classes
+    kind : str
+        Kind of the task.
+    classes : tuple of str
         Names of the columns of `predicted`.
-    truth
-        (n,) class numbers; or (n, classes) of 0 and 1, or of values.
-    predicted
-        (n, classes): probabilities or scores, or values.
+    truth : array
+        Class numbers (n,); or 0 and 1, or values, (n, classes).
+    predicted : array
+        Probabilities, scores or values, (n, classes).
 
     Returns
     -------
     Scores
         multilabel: macro ROC-AUC and macro average precision. multiclass: accuracy, macro-F1.
-        regression: mean R2, and that of each target. key: mir_eval's weighted score, accuracy.
+        regression: mean R2. key: mir_eval's weighted score, accuracy.
     """
     return _SCORERS[kind](classes, truth, predicted)
 
@@ -74,23 +73,23 @@ def score(kind: Kind, classes: tuple[str, ...], truth: Array, predicted: Array) 
 def intervals(
     kind: Kind, classes: tuple[str, ...], truth: Array, predicted: Array, seed: int = 0
 ) -> dict[str, tuple[float, float]]:
-    """95 % percentile intervals of each metric, over clips drawn with replacement.
+    """Bootstrap the 95 % percentile interval of each metric over clips.
 
     Parameters
     ----------
     kind, classes, truth
-        As of `score`.
-    predicted
-        (n, classes); or (seeds, n, classes): the interval is then of the mean over seeds, each
-        scored on the same drawn clips.
-    seed
-        Of the draw.
+        As in `score`.
+    predicted : array
+        Shape (n, classes); or (seeds, n, classes) for intervals of the mean over seeds, all scored
+        on the same drawn clips.
+    seed : int
+        Seed of the draws.
 
     Returns
     -------
     dict of str to (float, float)
-        Low and high end. An interval holds the score of the clips themselves: where drawn clips
-        all score on one side of it, as those of a perfect probe of few clips may, its end is there.
+        Low and high end, by metric. An interval always includes the score of the clips themselves,
+        even if all draws score on one side of it.
     """
     probes = np.asarray(predicted).reshape(-1, len(truth), np.shape(predicted)[-1])
     rng = np.random.default_rng(seed)
@@ -181,7 +180,7 @@ def _drawn_key(
 
 
 def _times_drawn(rows: Array) -> Array:
-    """How often each clip is drawn: (draws, n); float32 is exact for such counts, and small."""
+    """Count how often each clip is drawn: (draws, n), as float32 for fast products."""
     count = rows.shape[1]
     return np.stack([np.bincount(drawn, minlength=count).astype(np.float32) for drawn in rows])
 
@@ -231,17 +230,17 @@ def _multiclass(classes: tuple[str, ...], truth: Array, predicted: Array) -> Sco
 
 
 def _f1(hits: Array, true: Array, claimed: Array) -> Array:
-    """F1 of each class, from how many clips are of it, are taken for it, and both."""
+    """F1 of each class, from its numbers of hits, true clips and predicted clips."""
     f1: Array = 2 * hits / np.maximum(true + claimed, 1)
     return f1
 
 
 def _r2(truth: Array, predicted: Array) -> Array:
-    """R2 of each target; 0 of one that has a single value, as a constant prediction has."""
+    """R2 of each target; 0 for a target of constant value, as for a constant prediction."""
     truth = truth.astype(np.float64)
     missed = np.square(truth - predicted).sum(axis=0)
     spread = np.square(truth - truth.mean(axis=0)).sum(axis=0)
-    spread[(truth == truth[0]).all(axis=0)] = 0  # whatever rounding leaves of it
+    spread[(truth == truth[0]).all(axis=0)] = 0  # without rounding errors
     r2: Array = 1 - np.divide(missed, spread, out=np.ones_like(missed), where=spread > 0)
     return r2
 
@@ -254,7 +253,7 @@ def _regression(classes: tuple[str, ...], truth: Array, predicted: Array) -> Sco
 
 @cache
 def _key_scores(classes: tuple[str, ...]) -> Array:
-    """What each key, a row, scores that is taken for another, a column."""
+    """Scores of predicted keys (columns) for true keys (rows)."""
     from mir_eval.key import weighted_score
 
     return np.array([[weighted_score(a, b) for b in classes] for a in classes])

@@ -1,4 +1,4 @@
-"""Pictures of results: layers, classes, confusions. The suffix decides: PNG, SVG or PDF."""
+"""Figures of results: layers, classes, confusions. The suffix chooses PNG, SVG or PDF."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _COLORS = {"contractive": "#31688e", "expansive": "#35b779", "tail": "#d1602f"}
 
 
 def plot_layers(results: Sequence[Result], path: str | os.PathLike[str]) -> None:
-    """Bars of every metric, layer by layer in the order of the network (figures S3 and S4)."""
+    """Plot bars of every metric by layer, in the order of the network (figures S3 and S4)."""
     metrics = list(results[0]["scores"])
     names = [result["layers"][0] for result in results]
     figure, axes = new_figure(
@@ -39,7 +39,7 @@ def plot_layers(results: Sequence[Result], path: str | os.PathLike[str]) -> None
 
 
 def plot_classes(result: Result, path: str | os.PathLike[str]) -> None:
-    """Bars of each class's score, the best on top."""
+    """Plot bars of each class's score, the best on top."""
     metric = next(iter(next(iter(result["per_class"].values()))))
     values = {name: scores[metric] for name, scores in result["per_class"].items()}
     names = sorted(values, key=lambda name: values[name])
@@ -57,7 +57,7 @@ def plot_classes(result: Result, path: str | os.PathLike[str]) -> None:
 
 
 def plot_confusion(result: Result, path: str | os.PathLike[str]) -> None:
-    """How often which class is taken for which, as shares of the true class."""
+    """Plot the confusion matrix, as shares of the true class."""
     counts = np.array(result["confusion"])
     shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
     classes, size = result["classes"], 0.27 * len(counts) + 2.2
@@ -80,7 +80,7 @@ def plot_confusion(result: Result, path: str | os.PathLike[str]) -> None:
 
 
 def plot_comparison(results: Sequence[Result], path: str | os.PathLike[str]) -> None:
-    """Bars of several results of one task, in their order, with intervals."""
+    """Plot bars of several results of one task, in order, with intervals."""
     metric = primary(results[0])
     names = row_names(results)
     means = np.array([result["scores"][metric]["mean"] for result in results])
@@ -98,7 +98,7 @@ def plot_comparison(results: Sequence[Result], path: str | os.PathLike[str]) -> 
 
 
 def new_figure(rows: int, size: tuple[float, float], sharex: bool = False) -> tuple[Any, Any]:
-    """A figure of so many plots below each other, and their axes."""
+    """Create a figure of plots below each other; return it and their axes."""
     matplotlib.use("agg")
     figure, axes = plt.subplots(
         rows, 1, figsize=size, squeeze=False, sharex=sharex, layout="constrained"
@@ -110,7 +110,7 @@ def new_figure(rows: int, size: tuple[float, float], sharex: bool = False) -> tu
 
 
 def save_figure(figure: Any, title: str, path: str | os.PathLike[str]) -> None:
-    """Give a figure its title and write it; the same figure becomes the same file."""
+    """Add a title and write a figure; equal figures give equal files."""
     figure.suptitle(title, fontsize=10)
     dated = os.fspath(path).endswith(".svg")
     with plt.rc_context({"svg.hashsalt": "hear-tune"}):

@@ -1,4 +1,4 @@
-"""Results of probes: one JSON per run with all that repeats it, and tables of several."""
+"""Results of probes: one JSON per run, with all that is needed to repeat it, and tables."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ Result = dict[str, Any]
 
 
 class ResultError(HearTuneError, ValueError):
-    """A file is not the result of a probe."""
+    """A file is not a probe's result."""
 
 
 def probe(
@@ -54,37 +54,37 @@ def probe(
     root: str | os.PathLike[str] = "",
     max_clips: int | None = None,
 ) -> Result:
-    """Run a protocol with several seeds and gather all that is known about it.
+    """Run a protocol with several seeds and describe the run.
 
     Parameters
     ----------
-    task
-        Whose labels.
-    features
+    task : Task
+        The labels.
+    features : Features
         From `hear_tune.probe.features.embed_task`, or some layers of them.
-    model
-        That made them.
-    protocol
+    model : EmbeddingModel
+        The model of the features.
+    protocol : Protocol
         One of ``hear_tune.probe.protocols.PROTOCOLS``.
-    seeds
-        Of weights, orders and windows; the results are their mean and deviation.
-    name
-        Of the model, for tables.
-    root
-        Where the task's clips are, which tells data of one name apart.
-    max_clips
-        How many clips of each split the task was cut down to, if it was.
+    seeds : sequence of int
+        Seeds of weights, orders and windows; scores are means and standard deviations over seeds.
+    name : str
+        Name of the model in tables.
+    root : path-like
+        Folder of the clips, which distinguishes data of the same name.
+    max_clips : int, optional
+        Largest number of clips per split, if the task was reduced.
 
     Returns
     -------
     dict
-        JSON-ready. Scores, their intervals and those per class are of all seeds; the confusion is
+        JSON-ready. Scores, intervals and scores per class are of all seeds; the confusion matrix is
         of the first.
 
     Raises
     ------
     TaskError
-        If a split has no clips, or they are all alike.
+        If a split has no clips, or all have the same label.
     """
     outcomes = [run_protocol(task, features, protocol, seed) for seed in seeds]
     scores = [score(task.kind, task.classes, o.truth, o.predicted) for o in outcomes]
@@ -143,7 +143,7 @@ def probe(
 
 
 def _labels_digest(task: Task) -> str:
-    """Of all clips with their splits and labels, from whatever folder a command is given."""
+    """Digest of all clips, splits and labels, which does not depend on the working folder."""
     rows = sorted((os.path.realpath(c.path), c.split, c.labels, c.values) for c in task.clips)
     return hashlib.sha256(repr(rows).encode()).hexdigest()
 
@@ -156,7 +156,7 @@ def _chosen(outcome: Predictions) -> list[dict[str, Any]]:
 
 
 def save(result: Result, path: str | os.PathLike[str]) -> None:
-    """Write a result as JSON, whole or not at all."""
+    """Write a result as JSON, atomically."""
     target = Path(path)
     target.parent.mkdir(parents=True, exist_ok=True)
     write_whole(target, json.dumps(result, indent=1) + "\n")
@@ -168,7 +168,7 @@ def load(path: str | os.PathLike[str]) -> Result:
     Raises
     ------
     ResultError
-        If the file is no result of a probe.
+        If the file is not a probe's result.
     """
     try:
         result = json.loads(Path(path).read_text(encoding="utf-8"))
@@ -189,7 +189,7 @@ _LISTS = ("classes", "layers", "seeds")
 
 
 def _check(result: Result) -> None:
-    """Meet what tables and pictures are made of."""
+    """Raise an error if tables and figures could not be made of a result."""
     for name in (*_TEXTS, *_LISTS):
         if not isinstance(result[name], list if name in _LISTS else str):
             raise TypeError(f"{name} is {result[name]!r}")
@@ -215,12 +215,12 @@ def _check(result: Result) -> None:
 
 
 def table(results: Iterable[Result]) -> str:
-    """Markdown: one table per task, one row per model, layers and protocol."""
+    """Format Markdown: one table per task, one row per model, layers and protocol."""
     return "\n\n".join(_task_table(title, rows) for title, rows in by_task(results).items())
 
 
 def by_task(results: Iterable[Result]) -> dict[str, list[Result]]:
-    """Results that can be compared, by the name of task and split, and the kind if it differs."""
+    """Group comparable results by title: task and split, and the kind if it differs."""
     results = list(results)
     kinds = {(result["task"], result["split"]): result["kind"] for result in results}
     tasks: dict[str, list[Result]] = {}
@@ -233,13 +233,13 @@ def by_task(results: Iterable[Result]) -> dict[str, list[Result]]:
 
 
 def task_rows(results: Sequence[Result]) -> list[list[str]]:
-    """The table of one task: its head, and a row per result.
+    """Return the table of one task: the header, and a row per result.
 
-    It says how long the audio of a training example is where that differs between results of one
-    protocol, and whatever else tells rows apart that look alike.
+    It has a column for the length of a training example if that differs between results of one
+    protocol, and columns for other details that distinguish otherwise equal rows.
     """
     metrics = list(results[0]["scores"])
-    details = _telling_details(results)
+    details = _details_needed(results)
     head = ["model", "layers", "size", "protocol", *details, *(NAMES[m] for m in metrics)]
     rows = [
         [
@@ -256,8 +256,8 @@ def task_rows(results: Sequence[Result]) -> list[list[str]]:
 
 
 def row_names(results: Sequence[Result]) -> list[str]:
-    """A name of each result for pictures, with what tells it from the others."""
-    details = _telling_details(results)
+    """Name each result for figures, with the details that distinguish it."""
+    details = _details_needed(results)
     return [
         ", ".join(
             [
@@ -272,7 +272,7 @@ def row_names(results: Sequence[Result]) -> list[str]:
 
 
 def _example_text(result: Result) -> str:
-    """Seconds of each clip that a probe is trained on; a result that does not say has a window."""
+    """Seconds of a training example; one window in older results."""
     protocol = PROTOCOLS.get(result["protocol"])
     if protocol is None or not protocol.one_window:
         return "all"
@@ -299,8 +299,8 @@ _DETAILS: dict[str, Callable[[Result], str]] = {
 }
 
 
-def _telling_details(results: Sequence[Result]) -> list[str]:
-    """Names of the details that a table needs."""
+def _details_needed(results: Sequence[Result]) -> list[str]:
+    """Select the details that a table needs."""
     alike: dict[tuple[str, ...], list[Result]] = {}
     examples: dict[str, set[str]] = {}
     for result in results:
@@ -316,7 +316,7 @@ def _telling_details(results: Sequence[Result]) -> list[str]:
 
 
 def layers_text(result: Result) -> str:
-    """The layer of a result, or how many there are."""
+    """Return the layer of a result, or the number of layers."""
     layers: list[str] = result["layers"]
     return layers[0] if len(layers) == 1 else f"{len(layers)} layers"
 
@@ -328,7 +328,7 @@ def _task_table(title: str, results: list[Result]) -> str:
 
 
 def cell(result: Result, metric: str) -> str:
-    """A score with the deviation over seeds, if there are several, and its interval."""
+    """Format a score with its standard deviation over several seeds and its interval."""
     values = result["scores"][metric]
     low, high = values["interval"]
     deviation = f" ± {values['deviation']:.3f}" if len(result["seeds"]) > 1 else ""
@@ -336,7 +336,7 @@ def cell(result: Result, metric: str) -> str:
 
 
 def primary(result: Result) -> str:
-    """Name of the metric that a result is compared by."""
+    """Return the primary metric of a result."""
     return PRIMARY[result["kind"]]
 
 

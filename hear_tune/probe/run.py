@@ -1,4 +1,4 @@
-"""One run of a probe: a task, a model and a protocol, to results on disk."""
+"""Run ``hear-tune probe``: from a task, a model and a protocol to results on disk."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ from .plots import plot_classes, plot_confusion, plot_layers
 from .protocols import CLMR_LINEAR, PROTOCOLS, Protocol, budgeted
 from .results import Result, cell, load, primary, probe, save, table
 
-_STEM_BYTES = 160  # of a result's name; file systems take 255 with what follows it
-_DIGEST_DIGITS = 8
+_STEM_BYTES = 160  # of a result's name; file systems allow 255 in total
+_DIGEST_DIGITS = 8  # hexadecimal
 
 
 def run(options: argparse.Namespace) -> dict[str, str]:
-    """Do what the options of ``hear-tune probe`` say; returns reasons by path of failed clips."""
+    """Run the command with parsed options; return reasons by path of failed clips."""
     if all(place.lower().endswith(".json") for place in options.task):
         print(table([load(place) for place in options.task]))
         return {}
@@ -61,7 +61,7 @@ def run(options: argparse.Namespace) -> dict[str, str]:
 
 
 def _task(options: argparse.Namespace) -> tuple[Task, Path]:
-    """The task, and where its clips are."""
+    """Return the task and the folder of its clips."""
     (place,) = options.task
     path = Path(place)
     if path.is_dir() or labelled.is_table(path):
@@ -78,7 +78,7 @@ def _task(options: argparse.Namespace) -> tuple[Task, Path]:
 
 
 def _thinned(task: Task, most: int) -> tuple[Clip, ...]:
-    """At most so many clips of each split, evenly from all of them."""
+    """Select up to `most` clips of each split, evenly spaced."""
     kept: list[Clip] = []
     for split in task.splits:
         clips = task.of(split)
@@ -122,7 +122,7 @@ _SETTINGS = (
 
 
 def _stem(result: Result, layers: str | None, each_layer: bool) -> str:
-    """The name of a result's files: the same for the same command, another for any other."""
+    """Name the files of a result, uniquely for the settings of the command."""
     settings = {name: result[name] for name in _SETTINGS}
     if not each_layer:
         settings["layers"] = result["layers"]
@@ -130,18 +130,13 @@ def _stem(result: Result, layers: str | None, each_layer: bool) -> str:
     chosen = (layers or "").replace(",", "+")
     parts = [result["task"], result["split"], result["model"], chosen, result["protocol"]]
     name = _file_name("_".join(part for part in parts if part))
-    return f"{_cut(name, _STEM_BYTES)}_{digest}"
+    return f"{name.encode()[:_STEM_BYTES].decode(errors='ignore')}_{digest}"
 
 
 def _file_name(text: str) -> str:
-    """Text with letters, marks and digits of every script kept, and hyphens for all else."""
+    """Keep letters, marks and digits of every script; replace the rest by hyphens."""
     kept = "".join(
         c if unicodedata.category(c)[0] in "LMN" or c in "_.+-" else " "
         for c in unicodedata.normalize("NFC", text)
     )
     return "-".join(kept.split())
-
-
-def _cut(text: str, size: int) -> str:
-    """The beginning of a text that has at most so many bytes."""
-    return text.encode()[:size].decode(errors="ignore")
