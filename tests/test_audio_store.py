@@ -12,7 +12,7 @@ from hear_tune.pretrain.pcm_store import AudioStore, AudioStoreError, build_stor
 RATE = 22_050
 
 
-def test_a_store_holds_what_was_decoded(music, tmp_path):
+def test_a_store_holds_the_decoded_audio(music, tmp_path):
     assert build_store([music], tmp_path / "store", workers=2) == {}
     store = AudioStore(tmp_path / "store")
     assert [track.path for track in store.tracks] == [
@@ -34,7 +34,7 @@ def test_full_scale_is_clipped_not_wrapped():
     assert to_pcm(floats).tolist() == pcm
 
 
-def test_new_files_are_added_and_old_ones_left(music, tmp_path):
+def test_new_files_are_added_and_old_ones_kept(music, tmp_path):
     store = tmp_path / "store"
     build_store([music], store, workers=1)
     before = {path: path.stat().st_mtime_ns for path in store.glob("0*")}
@@ -44,12 +44,12 @@ def test_new_files_are_added_and_old_ones_left(music, tmp_path):
     assert all(path.stat().st_mtime_ns == time for path, time in before.items())
 
 
-def test_an_interrupted_build_goes_on(music, tmp_path, monkeypatch):
+def test_an_interrupted_build_resumes(music, tmp_path, monkeypatch):
     monkeypatch.setattr(files, "GROUP_FILES", 1)
     store = tmp_path / "store"
     build_store([music], store, workers=1)
     whole = {path.name: path.read_bytes() for path in store.glob("0*")}
-    (store / "000002.json").unlink()  # killed before the third shard was complete
+    (store / "000002.json").unlink()  # killed before the third part was complete
     (store / "000003.json").rename(store / "000003.json.partial")
     build_store([music], store, workers=1)
     tracks = AudioStore(store).tracks
@@ -147,7 +147,7 @@ def test_listening_to_augmentations(tmp_path, capsys):
     data = (tmp_path / "x.wav").read_bytes()
     (tmp_path / "cut.wav").write_bytes(data[: len(data) // 2])
     arguments[1] = str(tmp_path / "cut.wav")
-    assert main([*arguments, "--seconds", "1"]) == 0  # what was used is whole
+    assert main([*arguments, "--seconds", "1"]) == 0  # the part in use is complete
     assert main([*arguments, "--seconds", "2"]) == 1
     assert "cut.wav: cut off: " in capsys.readouterr().err
     assert main(["augment", str(tmp_path / "no.wav"), "-o", str(out)]) == 2

@@ -1,4 +1,4 @@
-"""Augmentations against signals whose right answer is known."""
+"""Augmentations of signals with known results."""
 
 import math
 
@@ -291,7 +291,7 @@ class TestReverb:
         return augment.reverb(impulse, reverberance, damping, room_size, RATE_HZ)
 
     def decay_seconds(self, response, drop_db=30.0):
-        """Time for the energy still to come to fall by `drop_db` (Schroeder's integral)."""
+        """Decay time by `drop_db` of the remaining energy (Schroeder integration)."""
         energy = response[:, 1:].double().square().flip(-1).cumsum(-1).flip(-1)
         decibels = 10 * torch.log10(energy / energy[:, :1] + 1e-12)
         return (decibels > -drop_db).sum(-1) / RATE_HZ

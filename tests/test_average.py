@@ -5,7 +5,7 @@ from hear_tune.pretrain.average import moving_average
 
 
 def follow(decay, values):
-    """The average of one weight that takes these values."""
+    """Average of a single weight over these values."""
     model = torch.nn.Linear(1, 1, bias=False)
     average = moving_average(model, decay)
     for value in values:
@@ -14,7 +14,7 @@ def follow(decay, values):
     return average.module.weight.item()
 
 
-def test_random_first_weights_are_soon_forgotten():
+def test_random_initial_weights_soon_fade():
     assert follow(0.999, [1_000.0] + 100 * [1.0]) == pytest.approx(1.0, abs=1e-3)
 
 
@@ -37,6 +37,6 @@ def test_batch_statistics_are_averaged_and_counts_copied():
 
 
 @pytest.mark.parametrize("decay", [0.0, 1.0, -1.0])
-def test_decays_that_make_no_average(decay):
+def test_decays_out_of_range_are_refused(decay):
     with pytest.raises(ValueError, match=r"within \(0, 1\)"):
         moving_average(torch.nn.Linear(1, 1), decay)

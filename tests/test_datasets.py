@@ -89,7 +89,7 @@ def test_mtt_labels_are_those_of_the_files(shared_data):
 
 
 def test_both_mtt_layouts_give_the_same_task(shared_data, tmp_path):
-    """The real labels of validation and test, rewritten as annotations_final.csv."""
+    """The real labels of validation and test, converted to annotations_final.csv."""
     folder = shared_data / "mtt"
     known = magnatagatune.load(folder)
     rare = [f"rare {number}" for number in range(138)]
@@ -111,7 +111,7 @@ def test_both_mtt_layouts_give_the_same_task(shared_data, tmp_path):
 
 
 def mtt_annotations(folder):
-    """A table of the true layout: 52 tags, of which `t50` and `t51` are the rarest."""
+    """A table in the original layout: 52 tags, of which `t50` and `t51` are the rarest."""
     tags = [f"t{number}" for number in range(52)]
     rows = [["clip_id", *tags, "mp3_path"]]
     folders = "0b" * 40 + "ccdef"
@@ -249,7 +249,7 @@ def test_gtzan_lists(tmp_path, suffix):
     assert task.of("valid") == (
         Clip(tmp_path / "genres" / "blues" / f"blues.00001.{suffix}", "valid", ("blues",)),
     )
-    assert task.of("test")[1].path.name == f"jazz.00007.{suffix}"  # not there: for validate
+    assert task.of("test")[1].path.name == f"jazz.00007.{suffix}"  # a missing file
     assert validate(task).missing == [task.of("test")[1].path]
 
 
@@ -270,7 +270,7 @@ def test_gtzan_without_lists(tmp_path, monkeypatch):
         gtzan.load(tmp_path)
 
 
-def test_gtzan_folds_are_even_and_hold_replicas_together(tmp_path):
+def test_gtzan_folds_are_even_and_keep_replicas_together(tmp_path):
     gtzan_tree(tmp_path, 20)
     genres = tmp_path / "genres"
     copy = genres / "blues" / "blues.00013.wav"
@@ -284,7 +284,7 @@ def test_gtzan_folds_are_even_and_hold_replicas_together(tmp_path):
     check_task(task)
 
 
-def test_gtzan_broken_clip_is_left_out_only_where_it_is_broken(tmp_path):
+def test_gtzan_broken_clip_is_excluded_only_where_it_is_broken(tmp_path):
     gtzan_tree(tmp_path, 2)
     clip = write_audio(tmp_path / "genres" / "jazz" / "jazz.00054.wav", 7)
     assert clip in {c.path for c in gtzan.load(tmp_path, "10-fold").clips}
@@ -597,7 +597,7 @@ def test_folders_of_classes_with_folders_in_them(tmp_path, folders):
     assert task.classes == tuple(sorted({name.partition("/")[0] for name in folders}))
 
 
-def test_classes_that_could_be_splits_are_told(tmp_path):
+def test_classes_that_could_be_splits_are_reported(tmp_path):
     names = ("live", "studio")
     folder_of_classes(tmp_path / "same", {f"{n}/{part}": 4 for n in "AB" for part in names})
     (remark,) = check_task(labelled.load(tmp_path / "same"), tmp_path / "same")
@@ -630,7 +630,7 @@ def artists(task, split):
         ("path,label,Album", "album"),
     ],
 )
-def test_no_group_stands_in_two_splits(tmp_path, columns, group):
+def test_no_group_is_in_two_splits(tmp_path, columns, group):
     rows = "".join(f"{a}-{t}.wav,{a % 2},artist {a}\n" for a in range(10) for t in range(6))
     task = labelled.load(write(tmp_path / "mine.csv", f"{columns}\n{rows}"), group=group)
     assert sum(sizes(task)) == 60
@@ -641,7 +641,7 @@ def test_no_group_stands_in_two_splits(tmp_path, columns, group):
 
 
 def test_groups_and_copies_together(tmp_path):
-    """A copy of a recording joins the two artists that it is listed under."""
+    """A copy of a recording joins its two artists into one group."""
     for artist in range(10):
         for track in range(2):
             write_audio(tmp_path / f"{artist}-{track}.wav", 10 * artist + track)
@@ -653,7 +653,7 @@ def test_groups_and_copies_together(tmp_path):
     assert len({clip.split for clip in task.clips}) == 1
 
 
-def test_groups_in_given_splits_are_told(tmp_path):
+def test_groups_in_given_splits_are_reported(tmp_path):
     for number in range(6):
         write_audio(tmp_path / f"{number}.wav", number)
     splits = ["train"] * 4 + ["test"] * 2
@@ -664,7 +664,7 @@ def test_groups_in_given_splits_are_told(tmp_path):
     assert remark.endswith("a0 (test, train), a1 (test, train)")
 
 
-def test_columns_to_group_by_that_are_not_there(tmp_path, capsys):
+def test_missing_group_columns(tmp_path, capsys):
     table = write(tmp_path / "mine.csv", "path,label\na.wav,x\n")
     with pytest.raises(TaskError, match="no column 'album' to group by; it has path, label"):
         labelled.load(table, group="album")
@@ -816,7 +816,7 @@ def test_key_names(text, name):
 
 
 @pytest.mark.parametrize("text", ["", "H minor", "C", "C dorian", "C major minor", "Cx major"])
-def test_what_is_no_key(text):
+def test_invalid_keys(text):
     with pytest.raises(TaskError, match="is no"):
         key_name(text)
 
@@ -904,7 +904,7 @@ def test_the_same_bytes_in_two_splits(sound_task, tmp_path):
         check_task(leaking)
 
 
-def test_what_is_worth_knowing_and_no_fault(sound_task, tmp_path):
+def test_remarks(sound_task, tmp_path):
     other = write_audio(tmp_path / "other.wav", 55)
     task = changed(sound_task, kind="multilabel", classes=("cat", "dog", "hum"))
     assert check_task(task, tmp_path) == (
@@ -933,7 +933,7 @@ def test_regression_needs_all_values(sound_task):
         ("regression", ("x",), [1, 2, 3, 4, 2, 2], "one value in the test set: x"),
     ],
 )
-def test_clips_that_are_all_alike(tmp_path, kind, classes, labels, message):
+def test_clips_with_the_same_labels(tmp_path, kind, classes, labels, message):
     splits = ["train"] * 3 + ["valid"] + ["test"] * 2
     clips = []
     for number, (split, label) in enumerate(zip(splits, labels, strict=True)):
@@ -958,7 +958,7 @@ def test_two_folds_or_folds_beside_a_split(sound_task):
 
 
 def folds_of(root, *labels_of_folds):
-    """A task of which each fold has a clip for each letter of its labels."""
+    """A task in which each fold has a clip for each letter of its string."""
     clips = []
     for fold, labels in enumerate(labels_of_folds):
         for label in labels:
@@ -993,7 +993,7 @@ def test_many_folds_with_one_fault_are_a_few_lines(tmp_path):
     ]
 
 
-def test_clips_to_choose_by_that_are_all_alike(sound_task, tmp_path):
+def test_validation_clips_with_the_same_labels(sound_task, tmp_path):
     remark = "only one class in the valid set{}: {}; a probe needs at least two"
     clips = [clip for clip in sound_task.clips if (clip.split, *clip.labels) != ("valid", "dog")]
     assert check_task(changed(sound_task, *clips)) == (remark.format("", "cat"),)
@@ -1014,7 +1014,7 @@ def test_classes_that_are_never_trained_on(sound_task, tmp_path):
 # validation
 
 
-def test_validate_names_what_cannot_be_used(tmp_path):
+def test_validate_names_unusable_files(tmp_path):
     good = write_audio(tmp_path / "good.wav", samples=22_050)
     short = write_audio(tmp_path / "short.wav", samples=11_025)
     (tmp_path / "text.mp3").write_text("no sound")
@@ -1047,7 +1047,7 @@ def test_the_catalog():
 
 
 @pytest.mark.parametrize("name", ["billboard", "giantsteps", "mridangam-stroke"])
-def test_files_that_mirdata_knows_of(name):
+def test_files_listed_by_mirdata(name):
     pytest.importorskip("mirdata", reason="needs the extra data")
     row = get_data_set(name)
     known = row.all_downloads()[len(row.downloads) :]
@@ -1057,7 +1057,7 @@ def test_files_that_mirdata_knows_of(name):
     assert known[-1].archive
 
 
-def test_readers_without_mirdata_say_what_is_needed(tmp_path, monkeypatch):
+def test_readers_without_mirdata_name_the_extra(tmp_path, monkeypatch):
     def gone(name):
         raise ModuleNotFoundError(name)
 

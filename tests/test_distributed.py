@@ -1,4 +1,4 @@
-"""Training by torchrun: two processes of this machine stand for two machines."""
+"""Training by torchrun, with two processes in place of two machines."""
 
 import json
 import os
@@ -39,7 +39,7 @@ def shards(tmp_path_factory):
 
 @pytest.fixture
 def launch(shards, tmp_path):
-    """Starts `hear-tune pretrain` by torchrun on the shards."""
+    """Return a function that starts `hear-tune pretrain` on the shards by torchrun."""
 
     def start(name, max_steps):
         settings = {
@@ -76,12 +76,12 @@ def finish(process):
 
 
 def states(run):
-    """What the module of each rank holds."""
+    """Weights of the module on each rank."""
     return [torch.load(run / f"ranks/{rank}.pt", weights_only=True) for rank in range(PROCESSES)]
 
 
 def steps(run):
-    """How far each rank has come."""
+    """Number of steps on each rank."""
     files = [run / f"ranks/{rank}.step" for rank in range(PROCESSES)]
     return [int((file.exists() and file.read_text()) or 0) for file in files]
 
@@ -107,7 +107,7 @@ def test_all_ranks_keep_the_same_weights_and_average(launch, tmp_path):
 
 
 def test_interrupted_and_started_again(launch, tmp_path):
-    """One process hears of it first: all stop after the same step, and go on from there."""
+    """One process gets the signal first: all stop after the same step, and resume there."""
     finish(launch("whole", STEPS))
     broken = launch("broken", STEPS)
     while min(steps(tmp_path / "broken")) < 2:

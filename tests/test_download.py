@@ -27,7 +27,7 @@ SHA256 = hashlib.sha256(CONTENT).hexdigest()
 
 @dataclass
 class Site:
-    """A web server's files, and what it does wrong."""
+    """Files and faults of a web server."""
 
     files: dict = field(default_factory=lambda: {"/data.bin": CONTENT})
     ranges: bool = True
@@ -135,13 +135,13 @@ def tarred(files, mode="w:gz"):
 
 
 @pytest.mark.parametrize("algorithm", ["md5", "sha1", "sha256"])
-def test_a_file_arrives_whole_and_nothing_else_is_left(site, tmp_path, algorithm):
+def test_a_file_arrives_complete_and_leaves_nothing_else(site, tmp_path, algorithm):
     get(site, tmp_path / "deep" / "data.bin", hashlib.new(algorithm, CONTENT).hexdigest())
     assert [path.name for path in (tmp_path / "deep").iterdir()] == ["data.bin"]
     assert (tmp_path / "deep" / "data.bin").read_bytes() == CONTENT
 
 
-def test_a_broken_transfer_goes_on_where_it_broke_off(site, tmp_path):
+def test_a_broken_transfer_is_resumed(site, tmp_path):
     site.breaks_off_after = [1_500_000, 1_000_000]
     get(site, tmp_path / "data.bin")
     assert (tmp_path / "data.bin").read_bytes() == CONTENT
@@ -150,7 +150,7 @@ def test_a_broken_transfer_goes_on_where_it_broke_off(site, tmp_path):
     assert 0 < starts[0] <= 1_500_000 < starts[1] < len(CONTENT)
 
 
-def test_a_later_command_goes_on(site, tmp_path):
+def test_a_later_command_resumes(site, tmp_path):
     site.breaks_off_after, site.status = [2_000_000], [200, 403]
     with pytest.raises(DownloadError, match="403"):
         get(site, tmp_path / "data.bin")
@@ -171,37 +171,37 @@ def test_two_versions_of_a_file_are_never_joined(site, tmp_path):
     assert (tmp_path / "data.bin").read_bytes() == CONTENT[::-1]
 
 
-def test_without_ranges_it_begins_again(site, tmp_path):
+def test_without_ranges_it_starts_again(site, tmp_path):
     site.ranges, site.breaks_off_after = False, [1_500_000]
     get(site, tmp_path / "data.bin")
     assert (tmp_path / "data.bin").read_bytes() == CONTENT
 
 
-def test_a_part_that_is_already_whole_is_taken(site, tmp_path):
+def test_a_complete_part_is_used(site, tmp_path):
     (tmp_path / "data.bin.part").write_bytes(CONTENT)
     get(site, tmp_path / "data.bin")
     assert (tmp_path / "data.bin").read_bytes() == CONTENT
 
 
-def test_a_part_longer_than_the_file_is_thrown_away(site, tmp_path):
+def test_a_part_longer_than_the_file_is_discarded(site, tmp_path):
     (tmp_path / "data.bin.part").write_bytes(CONTENT + b"more")
     get(site, tmp_path / "data.bin")
     assert (tmp_path / "data.bin").read_bytes() == CONTENT
 
 
 def test_bytes_are_kept_as_they_were_sent(site, tmp_path):
-    site.encoding = "gzip"  # as some servers say of any .gz
+    site.encoding = "gzip"  # as some servers declare for any .gz
     get(site, tmp_path / "data.bin")
     assert (tmp_path / "data.bin").read_bytes() == CONTENT
 
 
-def test_another_digest_is_refused_and_the_file_removed(site, tmp_path):
+def test_a_file_with_a_wrong_digest_is_refused_and_removed(site, tmp_path):
     with pytest.raises(DownloadError, match=f"its sha256 is {SHA256}, not 0000"):
         get(site, tmp_path / "data.bin", "0" * 64)
     assert not list(tmp_path.iterdir())
 
 
-def test_a_file_put_there_by_hand_is_checked_but_never_removed(site, tmp_path):
+def test_a_file_from_elsewhere_is_verified_but_never_removed(site, tmp_path):
     (tmp_path / "data.bin").write_bytes(b"something else")
     with pytest.raises(DownloadError, match="move it away"):
         get(site, tmp_path / "data.bin")
@@ -211,34 +211,34 @@ def test_a_file_put_there_by_hand_is_checked_but_never_removed(site, tmp_path):
     assert site.got() == []
 
 
-def test_what_is_gone_is_not_asked_for_twice_and_the_way_out_is_named(site, tmp_path):
+def test_a_missing_file_is_requested_once_and_the_remedy_named(site, tmp_path):
     with pytest.raises(DownloadError, match="404 Not Found") as raised:
         get(site, tmp_path / "x.zip", "", "/gone.zip")
     assert f"put the file at {tmp_path / 'x.zip'} by other means" in str(raised.value)
     assert len(site.got()) == 1
 
 
-def test_a_busy_server_is_asked_again(site, tmp_path):
+def test_a_busy_server_is_retried(site, tmp_path):
     site.status = [503, 429]
     get(site, tmp_path / "data.bin")
     assert (tmp_path / "data.bin").read_bytes() == CONTENT
 
 
-def test_a_server_that_stays_busy_is_given_up(site, tmp_path):
+def test_a_server_that_stays_busy_fails(site, tmp_path):
     site.status = [503] * 100
     with pytest.raises(DownloadError, match="503"):
         get(site, tmp_path / "data.bin")
     assert len(site.got()) == download._ATTEMPTS
 
 
-def test_a_server_that_always_breaks_off_is_given_up(site, tmp_path):
+def test_a_server_that_always_breaks_off_fails(site, tmp_path):
     site.ranges, site.breaks_off_after = False, [1_500_000] * 100
     with pytest.raises(DownloadError, match="breaks off"):
         get(site, tmp_path / "data.bin")
     assert len(site.got()) <= 1 + download._ATTEMPTS
 
 
-def test_a_silent_server_is_asked_again(site, tmp_path, monkeypatch):
+def test_a_silent_server_is_retried(site, tmp_path, monkeypatch):
     monkeypatch.setattr(download, "_SILENCE_SECONDS", 0.3)
     end = threading.Event()
     site.silent = [end]
@@ -292,7 +292,7 @@ def test_a_small_disk_is_named_before_anything_is_sent(site, tmp_path, monkeypat
     with pytest.raises(DownloadError, match=r"0\.01 GB are needed and 0\.00 GB are free"):
         download_all([Download(url, SHA256, archive=True)], tmp_path)
     assert site.got() == []
-    download_all([Download(url, SHA256)], tmp_path)  # half of it, as nothing is unpacked
+    download_all([Download(url, SHA256)], tmp_path)  # needs half, as nothing is unpacked
     assert (tmp_path / "data.bin").read_bytes() == CONTENT
 
 
@@ -365,10 +365,10 @@ def test_damaged_archives(tmp_path, pack):
     assert not (tmp_path / "out" / "a").exists()
 
 
-def test_unpacking_goes_on_where_it_stopped(tmp_path):
+def test_unpacking_resumes(tmp_path):
     (tmp_path / "x").write_bytes(zipped({"a": b"new", "b": b"whole"}))
     (tmp_path / "out").mkdir()
-    (tmp_path / "out" / "a").write_bytes(b"old")  # of the right size: taken as done
+    (tmp_path / "out" / "a").write_bytes(b"old")  # of the right size: kept
     (tmp_path / "out" / "b").write_bytes(b"who")
     assert unpack([tmp_path / "x"], tmp_path / "out") == 2
     assert (tmp_path / "out" / "a").read_bytes() == b"old"
@@ -377,7 +377,7 @@ def test_unpacking_goes_on_where_it_stopped(tmp_path):
 
 @pytest.fixture
 def small_mtt(site, tmp_path, monkeypatch):
-    """MagnaTagATune in small: five clips, its table, and audio in three parts of one archive."""
+    """A small MagnaTagATune: five clips, its table, and the audio in an archive of three parts."""
     clips = ["0/a.mp3", "1/b.mp3", "c/c.mp3", "d/d.mp3", "e/e.mp3"]
     audio = {}
     for number, name in enumerate(clips):
@@ -408,7 +408,7 @@ def small_mtt(site, tmp_path, monkeypatch):
     return ["magnatagatune", "--root", str(tmp_path / "mtt")]
 
 
-def test_the_command_gets_a_data_set_that_can_be_used(site, small_mtt, tmp_path, capsys):
+def test_the_command_downloads_a_usable_data_set(site, small_mtt, tmp_path, capsys):
     site.breaks_off_after = [10]
     assert main(["data", "download", *small_mtt]) == 0
     out = capsys.readouterr().out
@@ -422,7 +422,7 @@ def test_the_command_gets_a_data_set_that_can_be_used(site, small_mtt, tmp_path,
     assert main(["data", "validate", *small_mtt]) == 1
 
 
-def test_the_command_says_what_to_do_when_a_file_is_gone(site, small_mtt, tmp_path, capsys):
+def test_the_command_names_the_remedy_for_a_missing_file(site, small_mtt, tmp_path, capsys):
     part = site.files.pop("/mp3.zip.002")
     assert main(["data", "download", *small_mtt]) == 2
     place = tmp_path / "mtt" / "downloads" / "mp3.zip.002"

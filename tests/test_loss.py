@@ -19,7 +19,7 @@ def two_views(pairs, dim=16, noise=0.5, seed=0):
 
 
 def naive(first, second, temperature):
-    """Loss and accuracy, one anchor, one candidate and one dimension at a time."""
+    """Compute loss and accuracy by loops over anchors, candidates and dimensions."""
     views = first.tolist() + second.tolist()
     pairs, total, hits = len(first), 0.0, 0
     for i, anchor in enumerate(views):

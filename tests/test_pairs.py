@@ -15,7 +15,7 @@ CROP = 2_000
 
 @pytest.fixture(scope="module")
 def store(tmp_path_factory):
-    """Ten tracks; every sample of track n is n, but for a ramp that tells its place."""
+    """Ten tracks; every sample of track n encodes n, plus a ramp that encodes its position."""
     folder = tmp_path_factory.mktemp("tracks")
     for number in range(10):
         length = 700 if number == 9 else 1_500 if number == 8 else 9_000 + number
@@ -27,7 +27,7 @@ def store(tmp_path_factory):
 
 
 def tracks_of(crops):
-    """Number of the track that each crop is from."""
+    """Track number of each crop."""
     return [int(crop[0] if crop[0] == crop[2] else crop[1]) for crop in crops]
 
 
@@ -42,7 +42,7 @@ def batches(store, count=1, size=3, seed=0, **options):
     return [batch.crops for _ in range(3) for batch in loader]
 
 
-def test_both_crops_are_of_one_track(store):
+def test_both_crops_come_from_one_track(store):
     dataset = PairDataset([store], CROP, seed=0)
     for number in range(100):
         pair = dataset[number].crops
@@ -52,7 +52,7 @@ def test_both_crops_are_of_one_track(store):
         assert first == second
 
 
-def test_silence_follows_short_tracks_and_none_is_replaced(store):
+def test_short_tracks_are_padded_and_never_replaced(store):
     dataset = PairDataset([store], CROP, seed=0)
     assert len(dataset) == 9
     assert dataset.left_out == 1
@@ -113,7 +113,7 @@ def test_neighbours_stay_together_and_every_pass_takes_all(store):
         PairDataset([store], CROP, 1, neighbours=0)
 
 
-def test_neighbours_are_of_different_tracks(store):
+def test_neighbours_are_segments_of_different_tracks(store):
     dataset = PairDataset([store], CROP, 1, segment_samples=3_000, neighbours=4)
     order = [int(row) for row in dataset._order(0)]
     together = [(a, b) for a, b in pairwise(order) if b - a == 1]
@@ -207,7 +207,7 @@ def test_no_batch_holds_a_track_twice(store):
 
 
 @pytest.mark.parametrize("stop", [1, 4, 5, 7])
-def test_going_on_from_a_checkpoint(store, stop):
+def test_resuming_from_a_checkpoint(store, stop):
     expected = batches(store, 5)
     loader = PairLoader(PairDataset([store], CROP, 0), Share(3), 15)
     stream = (batch.crops for _ in range(3) for batch in loader)

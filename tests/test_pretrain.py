@@ -39,7 +39,7 @@ VARIANT = "tune-vanilla-small"
 
 @pytest.fixture(scope="module")
 def audio(tmp_path_factory):
-    """A store of eight tracks that differ as clearly as can be, two to a folder."""
+    """A store of eight clearly different tracks, two per folder."""
     folder = tmp_path_factory.mktemp("music")
     for number in range(8):
         (folder / f"{number // 2}").mkdir(exist_ok=True)
@@ -51,7 +51,7 @@ def audio(tmp_path_factory):
 
 @pytest.fixture
 def arguments(audio, tmp_path):
-    """A run of a few seconds."""
+    """Arguments of a run of a few seconds."""
     options = {
         "data.audio": json.dumps([str(audio)]),
         "data.batch_size": 4,
@@ -73,7 +73,7 @@ def arguments(audio, tmp_path):
 
 
 def losses(run):
-    """Loss by step, from the logs of all the run's sessions, the newest first."""
+    """Loss by step, from the logs of all sessions of a run, newest first."""
     rows = {}
     for log in sorted(run.glob("logs/version_*/metrics.csv")):
         for row in csv.DictReader(log.open()):
@@ -100,7 +100,7 @@ def test_interrupted_and_resumed_equals_uninterrupted(arguments, tmp_path, sched
         options["model.lr_scheduler"] = "torch.optim.lr_scheduler.CosineAnnealingLR"
         options["model.lr_scheduler.T_max"] = 7
     assert main(arguments(**options)) == 0
-    for steps in (3, 4, 7):  # in the middle, and at the end, of an epoch of three steps
+    for steps in (3, 4, 7):  # within, and at the end of, an epoch of three steps
         assert main(arguments(output=tmp_path / "parts", trainer__max_steps=steps, **options)) == 0
     assert losses(tmp_path / "run") == losses(tmp_path / "parts")
     assert sorted(losses(tmp_path / "run")) == list(range(7))
@@ -137,7 +137,7 @@ def test_going_on_from_weights_of_another_run(arguments, tmp_path, capsys):
     assert not torch.equal(first["tail.4.norm.running_mean"], second["tail.4.norm.running_mean"])
     assert main(arguments(**options, model__variant="tune+", data__crop_samples=19_683)) == 2
     assert "is a tune-vanilla-small: give that variant" in capsys.readouterr().err
-    del options["model.weights"]  # they are in the checkpoint from which the run goes on
+    del options["model.weights"]  # the checkpoint has its own
     assert main(arguments(trainer__max_steps=2, **still, **options)) == 0
     resumed = hear_tune.load_checkpoint(tmp_path / "next/last.safetensors").training_record
     assert (resumed["steps"], resumed["before"]) == (2, records[0])
@@ -161,7 +161,7 @@ def test_exported_weights_say_how_they_came_about(arguments, tmp_path):
 
 
 def test_training_learns(arguments, tmp_path):
-    """Eight tracks that differ as clearly as can be: the loss falls below that of chance."""
+    """With eight clearly different tracks, the loss falls below that of chance."""
     options = {"model.optimizer": "torch.optim.Adam", "model.optimizer.lr": 0.003}
     steps = {"trainer__max_steps": 100, "checkpoint_every": 200}
     assert main(arguments(data__crop_samples=729, **steps, **options)) == 0
@@ -193,7 +193,7 @@ def test_a_step_of_several_batches(arguments, tmp_path):
 
 
 def delivered(checkpoint):
-    """Batches that the run of a checkpoint has seen."""
+    """Number of batches before a checkpoint."""
     (loader,) = checkpoint["loops"]["fit_loop"]["state_dict"]["combined_loader"]
     return loader["delivered"]
 
@@ -218,7 +218,7 @@ def test_indicators_of_collapse_are_logged(arguments, tmp_path, monkeypatch):
 
 @pytest.fixture
 def probed(arguments, tmp_path, monkeypatch):
-    """A run that is probed every two steps, with scores of the test's choice by step."""
+    """A run with a probe every two steps, whose scores by step the test chooses."""
     for label, frequency in (("low", 200), ("high", 3000)):
         (tmp_path / "labelled" / label).mkdir(parents=True)
         for number in range(6):
@@ -291,7 +291,7 @@ def test_clips_that_are_cut_off_are_named(probed, tmp_path, capsys):
 
 
 def test_killed_between_a_score_and_the_next_checkpoint(probed, tmp_path, monkeypatch):
-    """Done again, the step scores less, as on another machine: the better weights stay."""
+    """Repeated, the step scores lower, as on another machine: the better weights stay."""
     step = CLMR.training_step
 
     def broken(self, pairs):
@@ -338,7 +338,7 @@ def test_probe_accuracy_of_known_vectors():
 
 
 def wait_for_another(path, old, process):
-    """Wait until a process has written a file anew; returns when that was."""
+    """Wait until a process has rewritten a file; return its time."""
     while not path.exists() or (new := path.stat().st_mtime_ns) == old:
         assert process.is_alive()
         time.sleep(0.02)
@@ -346,7 +346,7 @@ def wait_for_another(path, old, process):
 
 
 def work(arguments, said):
-    """Run a command in a process of its own."""
+    """Run a command in its own process."""
     with open(said, "w") as file:
         os.dup2(file.fileno(), 1)
         os.dup2(file.fileno(), 2)
@@ -354,7 +354,7 @@ def work(arguments, said):
 
 
 def test_stopped_from_outside(arguments, tmp_path):
-    """Ctrl-C and SIGTERM lose nothing, kill -9 what came after a checkpoint; all go on exactly."""
+    """Ctrl-C and SIGTERM lose nothing, kill -9 the steps after a checkpoint; all resume exactly."""
     context = multiprocessing.get_context("forkserver")  # which imports everything but once
     context.set_forkserver_preload(["hear_tune.cli.pretrain"])
     checkpoint, written = tmp_path / "run/last.ckpt", None
@@ -473,7 +473,7 @@ def test_what_decides_nothing_may_change(probed, arguments, audio, tmp_path):
 
 
 def strip(checkpoint):
-    """A checkpoint as it was before runs noted what they depend on."""
+    """A checkpoint from before runs recorded their settings."""
     saved = torch.load(checkpoint, weights_only=True)
     del saved[SETTINGS], saved[MACHINE]
     torch.save(saved, checkpoint)
@@ -520,7 +520,7 @@ def test_a_run_that_has_reached_its_limit_says_so(arguments, capsys, limit, rais
 
 
 def test_another_number_of_threads_is_told(arguments, tmp_path, capsys):
-    """Sums in another number of threads have other last bits."""
+    """Another number of threads changes the last bits of sums."""
     assert main(arguments(trainer__max_steps=1)) == 0
     assert main(arguments(trainer__max_steps=2)) == 0
     assert "the last bits" not in capsys.readouterr().err
@@ -538,7 +538,7 @@ def test_another_number_of_threads_is_told(arguments, tmp_path, capsys):
 
 
 def test_by_folder_a_pair_is_told_from_its_folder_alone(arguments, audio, tmp_path):
-    """Random weights guess among 15 other views of a batch, or 3 of a folder's two tracks."""
+    """Random weights choose among 15 other views of a batch, or 3 of a folder's two tracks."""
     store = json.dumps([str(audio)])
     run = {
         "data__batch_size": 8,
@@ -595,7 +595,7 @@ def test_nan_stops_the_run_and_keeps_the_last_good_checkpoint(
 
 
 def test_broken_off_while_the_checkpoint_is_written(arguments, tmp_path, monkeypatch):
-    """It is not there by half, whatever folder lies between."""
+    """A checkpoint is never left incomplete."""
     assert main(arguments(output=tmp_path / "whole")) == 0
     save = Trainer.save_checkpoint
 
@@ -750,7 +750,7 @@ def test_lars_on_a_known_step():
 
 
 def test_lars_decays_weights_within_its_scale():
-    """As SimCLR's program: the norm of gradient and decay together, not the sum of their norms."""
+    """As in SimCLR's code: the norm of gradient plus decay, not the sum of their norms."""
     matrix = torch.nn.Parameter(torch.tensor([[3.0, 4.0]]))
     optimizer = LARS([matrix], lr=2.0, weight_decay=0.75, trust=0.1)
     matrix.grad = torch.tensor([[4.0, -3.0]])

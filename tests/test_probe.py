@@ -1,4 +1,4 @@
-"""Probes: metrics with known answers, heads that learn, protocols that never peek."""
+"""Probes: metrics with known results, heads that learn, protocols without leaks."""
 
 import gc
 import json
@@ -68,7 +68,7 @@ def test_classes_agree_with_torchmetrics():
     assert scores.confusion == expected
 
 
-def test_a_tag_never_positive_is_left_out_and_named():
+def test_a_tag_never_positive_is_excluded_and_named():
     truth = np.array([[1, 0, 1], [0, 0, 1], [1, 0, 1]])
     predicted = np.array([[0.9, 0.5, 0.5], [0.1, 0.5, 0.4], [0.8, 0.2, 0.3]])
     scores = score("multilabel", ("a", "never", "always"), truth, predicted)
@@ -78,7 +78,7 @@ def test_a_tag_never_positive_is_left_out_and_named():
     assert nothing.left_out == ("a",)
 
 
-def test_a_class_without_test_clips_is_left_out_of_macro_f1():
+def test_a_class_without_test_clips_is_excluded_from_macro_f1():
     scores = score("multiclass", ("a", "b", "c"), np.array([0, 1]), np.eye(3)[:2])
     assert scores.values == {"accuracy": 1.0, "macro_f1": 1.0}
     assert scores.left_out == ("c",)
@@ -102,7 +102,7 @@ def test_keys_are_weighted_as_mir_eval_does():
     assert scores.values["accuracy"] == pytest.approx(0.2)
 
 
-def test_intervals_hold_the_score_and_narrow_with_data():
+def test_intervals_include_the_score_and_narrow_with_data():
     rng = np.random.default_rng(0)
     widths = []
     for count in (50, 800):
@@ -118,7 +118,7 @@ def test_intervals_hold_the_score_and_narrow_with_data():
 
 
 def guesses(kind, count, seed=0):
-    """Classes, truth and half-right predictions; many of them equal, one class never there."""
+    """Classes, truth and mediocre predictions, with many ties and an unused class."""
     rng = np.random.default_rng(seed)
     classes = KEYS if kind == "key" else tuple("abcdef")
     predicted = rng.integers(10, size=(count, len(classes))) / 10
@@ -131,7 +131,7 @@ def guesses(kind, count, seed=0):
 
 
 @pytest.mark.parametrize("kind", ["multilabel", "multiclass", "regression", "key"])
-def test_drawn_clips_score_as_any_others(kind):
+def test_drawn_clips_score_as_without_resampling(kind):
     classes, truth, predicted = guesses(kind, 60)
     rows = np.random.default_rng(1).integers(60, size=(20, 60))
     drawn = _DRAWN_SCORERS[kind](classes, truth, predicted, rows)
@@ -162,7 +162,7 @@ def test_drawn_clips_score_as_in_scikit_learn():
 
 
 @pytest.mark.parametrize("kind", ["multilabel", "multiclass", "regression", "key"])
-def test_intervals_of_several_seeds_hold_their_mean(kind):
+def test_intervals_of_several_seeds_include_their_mean(kind):
     for count in (6, 40):
         classes, truth, one = guesses(kind, count, seed=3)
         other = 1 - one  # as bad as the first one is good
@@ -183,7 +183,7 @@ def test_r2_of_a_constant_is_not_perfect():
 
 
 def examples(count=90, size=6, seed=0):
-    """Vectors whose class is the largest of the first three columns."""
+    """Vectors whose class is the largest of their first three columns."""
     vectors = torch.randn(count, size, generator=torch.Generator().manual_seed(seed))
     return Examples(vectors, vectors[:, :3].argmax(1))
 
@@ -231,7 +231,7 @@ def test_protocols_are_those_of_the_papers():
 
 
 def made_up(splits, windows=3, seed=0):
-    """A task whose embeddings say the class, with some noise."""
+    """A task whose embeddings are noisy one-hot classes."""
     rng = np.random.default_rng(seed)
     clips = [Clip(Path(f"{i}.wav"), split, labels=("ab"[i % 2],)) for i, split in enumerate(splits)]
     task = Task("made-up", "multiclass", ("a", "b"), tuple(clips))
@@ -243,7 +243,7 @@ def made_up(splits, windows=3, seed=0):
 
 
 def quick(protocol, points=2):
-    """A protocol whose probes learn sooner."""
+    """A protocol with faster probes."""
     grid = budgeted(protocol, points).grid
     sooner = {"standardize": False, "learning_rate": 0.01, "max_epochs": 100}
     return replace(protocol, grid=tuple(replace(settings, **sooner) for settings in grid))
@@ -258,7 +258,7 @@ def test_a_protocol_solves_an_easy_task(protocol):
 
 
 def test_every_fold_is_tested_by_others():
-    """Labels without any relation to the embeddings cannot be learnt, whatever a fold repeats."""
+    """Random embeddings score well only if a probe is tested on its own training clips."""
     splits = [f"fold{i % 4:02d}" for i in range(40)]
     task, features = made_up(splits)
     outcome = run_protocol(task, features, CLMR_LINEAR, seed=0)
@@ -283,7 +283,7 @@ def test_predictions_are_means_of_probabilities():
 
 
 def test_short_windows_are_joined_to_the_length_of_the_paper():
-    """Three windows of a third of the paper's length are one of its length."""
+    """Three windows of a third of the paper's length make one example."""
     splits = ["train"] * 40 + ["valid"] * 10 + ["test"] * 4
     task, features = made_up(splits, windows=3)
     short = replace(features, window_samples=19_683, hop_samples=19_683)
@@ -352,7 +352,7 @@ def test_embeddings_are_computed_once(small_model, music, tmp_path, monkeypatch)
 
 @pytest.fixture
 def noises(tmp_path):
-    """A task of 20 files, more than are embedded at once."""
+    """A task of 20 files, more than one group."""
     clips = []
     for number in range(20):
         path = tmp_path / f"noise {number}.wav"
@@ -366,7 +366,7 @@ def rewrite(path, seed):
 
 
 def counted(model, monkeypatch, then=lambda: None):
-    """Counts the windows that a model embeds; something is done after each batch."""
+    """Count the windows that a model embeds; call `then` after each batch."""
     batches = []
     embed = model.embed_windows
 
@@ -428,8 +428,8 @@ def test_one_file_that_changed_is_embedded_alone(small_model, noises, tmp_path, 
     assert sum(batches) == 21
 
 
-def test_files_that_change_places(small_model, noises, tmp_path):
-    """All have one size and one time of modification, as after unpacking an archive."""
+def test_swapped_files(small_model, noises, tmp_path):
+    """All have the same size and modification time, as after unpacking an archive."""
     first, second = (clip.path for clip in noises.clips[:2])
     for path in (first, second):
         os.utime(path, (1_000_000_000, 1_000_000_000))
@@ -442,7 +442,7 @@ def test_files_that_change_places(small_model, noises, tmp_path):
     np.testing.assert_allclose(after[1], before[0], atol=1e-5)
 
 
-def test_an_interrupted_pass_goes_on(small_model, noises, tmp_path, monkeypatch):
+def test_an_interrupted_pass_resumes(small_model, noises, tmp_path, monkeypatch):
     with monkeypatch.context() as context:
         batches = counted(small_model, context, then=lambda: 1 / (3 - len(batches)))
         with pytest.raises(ZeroDivisionError):
@@ -481,7 +481,7 @@ def test_a_clip_that_is_cut_off_is_used_and_named_each_time(small_model, noises,
 
 
 def test_the_cache_is_of_files_not_of_their_names(small_model, tmp_path, monkeypatch):
-    """The same command in two folders, where all but the sound is alike."""
+    """The same command in two folders that differ only in the sound."""
     for number, folder in enumerate(("one", "two")):
         (tmp_path / folder).mkdir()
         path = tmp_path / folder / "a.wav"
@@ -582,7 +582,7 @@ def test_probe_of_every_layer(labelled, checkpoint, tmp_path, capsys):
 
 @pytest.fixture
 def checkpoint(tmp_path):
-    """Makes checkpoints of small encoders, whose files all have one name."""
+    """Return a function that saves small encoders under the same file name."""
 
     def make(folder):
         path = tmp_path / folder / "last.safetensors"
@@ -658,7 +658,7 @@ def test_results_are_named_in_any_script(labelled, tmp_path, name):
     assert path.name.startswith(f"{kept}_x-x-")
 
 
-def test_tables_say_what_tells_rows_apart():
+def test_tables_distinguish_similar_rows():
     task, features = made_up(["train"] * 20 + ["valid"] * 6 + ["test"] * 6, windows=6)
     model = hear_tune.EmbeddingModel(MfccStatistics())
     protocol = quick(CLMR_LINEAR)
@@ -693,7 +693,7 @@ def test_scores_and_intervals_are_of_all_seeds():
     assert f1 == pytest.approx(result["scores"]["macro_f1"]["mean"])
 
 
-def test_clips_that_were_left_out_are_not_reported(labelled, tmp_path, capsys):
+def test_clips_beyond_max_clips_are_not_reported(labelled, tmp_path, capsys):
     for seed, split in enumerate(["train", "train", "valid", "test"]):
         (labelled / split / "odd").mkdir(exist_ok=True)
         path = labelled / split / "odd" / f"{seed}.wav"
@@ -750,7 +750,7 @@ def test_probe_embeds_in_as_many_processes_as_embed(
 
 
 @pytest.mark.parametrize("name", ["log-mel", "mfcc"])
-def test_baselines_go_to_other_processes(name):
+def test_baselines_can_be_pickled(name):
     model = hear_tune.baselines.load_model(name=name)
     sound = tone(440, 59_049)
     expected = hear_tune.embed_array(sound, RATE, model).vectors
@@ -759,7 +759,7 @@ def test_baselines_go_to_other_processes(name):
 
 
 def test_probe_without_standard_error(labelled, tmp_path, monkeypatch):
-    """As of a windowed program; the embeddings are there already."""
+    """As in a windowed program; the embeddings are cached."""
     monkeypatch.setitem(PROTOCOLS, "jukemir", quick(JUKEMIR))
     options = ["--baseline", "mfcc", "--cache", tmp_path / "cache", "-o", tmp_path / "results"]
     soundfile.write(labelled / "unlabelled.wav", noise(3_000, 9), RATE)  # worth a remark

@@ -1,4 +1,4 @@
-"""Tar shards: what is written comes back, shared out among readers, from any place."""
+"""Tar shards: written without loss, shared among readers, resumed anywhere."""
 
 import json
 import tarfile
@@ -30,7 +30,7 @@ CLIPS = 40
 
 @pytest.fixture(scope="module")
 def store(tmp_path_factory):
-    """Tracks of some clips of 4,000 samples each; every sample tells the clip it is from."""
+    """Tracks of five clips of 4,000 samples each; every sample is the number of its clip."""
     folder = tmp_path_factory.mktemp("tracks")
     for track in range(8):
         pcm = np.repeat(np.arange(5) + 5 * track, 4_000).astype(np.int16)
@@ -52,7 +52,7 @@ def source(folder):
 
 
 def numbers(batches):
-    """Clip of each pair, batch by batch; both crops are of one clip alone."""
+    """Clip number of each pair, by batch; checks that both crops come from one clip."""
     for batch in batches:
         assert batch.dtype == torch.int16
         assert torch.equal(batch[:, 0], batch[:, 1])
@@ -116,7 +116,7 @@ def test_readers_share_the_clips(source, world, workers):
 
 @pytest.mark.parametrize("workers", [0, 2])
 @pytest.mark.parametrize("stop", [1, 5, 8, 13])
-def test_going_on_from_a_checkpoint(source, workers, stop):
+def test_resuming_from_a_checkpoint(source, workers, stop):
     share = Share(3, rank=1, world_size=2, workers=workers)
     expected = numbers(read(source, share, 0, 15))
     loader = PairLoader(source, share, pairs_per_epoch=30)
@@ -138,7 +138,7 @@ def test_a_seed_reproduces_the_crops(tmp_path):
     assert not torch.equal(first[0][:, 0], first[0][:, 1])
 
 
-def test_interrupted_writing_goes_on(store, folder, tmp_path):
+def test_interrupted_writing_resumes(store, folder, tmp_path):
     write_shards([store], tmp_path, 4_000 / SAMPLE_RATE_HZ, clips_per_shard=4, workers=1)
     paths = sorted(tmp_path.glob("*.tar"))
     paths[0].unlink()
@@ -150,7 +150,7 @@ def test_interrupted_writing_goes_on(store, folder, tmp_path):
 
 
 def foreign(path, sounds):
-    """A tar as others make them; sounds by member name, as (samples, rate) or bytes."""
+    """Write a tar of sounds by member name, as (samples, rate) or bytes."""
     with tarfile.open(path, "w") as tar:
         for name, sound in sounds.items():
             target = path.parent / "member"
@@ -162,7 +162,7 @@ def foreign(path, sounds):
             tar.add(target, f"./deep/{name}")
 
 
-def test_shards_of_others_are_indexed(tmp_path, capsys):
+def test_foreign_shards_are_indexed(tmp_path, capsys):
     pitch = np.sin(2 * np.pi * 1_000 * np.arange(90_000) / 44_100).astype(np.float32)
     sounds = {
         "a.mp3": (np.stack([0.5 * pitch] * 2, 1), 44_100),
@@ -185,7 +185,7 @@ def test_shards_of_others_are_indexed(tmp_path, capsys):
         assert batch.abs().max() > 14_000
 
 
-def test_lengths_are_those_of_what_is_decoded(tmp_path, capsys):
+def test_lengths_are_those_of_the_decoded_audio(tmp_path, capsys):
     links = []
     for seed in range(2):
         soundfile.write(tmp_path / "x.ogg", noise(44_100, seed), 44_100)
@@ -204,8 +204,8 @@ def test_lengths_are_those_of_what_is_decoded(tmp_path, capsys):
     assert (batch[:, :, -100:] != 0).any(-1).all()
 
 
-def test_a_checksum_tells_clips_of_equal_lengths_apart(folder, tmp_path):
-    """It is of the samples: whoever makes the index, from the store or from the shards."""
+def test_a_checksum_distinguishes_clips_of_equal_lengths(folder, tmp_path):
+    """It covers the samples, whether the index is made from a store or from shards."""
     places = [shard.url for shard in read_index(f"{folder}/shards.json")]
     indexed, _ = index_shards(places, tmp_path)
     assert [s.crc32 for s in read_index(f"{folder}/shards.json")] == [s.crc32 for s in indexed]
@@ -232,7 +232,7 @@ def test_an_index_names_tracks_and_clips_with_missing_audio(tmp_path, capsys):
     cut = (tmp_path / "cut.wav").read_bytes()[:80_000]
     (tmp_path / "cut.wav").write_bytes(cut)
     build_store([tmp_path / "x.wav", tmp_path / "cut.wav"], tmp_path / "store", workers=1)
-    for _ in range(2):  # also where the shards are there already
+    for _ in range(2):  # the second time with existing shards
         places = [str(tmp_path / "store"), "-o", str(tmp_path / "shards")]
         assert main(["shards", *places, "--clip-seconds", "1", "--workers", "1"]) == 1
         assert f"failed: {tmp_path / 'cut.wav'}: cut off: " in capsys.readouterr().err
@@ -245,7 +245,7 @@ def test_an_index_names_tracks_and_clips_with_missing_audio(tmp_path, capsys):
     assert shard.missing["./deep/cut.wav"].startswith("cut off: ")
 
 
-def test_an_index_of_lengths_that_no_clip_has_is_damaged(tmp_path):
+def test_an_index_with_impossible_lengths_is_damaged(tmp_path):
     entry = {"url": "x.tar", "lengths": [2**62]}
     content = {"format": "hear-tune shards 1", "shards": [entry]}
     (tmp_path / "shards.json").write_text(json.dumps(content))
@@ -253,7 +253,7 @@ def test_an_index_of_lengths_that_no_clip_has_is_damaged(tmp_path):
         read_index(f"{tmp_path}/shards.json")
 
 
-def test_a_stream_that_breaks_off_is_taken_up(source, monkeypatch):
+def test_a_broken_stream_is_resumed(source, monkeypatch):
     expected = numbers(read(source, Share(5), 0, 8))
     members, breaks = shards_module._members, iter([2, 0, 3] + [99] * 50)
 
@@ -269,7 +269,7 @@ def test_a_stream_that_breaks_off_is_taken_up(source, monkeypatch):
     assert numbers(read(source, Share(5), 0, 8)) == expected
 
 
-def test_silence_follows_a_clip_that_is_shorter_than_a_crop(folder):
+def test_clips_shorter_than_a_crop_are_padded(folder):
     source = StreamedPairs(read_index(f"{folder}/shards.json"), 5_000, seed=0)
     for batch in read(source, Share(5), 0, 2):
         assert (batch[..., 4_000:] == 0).all()

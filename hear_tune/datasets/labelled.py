@@ -197,22 +197,21 @@ def _load_csv(path: Path, seed: int, group: str | None) -> Task:
     clips = []
     for number, row in enumerate(rows, 2):
         where = f"{path}: row {number} ({row[_PATH]})"
-        clip = Clip(
-            _located(path.parent, row[_PATH], where),
-            _checked_split(row.get(_SPLIT, ""), where),
-            group=row.get(grouping, ""),
-        )
+        audio = _located(path.parent, row[_PATH], where)
+        split = _checked_split(row.get(_SPLIT, ""), where)
+        labels: tuple[str, ...] = ()
+        values: tuple[float, ...] = ()
         if _LABEL in columns:
-            clip = dataclasses.replace(clip, labels=_one_label(row[_LABEL], where))
+            labels = _one_label(row[_LABEL], where)
         elif _LABELS in columns:
-            clip = dataclasses.replace(clip, labels=_many_labels(row[_LABELS]))
+            labels = _many_labels(row[_LABELS])
         else:
             values = tuple(finite_number(row[name], f"{where}: {name}") for name in targets)
-            clip = dataclasses.replace(clip, values=values)
-        clips.append(clip)
-    kind: Kind = "multiclass" if _LABEL in columns else "multilabel"
-    if _LABEL in columns or _LABELS in columns:
-        return _task(path, kind, used_classes(clips), clips, seed)
+        clips.append(Clip(audio, split, labels, values, row.get(grouping, "")))
+    if _LABEL in columns:
+        return _task(path, "multiclass", used_classes(clips), clips, seed)
+    if _LABELS in columns:
+        return _task(path, "multilabel", used_classes(clips), clips, seed)
     return _task(path, "regression", targets, clips, seed)
 
 
