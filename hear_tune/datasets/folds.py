@@ -1,4 +1,4 @@
-"""``labels.csv``: a table of files, labels and folds, for data that is not as it was published."""
+"""``labels.csv``: a table of files, labels and folds, for data in another layout."""
 
 from __future__ import annotations
 
@@ -19,19 +19,19 @@ def has_table(root: Path) -> bool:
 
 
 def read_folded(root: Path, columns: Sequence[str]) -> list[tuple[Path, str, dict[str, str]]]:
-    """Path, fold and all columns of each file in a folder's ``labels.csv``.
+    """Read path, fold and all columns of each file in a folder's ``labels.csv``.
 
     Parameters
     ----------
-    root
+    root : Path
         Folder with the table; files are relative to it.
-    columns
-        That the table must have beside ``file`` and ``fold``.
+    columns : sequence of str
+        Required columns beside ``file`` and ``fold``.
 
     Raises
     ------
     FileNotFoundError, TaskError
-        If the table is not there or not as it should be.
+        If the table is missing or invalid.
     """
     rows = read_table(root / TABLE, [_FILE, *columns, _FOLD])
     return [(root / row[_FILE], _fold(row[_FOLD], root / TABLE), row) for row in rows]

@@ -1,6 +1,6 @@
 """GTZAN Music/Speech (Tzanetakis, 1999): 64 clips of music and 64 of speech, of 30 s each.
 
-In ten folds, dealt out evenly; HEAR's are other ones.
+In ten folds, dealt out evenly; HEAR's differ.
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ def load(root: Path) -> Task:
 
     Parameters
     ----------
-    root
-        Folder with the unpacked ``music_speech``, in it ``music_wav`` and ``speech_wav``; or with
-        ``labels.csv``: ``file``, ``label`` and ``fold``.
+    root : Path
+        Folder with the unpacked ``music_speech``, which holds ``music_wav`` and ``speech_wav``; or
+        with ``labels.csv``: ``file``, ``label`` and ``fold``.
 
     Raises
     ------
     FileNotFoundError, TaskError
-        If there is no audio, or the table is not as it should be.
+        If there is no audio, or the table is invalid.
     """
     if has_table(root):
         clips = [

@@ -1,7 +1,7 @@
 """Mridangam Stroke (Anantapadmanabhan et al., ICASSP 2013): 6,977 single strokes by one player.
 
-Which of ten strokes, or which of six tonics the drum is tuned to. Folds are drawn at random, as
-those of HEAR's tasks are, whose list is another one: every tonic is in every fold.
+The label is one of ten strokes, or one of six tonics of the drum. Folds are drawn at random, as in
+HEAR's tasks, whose folds differ: every tonic is in every fold.
 """
 
 from __future__ import annotations
@@ -31,16 +31,16 @@ def load(root: Path, target: str = "stroke") -> Task:
 
     Parameters
     ----------
-    root
+    root : Path
         Folder with mirdata's index and the unpacked audio; or with ``labels.csv``: ``file``,
         ``label`` (the stroke), ``tonic`` and ``fold``.
-    target
-        ``stroke``, in groups of one tonic; or ``tonic``.
+    target : str
+        ``stroke``, grouped by tonic; or ``tonic``.
 
     Raises
     ------
     FileNotFoundError, TaskError
-        If the index is not there or not as it should be, or mirdata is not installed.
+        If the index is missing or invalid, or mirdata is not installed.
     """
     if target not in TARGETS:
         raise TaskError(f"mridangam has no target {target!r}, only {', '.join(TARGETS)}")
@@ -62,7 +62,7 @@ def _table(root: Path) -> list[_Stroke]:
 
 
 def _dealt(root: Path) -> list[_Stroke]:
-    """Strokes of mirdata's index in folds: each stroke of each tonic dealt out evenly."""
+    """Deal the strokes of mirdata's index out into folds, evenly by stroke and tonic."""
     tracks = [track for _, track in sorted(mirdata_tracks("mridangam_stroke", root).items())]
     folds = stratified_folds(
         [track.track_id for track in tracks],
@@ -76,7 +76,7 @@ def _dealt(root: Path) -> list[_Stroke]:
 
 
 def _tonic(text: str, path: Path) -> str:
-    """In sharps: the names of files have ``csh`` for C#."""
+    """Spell a tonic with sharps: file names have ``csh`` for C#."""
     try:
         return tonic_name(text.replace("sh", "#"))
     except TaskError as error:

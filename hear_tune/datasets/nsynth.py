@@ -1,9 +1,9 @@
 """NSynth (Engel et al., ICML 2017): single notes of 4 s, by pitch or by instrument family.
 
-``5-fold`` has the 4,096 notes of the test set with no instrument in two folds; ``published`` has
-the authors' train, valid and test sets, of which valid and test share instruments. Pitches are
-those of HEAR's NSynth Pitch, the 88 keys of a piano. The notes of brass_acoustic_046 from 84 up
-are one recording under all these pitches, 41 in the test set, and are left out of the pitch task.
+``5-fold`` has the 4,096 notes of the test set, with no instrument in two folds; ``published`` has
+the authors' train, valid and test sets; valid and test share instruments. Pitches are those of
+HEAR's NSynth Pitch, the 88 keys of a piano. The notes of brass_acoustic_046 from 84 up, 41 of them
+in the test set, are all the same recording and excluded from the pitch task.
 """
 
 from __future__ import annotations
@@ -39,19 +39,19 @@ def load(root: Path, target: str = "pitch", split: str = FIVE_FOLD) -> Task:
 
     Parameters
     ----------
-    root
+    root : Path
         Folder with the unpacked ``nsynth-train``, ``nsynth-valid`` and ``nsynth-test``, each with
         ``examples.json`` and ``audio``. For ``5-fold``, ``nsynth-test`` is enough; or a folder with
         ``labels.csv``: ``file``, ``label`` (the family), ``pitch``, ``instrument`` and ``fold``.
-    target
+    target : str
         ``pitch`` as MIDI numbers, or ``family`` of the instrument.
-    split
+    split : str
         ``5-fold`` or ``published``.
 
     Raises
     ------
     FileNotFoundError, TaskError
-        If the index is not there or not as it should be.
+        If the index is missing or invalid.
     """
     if target not in TARGETS:
         raise TaskError(f"nsynth has no target {target!r}, only {', '.join(TARGETS)}")
@@ -87,7 +87,7 @@ def _table(root: Path) -> list[_Note]:
 
 
 def _dealt(notes: list[_Note]) -> list[_Note]:
-    """Notes in folds, the instruments of each family dealt out evenly."""
+    """Deal the instruments of each family out into folds, evenly."""
     folds = stratified_folds(
         [note.path.stem for note in notes],
         [note.family for note in notes],

@@ -1,9 +1,8 @@
-"""Classifiers that label clips by clips of other groups: seconds, and nothing to be chosen.
+"""Classifiers across groups, which take seconds and have no settings to choose.
 
-What is asked about was never seen: clips of one group, as the notes of one instrument, are labelled
-by those of other groups alone. Where every clip has a group, all are labelled, whatever their
-split. Otherwise each fold of a cross-validation is labelled by the other folds, or the test clips
-by all others.
+Clips of one group, such as the notes of one instrument, are classified by those of other groups
+only. If every clip has a group, all clips are classified, whatever their split. Otherwise each fold
+of a cross-validation is classified by the other folds, or the test clips by all others.
 """
 
 from __future__ import annotations
@@ -26,8 +25,8 @@ Rows = npt.NDArray[np.intp]
 
 # inverse strengths of the logistic regression's penalty
 LOGISTIC_C = 0.1  # on standardised embeddings
-RAW_C = 1.0  # on embeddings of any scale, as scikit-learn has it
-FOLDS = 5  # that groups are dealt into, where they are not asked about one by one
+RAW_C = 1.0  # on embeddings as they are; scikit-learn's default
+FOLDS = 5  # of groups, if these are not classified one by one
 
 _MOST_ITERATIONS = 1000
 _NEIGHBOUR_ROWS = 1024  # clips compared with all others at a time
@@ -35,16 +34,16 @@ _NEIGHBOUR_ROWS = 1024  # clips compared with all others at a time
 
 @dataclass(frozen=True)
 class Classifier:
-    """What labels clips by others.
+    """A classifier of clips by others.
 
     Attributes
     ----------
-    predict
+    predict : callable
         Takes the kind of task, embeddings (n, size) and answers (n, classes) of the known clips,
-        and embeddings (m, size) of those asked about; returns predictions (m, classes). Answers are
-        0 and 1, or values.
-    folds
-        Groups are dealt into so many folds; None: each group is a fold.
+        and embeddings (m, size) to classify; returns predictions (m, classes). Answers are 0 and 1,
+        or values.
+    folds : int or None
+        Number of folds for the groups; None makes each group a fold.
     """
 
     predict: Callable[[Kind, Matrix, Matrix, Matrix], Matrix]
@@ -54,29 +53,29 @@ class Classifier:
 def predict_across(
     task: Task, vectors: Matrix, answers: Matrix, classifier: Classifier
 ) -> tuple[Rows, Matrix]:
-    """Label clips by clips of other groups.
+    """Classify clips by clips of other groups.
 
     Parameters
     ----------
-    task
-        Whose clips.
-    vectors, answers
-        Of each clip: (n, size) and (n, classes).
-    classifier
+    task : Task
+        The clips.
+    vectors, answers : array
+        Shape (n, size) and (n, classes), by clip.
+    classifier : Classifier
         One of those below.
 
     Returns
     -------
     rows : (m,) int
-        Numbers of the clips that were asked about: all, or those of the test set.
+        Numbers of the classified clips: all, or those of the test set.
     predicted : (m, classes) float32
-        For them.
+        Their predictions.
 
     Raises
     ------
     TaskError
-        If there are no clips to ask about, or none besides, as of a single group; if those besides
-        are all alike; or if the classifier cannot do tasks of this kind.
+        If there are no clips to classify, or none to classify by, such as with a single group; if
+        the latter all have the same labels; or if the classifier does not support the kind of task.
     """
     rows, predicted = [], []
     for known, asked in _rounds(task, classifier.folds):
@@ -92,14 +91,14 @@ def predict_across(
 
 
 def _rounds(task: Task, most: int | None) -> Iterator[tuple[Rows, Rows]]:
-    """Rows of the clips that are known, and of those that are asked about."""
+    """Yield rows of known clips, and of clips to classify by them."""
     parts = np.array(_parts(task, most))
     for part in np.unique(parts) if folds(task) or _all_grouped(task) else [TEST]:
         yield np.flatnonzero(parts != part), np.flatnonzero(parts == part)
 
 
 def _parts(task: Task, most: int | None) -> list[str]:
-    """Name of each clip's group, fold or split."""
+    """Return the name of each clip's group, fold or split."""
     splits = [clip.split for clip in task.clips]
     groups = [clip.group for clip in task.clips]
     if not _all_grouped(task):
@@ -115,7 +114,7 @@ def _all_grouped(task: Task) -> bool:
 
 
 def _dealt(groups: list[str], most: int) -> list[str]:
-    """Whole groups in folds of about equal size."""
+    """Deal whole groups into folds of about equal size."""
     count = min(most, len(set(groups)))
     if count < 2:
         return groups
@@ -134,7 +133,7 @@ def _named(task: Task, rows: Rows) -> str:
 
 
 def _nearest(_: Kind, known: Matrix, answers: Matrix, asked: Matrix) -> Matrix:
-    """The answer of the clip whose embedding has the smallest angle to the one asked about."""
+    """Return the answers of the nearest known clips by cosine similarity."""
     known, asked = normalize(known), normalize(asked)
     parts = [
         (asked[begin : begin + _NEIGHBOUR_ROWS] @ known.T).argmax(axis=1)
@@ -154,7 +153,7 @@ def _raw(kind: Kind, known: Matrix, answers: Matrix, asked: Matrix) -> Matrix:
 
 
 def _logistic(kind: Kind, known: Matrix, answers: Matrix, asked: Matrix, strength: float) -> Matrix:
-    """Probabilities by a logistic regression: one of all classes, or one of each tag."""
+    """Return probabilities by a logistic regression, of all classes or of each tag."""
     if kind == "regression":
         raise TaskError("a logistic regression predicts classes or tags, no values: try knn")
     if kind == "multilabel":
@@ -169,7 +168,7 @@ def _logistic(kind: Kind, known: Matrix, answers: Matrix, asked: Matrix, strengt
 def _probabilities(
     known: Matrix, numbers: Rows, asked: Matrix, classes: int, strength: float
 ) -> Matrix:
-    """Of each class, (m, classes): 0 of those that no known clip has."""
+    """Return probabilities (m, classes), which are 0 for classes without known clips."""
     predicted = np.zeros((len(asked), classes), np.float32)
     used = np.unique(numbers)
     if len(used) == 1:
@@ -177,7 +176,7 @@ def _probabilities(
         return predicted
     regression = LogisticRegression(C=strength, max_iter=_MOST_ITERATIONS)
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ConvergenceWarning)  # what is left to gain is no accuracy
+        warnings.simplefilter("ignore", ConvergenceWarning)  # further steps gain no accuracy
         regression.fit(known, numbers)
     predicted[:, used] = regression.predict_proba(asked)
     return predicted
