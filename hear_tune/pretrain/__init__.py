@@ -4,4 +4,4 @@ from ..common.errors import HearTuneError
 
 
 class TrainingError(HearTuneError, ValueError):
-    """A training run cannot begin or go on as asked, or has diverged."""
+    """A training run cannot start or resume as requested, or has diverged."""

@@ -1,7 +1,7 @@
-"""Acoustic features of windows, by signal processing alone: what an encoder can be asked to hear.
+"""Acoustic features by signal processing, as targets for an encoder to predict.
 
 All are batched functions of audio at 22,050 Hz, computed in float32 on the audio's device. Bands
-are normalised, so that white noise has the same power in each.
+are normalised: white noise has the same power in each.
 """
 
 from __future__ import annotations
@@ -19,13 +19,13 @@ from ..networks.config import SAMPLE_RATE_HZ, TIMESTAMP_STRIDE
 
 LOWEST_PITCH, HIGHEST_PITCH = 21, 108  # MIDI: the keys of a piano
 PITCHES = HIGHEST_PITCH - LOWEST_PITCH + 1
-LOWEST_FRAME_PITCH = 40  # below, semitones are finer than a frame's spectrum
+LOWEST_FRAME_PITCH = 40  # below it, a frame's spectrum does not resolve semitones
 FRAME_PITCHES = HIGHEST_PITCH - LOWEST_FRAME_PITCH + 1
 MEL_BANDS, LOWEST_MEL_HZ = 64, 30.0
 MEL_FRAME_SAMPLES = 2048
 SEMITONE_FRAME_SAMPLES = 4096
 COEFFICIENTS = 20
-FLOOR = 1e-8  # power, of a full-scale sine's 1/2: what is 77 dB below it is silence
+FLOOR = 1e-8  # power of silence, 77 dB below that of a full-scale sine (1/2)
 _A4_PITCH, _A4_HZ = 69, 440.0
 _HIGHEST_BAND_PITCH = 123  # the last below the Nyquist frequency
 _SEMITONE_WIDTH = 0.35  # standard deviation of a band, in semitones
@@ -37,12 +37,12 @@ _SALIENCE_SHARPNESS = 3.0  # of the softmax over pitches, per standard deviation
 
 
 class Acoustics:
-    """Windows of audio and what is heard in them, each computed once, when it is first asked for.
+    """Acoustic features of windows of audio, each computed once, on first use.
 
     Parameters
     ----------
-    audio
-        (batch, samples) at 22,050 Hz; samples a multiple of 729.
+    audio : Tensor
+        Shape (batch, samples) at 22,050 Hz; samples a multiple of 729.
 
     Raises
     ------
@@ -71,9 +71,9 @@ class Acoustics:
 
     @cached_property
     def salience(self) -> Tensor:
-        """How much each pitch from A0 to C8 stands out, (batch, 88): positive, of sum 1.
+        """Salience of each pitch from A0 to C8, (batch, 88): positive, summing to 1.
 
-        A harmonic sum of semitone magnitudes. A window without any sound has them all alike.
+        A harmonic sum of semitone magnitudes; uniform for a silent window.
         """
         magnitudes = self._semitone_power.sqrt()
         scores = torch.zeros_like(magnitudes[:, :PITCHES])
@@ -107,10 +107,7 @@ class Acoustics:
 
     @cached_property
     def frame_semitones(self) -> Tensor:
-        """Log power of semitones from E2 to C8 at each timestamp, minus their mean.
-
-        (batch, 69, frames).
-        """
+        """Log power of semitones E2 to C8 per timestamp, minus their mean, (batch, 69, frames)."""
         power = _frame_power(self._audio, SEMITONE_FRAME_SAMPLES, 2 * SEMITONE_FRAME_SAMPLES)
         skipped = LOWEST_FRAME_PITCH - LOWEST_PITCH
         bands = _semitone_bands(2 * SEMITONE_FRAME_SAMPLES, self._audio.device)
@@ -119,7 +116,7 @@ class Acoustics:
 
     @cached_property
     def _semitone_power(self) -> Tensor:
-        """Of the whole window, up to the Nyquist frequency, (batch, 103)."""
+        """Power of each semitone in the whole window, up to the Nyquist frequency, (batch, 103)."""
         samples = self._audio.shape[1]
         spectrum = torch.fft.rfft(self._audio * _taper(samples, self._audio.device))
         return _power(spectrum) @ _semitone_bands(samples, self._audio.device).T
@@ -132,25 +129,25 @@ class Acoustics:
 
 @dataclass(frozen=True)
 class Target:
-    """A feature as something to predict.
+    """A feature to predict.
 
     Attributes
     ----------
-    size
-        How many numbers it has, of a window or a timestamp.
-    heard
-        Gives it: (batch, size), or (batch, size, frames) where each timestamp has its own.
-    is_distribution
-        Whether its numbers are positive and sum to 1.
+    size : int
+        Number of values per window or timestamp.
+    compute : callable
+        Returns the feature, (batch, size) of windows or (batch, size, frames) of timestamps.
+    is_distribution : bool
+        Whether the values are positive and sum to 1.
     """
 
     size: int
-    heard: Callable[[Acoustics], Tensor]
+    compute: Callable[[Acoustics], Tensor]
     is_distribution: bool = False
 
     def of(self, sound: Acoustics) -> Tensor:
-        """The feature, (batch, size, frames): of windows, one frame."""
-        feature = self.heard(sound)
+        """Compute the feature, (batch, size, frames), with one frame for features of windows."""
+        feature = self.compute(sound)
         return feature if feature.ndim == 3 else feature[:, :, None]
 
 
@@ -175,7 +172,7 @@ def _power(spectrum: Tensor) -> Tensor:
 
 
 def _frame_power(audio: Tensor, frame_samples: int, fft_samples: int) -> Tensor:
-    """Power spectra of frames about the middle of each timestamp, (batch, bins, frames)."""
+    """Compute power spectra of frames centred on each timestamp, (batch, bins, frames)."""
     before = (frame_samples - TIMESTAMP_STRIDE) // 2
     padded = F.pad(audio, (before, frame_samples - TIMESTAMP_STRIDE - before))
     frames = padded.unfold(-1, frame_samples, TIMESTAMP_STRIDE)
@@ -184,14 +181,14 @@ def _frame_power(audio: Tensor, frame_samples: int, fft_samples: int) -> Tensor:
 
 @lru_cache(maxsize=8)
 def _taper(samples: int, device: torch.device) -> Tensor:
-    """A Hann window under which a full-scale sine has a peak power of 1/2."""
+    """Hann window, scaled so that a full-scale sine has a peak power of 1/2."""
     window = torch.hann_window(samples, device=device)
     return window * (math.sqrt(2) / window.sum())
 
 
 @lru_cache(maxsize=8)
 def _semitone_bands(fft_samples: int, device: torch.device) -> Tensor:
-    """Gaussian bands about A0 and each semitone above it, (103, bins)."""
+    """Gaussian bands centred on the semitones from A0 up, (103, bins)."""
     frequencies = torch.fft.rfftfreq(fft_samples, 1 / SAMPLE_RATE_HZ, dtype=torch.float64)
     pitches = torch.arange(LOWEST_PITCH, _HIGHEST_BAND_PITCH + 1, dtype=torch.float64)[:, None]
     distances = _A4_PITCH + 12 * (frequencies / _A4_HZ).log2() - pitches

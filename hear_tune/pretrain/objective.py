@@ -1,8 +1,8 @@
-"""The acoustic objective: layers of an encoder predict acoustic features of what they hear.
+"""The acoustic objective: layers of an encoder predict acoustic features of their input.
 
 As in PASE (Pascual et al., "Learning problem-agnostic speech representations from multiple
-self-supervised tasks", Interspeech 2019) and MERT (Li et al., ICLR 2024), whose musical teacher is
-the constant-Q transform.
+self-supervised tasks", Interspeech 2019) and MERT (Li et al., ICLR 2024), which predicts the
+constant-Q transform.
 """
 
 from __future__ import annotations
@@ -20,22 +20,22 @@ from ..networks.config import ConfigError
 from ..networks.encoders import Encoder
 from .acoustic import TARGETS, Acoustics
 
-STATISTICS_BATCHES = 64  # the first of a run, by which targets are standardised
-_SMALLEST_DEVIATION = 1e-3  # of a target, in nepers: what never changes is not blown up
+STATISTICS_BATCHES = 64  # number of first batches of a run by which targets are standardised
+_SMALLEST_DEVIATION = 1e-3  # of a target, in nepers, so that constant targets are not amplified
 
 
 @dataclass(frozen=True)
 class LayerTargets:
-    """What is asked of one layer.
+    """Targets of one layer.
 
     Parameters
     ----------
-    layer
-        Its name.
-    targets
-        Acoustic features that it predicts: names in `hear_tune.pretrain.acoustic.TARGETS`.
-    weight
-        Of the loss of each.
+    layer : str
+        Name of the layer.
+    targets : list of str
+        Acoustic features to predict: names in `hear_tune.pretrain.acoustic.TARGETS`.
+    weight : float
+        Weight of each of these losses.
     """
 
     layer: str
@@ -44,10 +44,14 @@ class LayerTargets:
 
 
 class Prediction(NamedTuple):
-    """How well features are predicted.
+    """Losses of predicted features.
 
-    `loss`, a scalar, is differentiable: the sum of the weighted losses. `losses` are those of each
-    layer and target before they are weighted, by ``layer/target``, without gradient.
+    Attributes
+    ----------
+    loss : Tensor
+        Sum of the weighted losses; scalar, differentiable.
+    losses : dict of str to Tensor
+        Unweighted losses by ``layer/target``, without gradient.
     """
 
     loss: Tensor
@@ -58,29 +62,28 @@ class AcousticObjective(nn.Module):
     """Linear predictions of acoustic features, from several layers of an encoder.
 
     Features of windows are predicted from a layer's average over time, those of timestamps from its
-    frames; where frames of the two differ in length, the finer ones are averaged. The loss is the
-    mean squared error of standardised features, and of distributions the Kullback-Leibler
-    divergence in nats. The predictions begin at zero, so that the first steps teach them and leave
-    the encoder as it is.
+    frames; if the frames of the two differ in length, the finer ones are averaged. The loss is the
+    mean squared error of standardised features, or the Kullback-Leibler divergence of distributions
+    in nats. Predictions start at zero, so that the first steps train the heads, not the encoder.
 
     Parameters
     ----------
-    asked
-        Of which layer what is asked; a layer may stand in several of them.
-    encoder
-        Whose layers they are.
+    asked : sequence of LayerTargets
+        Targets by layer; a layer may occur several times.
+    encoder : Encoder
+        The encoder with these layers.
 
     Attributes
     ----------
-    layers
+    layers : list of str
         Names of the layers.
 
     Raises
     ------
     ConfigError
-        If there is no such target, a layer is asked for one twice, or for none.
+        If a target is unknown or given twice for a layer, or there are no targets.
     ValueError
-        If there is no such layer, or a weight is negative.
+        If a layer is unknown, or a weight is negative.
     """
 
     def __init__(self, asked: Sequence[LayerTargets], encoder: Encoder) -> None:
@@ -104,19 +107,19 @@ class AcousticObjective(nn.Module):
         self.layers = list(dict.fromkeys(layer for layer, _ in self._weights))
 
     def forward(self, audio: Tensor, features: Mapping[str, Tensor]) -> Prediction:
-        """Compare predictions with what signal processing hears; in float32, also within autocast.
+        """Compare predictions with acoustic features, in float32, also within autocast.
 
         Parameters
         ----------
-        audio
-            (batch, samples): what the encoder was given.
-        features
+        audio : Tensor
+            Shape (batch, samples): input of the encoder.
+        features : mapping of str to Tensor
             Outputs of the layers, each (batch, channels, frames).
 
         Raises
         ------
         ValueError
-            If the audio has another shape, or no multiple of 729 samples.
+            If the audio has another shape, or its length is not a multiple of 729 samples.
         """
         losses: dict[tuple[str, str], Tensor] = {}
         with torch.autocast(audio.device.type, enabled=False):
@@ -134,7 +137,7 @@ class AcousticObjective(nn.Module):
 
     @torch.no_grad()
     def _targets(self, audio: Tensor) -> dict[str, Tensor]:
-        """Each target once, (batch, size, frames); features of windows are of one frame."""
+        """Compute each target once, (batch, size, frames)."""
         sound = Acoustics(audio)
         targets = {name: TARGETS[name].of(sound) for name in {name for _, name in self._weights}}
         for name, standard in self.standards.items():
@@ -143,12 +146,12 @@ class AcousticObjective(nn.Module):
 
 
 class Standardised(nn.Module):
-    """A target at mean 0 and standard deviation 1 over the first batches of a run.
+    """Standardise a target by its mean and standard deviation over the first batches of a run.
 
     Parameters
     ----------
-    size
-        How many numbers the target has, each standardised by itself.
+    size : int
+        Number of values of the target, which are standardised separately.
     """
 
     mean: Tensor
@@ -162,7 +165,7 @@ class Standardised(nn.Module):
         self.register_buffer("batches", torch.tensor(0))
 
     def forward(self, target: Tensor) -> Tensor:
-        """Standardise (batch, size, frames); each of the first batches counts, itself included."""
+        """Standardise (batch, size, frames), after adding a first batch to the statistics."""
         if self.training and self.batches < STATISTICS_BATCHES:
             self.batches += 1
             for average, new in ((self.mean, target), (self.square, target.square())):
@@ -172,7 +175,7 @@ class Standardised(nn.Module):
 
 
 def _key(layer: str, name: str) -> str:
-    """Of a head: names of modules have no dots."""
+    """Name a head; names of modules have no dots."""
     return f"{layer.replace('.', '_')}_{name}"
 
 
@@ -184,13 +187,13 @@ def _linear(channels: int, size: int) -> nn.Conv1d:
 
 
 def _aligned(features: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
-    """Both at the coarser one's frames."""
+    """Average the finer of two sequences to the frames of the other."""
     frames = min(features.shape[-1], target.shape[-1])
     pool = F.adaptive_avg_pool1d
     return pool(features, frames), pool(target, frames)
 
 
 def _divergence(predicted: Tensor, target: Tensor) -> Tensor:
-    """Kullback-Leibler divergence from distributions to the softmax of what is predicted."""
+    """Kullback-Leibler divergence from distributions to the softmax of the predictions."""
     terms = F.kl_div(F.log_softmax(predicted, dim=1), target, reduction="none")
     return terms.sum(dim=1).mean()
