@@ -1,7 +1,7 @@
 """Whitened embeddings: a projection of an encoder's layers, fitted on the audio of stores.
 
 The layers are standardised, rotated to their principal components, and each component is scaled to
-unit variance: what varies much no longer hides what varies little, in distances above all.
+unit variance, so that components of large variance no longer dominate distances.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from .pairs import to_float, to_pair
 from .pcm_store import AudioStore
 
 WHITENED, WHITENED_TIMESTAMPS = "whitened", "whitened_timestamps"  # names of the projections
-RIDGE = 1e-3  # of the mean variance: components below it are not blown up
+RIDGE = 1e-3  # relative to the mean variance, so that tiny components are not amplified
 _BATCH = 16  # crops
 _SMALLEST_DEVIATION = 1e-4  # of a channel; a dead one stays at zero
 
@@ -42,21 +42,21 @@ def whiten(
     encoder : Encoder
         In evaluation mode; it gets the projections, and its training record names them.
     stores : sequence of AudioStore
-        From whose tracks crops are drawn, each as often as its length is.
+        Audio to draw crops from; tracks are weighted by length.
     layers, timestamp_layers : sequence of str
-        The layers that are whitened.
+        The layers to whiten.
     size : int
-        Numbers of an embedding; fewer where the layers have fewer channels.
+        Size of the embedding, at most the number of channels.
     crops : int
-        How many crops of a window's length are drawn.
+        Number of crops, each as long as a window.
     seed : int
-        Of the crops.
+        Seed of the crops.
 
     Raises
     ------
     ValueError
-        If a layer is unknown, the stores hold no track as long as a window, or there are fewer
-        crops than channels.
+        If a layer is unknown, no track is as long as a window, or there are no more crops than
+        channels.
     """
     drop_projections(encoder)
     by_window = _Moments(encoder, layers)
@@ -93,7 +93,7 @@ def drop_projections(encoder: Encoder) -> None:
 
 
 def _batches(stores: Sequence[AudioStore], samples: int, crops: int, seed: int) -> Iterator[Tensor]:
-    """Crops from anywhere in all tracks that are long enough, (crops, samples)."""
+    """Yield random crops of all tracks that are long enough, (crops, samples)."""
     tracks = [(s, track) for s in stores for track in s.tracks if track.samples >= samples]
     if not tracks:
         raise ValueError(f"no track in the stores has {samples} samples or more")
@@ -119,14 +119,14 @@ class _Moments:
         self._products = torch.zeros(self.channels, self.channels, dtype=torch.float64)
 
     def add(self, features: Sequence[Tensor]) -> None:
-        """Take in (batch, channels, frames) of each layer."""
+        """Add features (batch, channels, frames) of each layer."""
         rows = torch.cat(list(features), dim=1).mT.flatten(0, 1).double()
         self._count += len(rows)
         self._sum += rows.sum(dim=0)
         self._products += rows.T @ rows
 
     def projection(self, name: str, size: int, stride: int | None = None) -> Projection:
-        """The whitening projection of what was taken in."""
+        """Return the whitening projection of the added features."""
         mean = self._sum / self._count
         covariance = self._products / self._count - torch.outer(mean, mean)
         deviation = covariance.diagonal().clamp(min=0).sqrt()
