@@ -502,10 +502,10 @@ def _add(tar: tarfile.TarFile, name: str, data: bytes) -> None:
 
 
 def _write_index(shards: list[Shard], folder: Path) -> None:
-    entries = [asdict(shard) for shard in shards]
-    for entry in entries:
-        if not entry["missing"]:
-            del entry["missing"]
+    entries = [
+        {key: value for key, value in asdict(shard).items() if value or key != "missing"}
+        for shard in shards
+    ]
     write_whole(folder / INDEX, json.dumps({"format": FORMAT, "shards": entries}))
 
 
