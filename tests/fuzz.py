@@ -38,9 +38,9 @@ import av
 import numpy as np
 import soundfile
 import torch
+from foreign import lightning_checkpoint
 from lightning.pytorch import Trainer
 from safetensors.torch import save
-from test_checkpoints import lightning_checkpoint
 from tqdm import tqdm
 
 import hear_tune

@@ -16,7 +16,7 @@ import pytest
 import soundfile
 import torch
 from conftest import ROOT, noise
-from test_checkpoints import lightning_checkpoint
+from foreign import lightning_checkpoint
 
 import hear_tune
 
@@ -41,8 +41,8 @@ ELSEWHERE = {
     "pytest": ".ci/run",
     "sphinx-build": ".ci/run",
     "recipes/magnatagatune/run.sh": ".ci/run",
-    "hear-tune benchmark": "tests/test_benchmarks.py",
-    "hear-tune data download": "tests/test_download.py",
+    "hear-tune benchmark": "tests/benchmarks/test_benchmarks.py",
+    "hear-tune data download": "tests/datasets/test_download.py",
 }
 BLOCK_OR_INLINE = re.compile(r"^```(sh|python)\n(.*?)^```|`(hear-tune \w+ [^`\n]+)`", re.M | re.S)
 PRINTED = re.compile(r"^print\(.*\)  # (?!seconds$)(.*)$", re.M)

@@ -14,7 +14,7 @@ import soundfile
 import torch
 from conftest import noise
 from models import CrashingModel, ModelElsewhere
-from test_audio import bad_files, odd_files
+from recordings import bad_files, odd_files
 
 import hear_tune
 from hear_tune.audio import files

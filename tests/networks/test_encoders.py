@@ -1,9 +1,9 @@
 import json
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from conftest import ROOT
 
 from hear_tune import VARIANTS, ConfigError, SampleCNNConfig, TuneConfig, build_encoder, get_variant
 from hear_tune.checkpoints.files import load_checkpoint
@@ -13,7 +13,7 @@ from hear_tune.networks.config import WINDOW_SAMPLES, config_from_dict, config_t
 from hear_tune.networks.geometry import encoder_layers
 from hear_tune.networks.summary import PROBE_CLASSES, macs_per_second, parameter_count
 
-REFERENCE = json.loads((Path(__file__).parent / "fixtures/reference_outputs.json").read_text())
+REFERENCE = json.loads((ROOT / "tests/fixtures/reference_outputs.json").read_text())
 
 # Multiply-accumulates of a window, in millions, counted on the reference implementation.
 WINDOW_MMACS = {

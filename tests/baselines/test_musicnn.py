@@ -1,13 +1,12 @@
 """musicnn reproduces the numbers of its authors' package."""
 
 import json
-from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
-from conftest import noise
+from conftest import ROOT, noise
 
 from hear_tune import EmbeddingModel
 from hear_tune.baselines import musicnn as module
@@ -15,7 +14,7 @@ from hear_tune.baselines.musicnn import Musicnn, MusicnnNetwork
 from hear_tune.checkpoints import CheckpointError
 from hear_tune.networks.config import WINDOW_SAMPLES
 
-REFERENCE = json.loads((Path(__file__).parent / "fixtures/musicnn_reference.json").read_text())
+REFERENCE = json.loads((ROOT / "tests/fixtures/musicnn_reference.json").read_text())
 SECONDS = 7
 
 

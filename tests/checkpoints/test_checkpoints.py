@@ -16,6 +16,7 @@ import zipfile
 import numpy as np
 import pytest
 import torch
+from foreign import authors_state, lightning_checkpoint
 from safetensors import safe_open
 from safetensors.torch import save_file
 
@@ -126,35 +127,6 @@ def absent_libraries(monkeypatch):
                 patch.setitem(sys.modules, name, sys.modules.get(name, types.ModuleType(name)))
             patch.setattr(sys.modules[cls.__module__], cls.__qualname__, cls, raising=False)
         yield
-
-
-def authors_state(encoder):
-    """An encoder's state dict under the authors' names."""
-    state = {}
-    for name, tensor in encoder.state_dict().items():
-        path, level, operation, kind = name.split(".")
-        number = {"contractive": f"conv{int(level) + 1}", "expansive": f"conv{9 - int(level)}"}
-        number["tail"] = f"convDown{level}"
-        if operation == "upsample":
-            state[f"transposedConv{9 - int(level)}.{kind}"] = tensor
-        else:
-            state[f"{number[path]}.layers.{'01'[operation == 'norm']}.{kind}"] = tensor
-    return state
-
-
-def lightning_checkpoint(encoder, **more):
-    state = authors_state(encoder)
-    return {
-        "epoch": 9999,
-        "global_step": 1_000_000,
-        "pytorch-lightning_version": "1.8.0.post1",
-        "state_dict": collections.OrderedDict(
-            [(f"encoder.{name}", tensor) for name, tensor in state.items()]
-            + [(f"model.encoder.{name}", tensor) for name, tensor in state.items()]
-            + [("model.projector.0.weight", torch.zeros(8, 8))]
-        ),
-        **more,
-    }
 
 
 @pytest.fixture

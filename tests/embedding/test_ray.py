@@ -1,6 +1,5 @@
 """Embedding on Ray, with two local processes as the cluster."""
 
-import os
 import signal
 import subprocess
 import sys
@@ -11,7 +10,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 import soundfile
-from conftest import noise
+from conftest import ROOT, noise
 from models import CrashingModel, SlowModel
 
 import hear_tune
@@ -71,7 +70,7 @@ def test_rows_are_those_of_the_local_engine(small_model, tracks, tmp_path):
 
 @pytest.mark.slow
 def test_a_file_that_kills_its_worker_is_named(small_model, tracks, tmp_path, monkeypatch):
-    monkeypatch.setenv("PYTHONPATH", os.path.dirname(__file__))  # where the model's class is
+    monkeypatch.setenv("PYTHONPATH", str(ROOT / "tests"))  # where the model's class is
     soundfile.write(tracks / "05.wav", np.full(20_000, 0.25), RATE)
     model = CrashingModel(small_model.encoder)
     report = embed_on_ray([tracks], str(tmp_path / "out"), model, workers=2)
@@ -112,7 +111,7 @@ def test_the_command_killed_and_started_again(small_model, tmp_path, monkeypatch
 @pytest.mark.slow
 def test_a_worker_that_is_killed_costs_nothing(small_model, tracks, tmp_path, monkeypatch):
     """kill -9 of an actor: its groups go to another one."""
-    monkeypatch.setenv("PYTHONPATH", os.path.dirname(__file__))
+    monkeypatch.setenv("PYTHONPATH", str(ROOT / "tests"))
     out, killed = tmp_path / "out", []
 
     def kill_one():

@@ -11,7 +11,7 @@ import pytest
 import soundfile
 import torch
 from conftest import noise
-from test_checkpoints import lightning_checkpoint
+from foreign import lightning_checkpoint
 
 import hear_tune
 from hear_tune.cli import main
