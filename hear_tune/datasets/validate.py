@@ -42,7 +42,7 @@ class Validation:
     undecodable: dict[Path, str] = field(default_factory=dict)
     incomplete: dict[Path, str] = field(default_factory=dict)
     wrong_length: dict[Path, float] = field(default_factory=dict)
-    contradictory: list[tuple[Path, ...]] = field(default_factory=list)
+    contradictory: list[list[Path]] = field(default_factory=list)
 
     @property
     def complete(self) -> bool:
@@ -104,13 +104,13 @@ def _decode(path: Path) -> tuple[float, bytes, str, str]:
     return length / SAMPLE_RATE_HZ, digest.digest(), missing_audio(remarks), ""
 
 
-def _contradictory(task: Task, digests: Mapping[Path, bytes]) -> list[tuple[Path, ...]]:
+def _contradictory(task: Task, digests: Mapping[Path, bytes]) -> list[list[Path]]:
     alike = defaultdict(list)
     for clip in task.clips:
         if digest := digests.get(clip.path):
             alike[digest].append(clip)
     return [
-        tuple(clip.path for clip in clips)
+        [clip.path for clip in clips]
         for clips in alike.values()
         if len({(clip.labels, clip.values) for clip in clips}) > 1
     ]

@@ -33,7 +33,7 @@ class LayerTargets:
     layer : str
         Name of the layer.
     targets : list of str
-        Acoustic features to predict: names in `hear_tune.pretrain.acoustic.TARGETS`.
+        Acoustic features to predict: names in ``hear_tune.pretrain.acoustic.TARGETS``.
     weight : float
         Weight of each of these losses.
     """
