@@ -14,6 +14,9 @@ import hear_tune
 ROOT = Path(__file__).parents[1]
 SHARED = ROOT.parent / "shared" / "data"
 
+if Path(hear_tune.__file__).parents[1] != ROOT:
+    pytest.exit(f"hear_tune comes from {Path(hear_tune.__file__).parent}: pip install -e {ROOT}", 2)
+
 RUNNERS = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", 1))
 THREADS = int(os.environ.get("OMP_NUM_THREADS") or max(1, (os.cpu_count() or 1) // RUNNERS))
 

@@ -22,11 +22,12 @@ FLOORS = (
     ("cli",),
 )
 FLOOR_OF = {room: number for number, rooms in enumerate(FLOORS) for room in rooms}
-COMMANDS = (
-    "embed", "export", "similar", "map", "report", "data", "probe", "hear", "s3prl", "store",
-    "shards", "augment", "variants", "convert", "benchmark",
-)  # fmt: skip
-
+# all but pretrain, whose help is Lightning's
+COMMANDS = sorted(
+    path.stem
+    for path in (ROOT / "hear_tune" / "cli").glob("*.py")
+    if path.stem not in ("__init__", "common", "pretrain")
+)
 
 rooms = SimpleNamespace(**runpy.run_path(str(ROOT / "figures" / "rooms.py")))
 

@@ -147,8 +147,9 @@ def _embed_on_ray(options: argparse.Namespace, model: EmbeddingModel) -> int:
 
 def _end_embedding(report: FolderReport, output: str) -> int:
     """Print a summary and return the exit code."""
+    embedded = f"{report.embedded} file" + ("" if report.embedded == 1 else "s")
     kept = f", {report.skipped} already there" if report.skipped else ""
-    print(f"{output}: {report.embedded} files embedded{kept}, {len(report.failed)} failed")
+    print(f"{output}: {embedded} embedded{kept}, {len(report.failed)} failed")
     for path, remarks in sorted(report.remarks.items()):
         for kind, _, detail in (remark.partition(": ") for remark in remarks):
             say(f"  {kind}: {one_line(path)}: {one_line(detail)}")

@@ -66,8 +66,21 @@ def add_command(commands: Commands) -> None:
         metavar="N",
         help="processes that embed (default: one per core; one on other devices)",
     )
-    parser.add_argument("--cache", type=Path, default=Path(".hear-tune-cache"), metavar="DIR")
-    parser.add_argument("-o", "--output", type=Path, default=Path("results"), metavar="DIR")
+    parser.add_argument(
+        "--cache",
+        type=Path,
+        default=Path(".hear-tune-cache"),
+        metavar="DIR",
+        help="where embeddings are kept (%(default)s)",
+    )
+    parser.add_argument(
+        "-o",
+        "--output",
+        type=Path,
+        default=Path("results"),
+        metavar="DIR",
+        help="folder of results, as JSON and pictures (%(default)s)",
+    )
     parser.add_argument(
         "--max-clips",
         type=positive_int,

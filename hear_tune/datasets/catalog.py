@@ -109,6 +109,8 @@ class DataSet:
             if self.module != LABELLED:
                 raise TaskError(f"{self.name} has no columns to group by; its splits are given")
             options["group"] = group
+        if self.module != LABELLED and not root.exists():
+            raise FileNotFoundError(f"{root}: no such folder; --root names that of {self.name}")
         task: Task = import_module(f"{__package__}.{self.module}").load(root, **options)
         return task
 

@@ -28,18 +28,20 @@ def check_task(task: Task, root: Path | None = None, content: bool = True) -> tu
     Returns
     -------
     tuple of str
-        Remarks: classes that the test or training set lacks, a validation set with a single class,
-        groups in two splits, class folders that could be splits, audio without labels.
+        Remarks: clips without a group beside others with one, classes that the test or training set
+        lacks, a validation set with a single class, groups in two splits, class folders that could
+        be splits, audio without labels.
 
     Raises
     ------
     TaskError
-        Lists all faults: labels without audio, clips without labels, a class of one clip, a file in
-        two splits, too few folds, a training or test set that is empty or has a single class. A
-        cross-validation is checked turn by turn.
+        Lists all faults: clips named twice, labels without audio, clips without labels, a class of
+        one clip, a file in two splits, too few folds, a training or test set that is empty or has a
+        single class. A cross-validation is checked turn by turn.
     """
     faults = [
         *_split_faults(task),
+        *_repeated_clips(task),
         *_label_faults(task),
         *_nothing_to_tell_apart(task),
         *_missing_audio(task),
@@ -51,6 +53,7 @@ def check_task(task: Task, root: Path | None = None, content: bool = True) -> tu
         *_silent_classes(task),
         *_untrained_classes(task),
         *_alike_in_turns(task, VALID),
+        *_ungrouped(task),
         *_shared_groups(task),
         *_repeated_folders(task, root),
         *_unlabelled_audio(task, root),
@@ -80,6 +83,12 @@ def _split_faults(task: Task) -> Iterator[str]:
     for split in (TRAIN, TEST):
         if not task.of(split):
             yield f"the {split} set is empty"
+
+
+def _repeated_clips(task: Task) -> Iterator[str]:
+    counts = Counter((clip.path, clip.split) for clip in task.clips)
+    repeated = (path for (path, _), count in counts.items() if count > 1)
+    yield from _listed("named more than once", repeated)
 
 
 def _label_faults(task: Task) -> Iterator[str]:
@@ -199,6 +208,15 @@ def _untrained_in(task: Task, role: str) -> Iterator[str]:
         )
         fold = f" ({turn[role][0]})" if is_folded else ""
         yield from (f"{name}{fold}" for name in task.classes if name in used - trained)
+
+
+def _ungrouped(task: Task) -> Iterator[str]:
+    missing = sum(not clip.group for clip in task.clips)
+    if 0 < missing < len(task.clips):
+        yield (
+            f"{missing} of {len(task.clips)} clips have no group: classifiers across groups take "
+            "splits instead"
+        )
 
 
 def _shared_groups(task: Task) -> Iterator[str]:

@@ -489,7 +489,9 @@ def _files_of(library: str | os.PathLike[str]) -> list[Path]:
     path = Path(library)
     files = sorted(path.glob("*.parquet")) if path.is_dir() else [path]
     if not files or not path.exists():
-        raise FileNotFoundError(f"{path}: no such library; hear-tune embed MUSIC -o writes one")
+        raise FileNotFoundError(f"{path}: no such output; hear-tune embed MUSIC -o writes one")
+    if path.suffix.lower() in (".npy", ".h5"):
+        raise StoreError(f"{path}: only Parquet can be searched; embed with -o NAME.parquet")
     wanted = _read_identity(files[0])
     for file in files[1:]:
         _check_identity(_read_identity(file), path, wanted)

@@ -55,8 +55,9 @@ def run(options: argparse.Namespace) -> dict[str, str]:
             say(f"{layer}: {metric} {cell(results[-1], metric)}")
     else:
         results = [scored(features, budgeted(PROTOCOLS[options.protocol], options.points))]
-    _write(results, options.output, options.layers)
+    written = _write(results, options.output, options.layers)
     print(table(results))
+    print(f"written: {written}")
     return features.failed
 
 
@@ -99,7 +100,8 @@ def _model(options: argparse.Namespace) -> tuple[EmbeddingModel, str]:
     return model, options.name or Path(options.model or DEFAULT_PRETRAINED).stem
 
 
-def _write(results: list[Result], folder: Path, layers: str | None) -> None:
+def _write(results: list[Result], folder: Path, layers: str | None) -> Path:
+    """Save results with their pictures; return the file, or the folder of several."""
     first = results[0]
     stem = _stem(first, layers, each_layer=len(results) > 1)
     if len(results) > 1:
@@ -107,12 +109,13 @@ def _write(results: list[Result], folder: Path, layers: str | None) -> None:
             save(result, folder / f"{stem}_{result['layers'][0]}.json")
         plot_layers(results, folder / f"{stem}_layers.svg")
         plot_layers(results, folder / f"{stem}_layers.png")
-        return
+        return folder
     save(first, folder / f"{stem}.json")
     if first["per_class"]:
         plot_classes(first, folder / f"{stem}_classes.png")
     if first["confusion"]:
         plot_confusion(first, folder / f"{stem}_confusion.png")
+    return folder / f"{stem}.json"
 
 
 _SETTINGS = (

@@ -3,7 +3,7 @@ import pytest
 import soundfile
 from conftest import noise, tone
 from fsspec.implementations.local import LocalFileOpener
-from recordings import bad_files, odd_files
+from sound_files import bad_files, odd_files
 
 from hear_tune import AudioError
 from hear_tune.audio import decoding, headers

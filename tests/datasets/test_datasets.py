@@ -3,6 +3,7 @@ import csv
 import json
 import re
 from collections import Counter
+from dataclasses import replace
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
@@ -1116,3 +1117,18 @@ def test_data_sets_are_loaded_by_their_names(shared_data):
         task = get_data_set(name).load(Path(shared_data, folder))
         assert (task.name, task.kind) == (name, "multiclass")
         assert all(re.fullmatch(label, found) for found in task.classes)
+
+
+def test_a_clip_named_twice_is_refused_and_one_without_group_reported(tmp_path):
+    clips = [
+        Clip(tmp_path / f"{number}.wav", split, (label,), group=group)
+        for number, (split, label, group) in enumerate(
+            [("train", "a", "x"), ("train", "b", "y"), ("test", "a", "z"), ("test", "b", "")]
+        )
+    ]
+    for number, clip in enumerate(clips):
+        soundfile.write(clip.path, noise(1_000, number), 22_050)
+    task = Task("toy", "multiclass", ("a", "b"), tuple(clips))
+    assert any("1 of 4 clips have no group" in remark for remark in check_task(task))
+    with pytest.raises(TaskError, match=r"named more than once.*0\.wav"):
+        check_task(replace(task, clips=(*clips, clips[0])))

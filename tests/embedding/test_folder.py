@@ -14,7 +14,7 @@ import soundfile
 import torch
 from conftest import noise
 from models import CrashingModel, ModelElsewhere
-from recordings import bad_files, odd_files
+from sound_files import bad_files, odd_files
 
 import hear_tune
 from hear_tune.audio import files

@@ -418,7 +418,7 @@ def test_trained_weights_of_a_variant_are_asked_for(tmp_path):
 
 
 def test_libraries_that_are_none(tmp_path):
-    with pytest.raises(FileNotFoundError, match="no such library"):
+    with pytest.raises(FileNotFoundError, match="no such output"):
         read_library(tmp_path / "gone.parquet")
     (tmp_path / "text.parquet").write_text("no table")
     with pytest.raises(StoreError, match="not a Parquet file"):
