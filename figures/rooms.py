@@ -30,6 +30,10 @@ def imported_rooms(parts: tuple[str, ...], path: Path) -> set[str]:
     """Return the rooms that a module imports from, also inside functions."""
     rooms = set()
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            names = (alias.name.split(".") for alias in node.names)
+            rooms |= {name[1] for name in names if name[0] == "hear_tune" and len(name) > 1}
+            continue
         if not isinstance(node, ast.ImportFrom):
             continue
         named = node.module.split(".") if node.module else []

@@ -1,5 +1,6 @@
 """The order of the house: which room may import from which, and what ``--help`` may load."""
 
+import ast
 import runpy
 import subprocess
 import sys
@@ -7,6 +8,8 @@ from types import SimpleNamespace
 
 import pytest
 from conftest import ROOT
+
+import hear_tune
 
 # from the bottom up: a room imports from those above it in this list
 FLOORS = (
@@ -26,7 +29,7 @@ FLOOR_OF = {room: number for number, rooms in enumerate(FLOORS) for room in room
 COMMANDS = sorted(
     path.stem
     for path in (ROOT / "hear_tune" / "cli").glob("*.py")
-    if path.stem not in ("__init__", "common", "pretrain")
+    if path.stem not in ("__init__", "__main__", "common", "pretrain")
 )
 
 rooms = SimpleNamespace(**runpy.run_path(str(ROOT / "figures" / "rooms.py")))
@@ -68,6 +71,13 @@ def test_help_loads_no_torch(command):
     run = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
     assert run.returncode == 0, run.stderr
     assert "usage: hear-tune" in run.stdout
+
+
+def test_all_public_names_are_there():
+    stub = ast.parse((ROOT / "hear_tune" / "__init__.pyi").read_text())
+    (names,) = (ast.literal_eval(n.value) for n in stub.body if isinstance(n, ast.Assign))
+    assert sorted(hear_tune.__all__) == sorted(names)
+    assert all(hasattr(hear_tune, name) for name in names)
 
 
 def test_importing_the_package_loads_no_torch_until_it_is_used():

@@ -23,9 +23,8 @@ from ..common.devices import one_thread
 from ..common.files import sha256_of, write_whole
 from ..common.text import first_n
 from ..networks.config import (
-    FACTOR,
-    MAX_LEVEL,
     SAMPLE_RATE_HZ,
+    TIMESTAMP_STRIDE,
     ConfigError,
     EncoderConfig,
     config_from_dict,
@@ -52,7 +51,6 @@ EXPECTED = (
     "(.ckpt) or CLMR's released weights (.pt)"
 )
 _LISTED_PROBLEMS = 3
-_STRIDES = {FACTOR**level for level in range(MAX_LEVEL + 1)}
 _LONGEST_HEADER_BYTES = 100_000_000  # the limit of safetensors
 _LONGEST_CROP_SAMPLES = 60 * SAMPLE_RATE_HZ  # more is no crop, and much memory per window
 
@@ -259,17 +257,21 @@ def _check_crop(config: EncoderConfig, training: dict[str, Any]) -> None:
 
 
 def _projections(encoder: Encoder, described: object) -> Iterator[Projection]:
-    """The projections of a checkpoint's metadata, without their weights."""
-    try:
-        assert isinstance(described, dict)
-        for name, facts in described.items():
-            sources = [encoder.layer(source) for source in facts["layers"]]
-            projection = Projection(name, sources, facts["size"], facts["stride"])
-            if projection.layer.stride not in _STRIDES:
-                raise ValueError(f"a stride of {projection.layer.stride} samples")
-            yield projection
-    except (AssertionError, LookupError, TypeError, ValueError, RuntimeError) as error:
-        raise CheckpointError(f"its metadata are damaged: projections ({error})") from error
+    """Build the projections that a checkpoint's metadata describe, without their weights."""
+    layers = {layer.name: layer for layer in encoder.layers}
+    strides = {layer.stride for layer in encoder.layers} | {TIMESTAMP_STRIDE}
+    if not isinstance(described, dict):
+        raise CheckpointError("its metadata are damaged: projections")
+    for name, facts in described.items():
+        try:
+            sources = [layers[source] for source in facts["layers"]]
+            size, stride = facts["size"], facts["stride"]
+            valid = name.isidentifier() and sources and type(size) is int and size > 0
+            if not valid or type(stride) is not int or stride not in strides:
+                raise ValueError
+            yield Projection(name, sources, size, stride)
+        except (LookupError, TypeError, ValueError, RuntimeError) as error:
+            raise CheckpointError(f"its metadata are damaged: projection {name!r}") from error
 
 
 def _check_layers(encoder: Encoder, training: dict[str, Any]) -> None:

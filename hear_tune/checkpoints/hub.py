@@ -30,5 +30,15 @@ def _load(_: type[Encoder], /, *, model_id: str, **options: Any) -> Encoder:
     return load_checkpoint(hf_hub_download(model_id, HUB_FILE_NAME, **download))
 
 
+def _reduce(encoder: Encoder) -> tuple[Any, ...]:
+    """Pickle an encoder such that unpickling it imports this module."""
+    return _restore, (type(encoder),), encoder.__dict__
+
+
+def _restore(kind: type[Encoder]) -> Encoder:
+    return kind.__new__(kind)
+
+
+Encoder.__reduce__ = _reduce  # type: ignore[method-assign, assignment]
 Encoder._save_pretrained = _save  # type: ignore[assignment]
 Encoder._from_pretrained = classmethod(_load)  # type: ignore[assignment]

@@ -145,7 +145,7 @@ def _open_legacy(path: Path) -> tuple[Any, _StorageReader]:
     storages: dict[str, memoryview] = {}
     position = file.tell()
     for key in keys:
-        if key not in known:
+        if not isinstance(key, str) or key not in known:
             raise CheckpointError("it holds data of an unknown kind")
         count = int.from_bytes(data[position : position + 8], "little")
         end = position + 8 + count * known[key].dtype.itemsize

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 
+from ..pretrain import WHITENED_SIZE, WHITENING_CROPS
 from .common import SHA256_HELP, Commands, positive_int
 
 SUMMARY = "convert any checkpoint to safetensors"
@@ -28,13 +29,16 @@ def add_command(commands: Commands) -> None:
         "--layers", metavar="A,B", help="layers that embed by default (default: unchanged)"
     )
     parser.add_argument("--whiten", nargs="+", metavar="STORE", help="made by hear-tune store")
+    parser.add_argument("--timestamp-layers", metavar="A,B", help="layers to whiten for timestamps")
     parser.add_argument(
-        "--timestamp-layers", metavar="A,B", help="that are whitened for timestamps"
+        "--size", type=positive_int, help=f"numbers of the whitened embedding ({WHITENED_SIZE})"
     )
-    parser.add_argument("--size", type=positive_int, default=512, help="of --whiten (%(default)s)")
     parser.add_argument(
-        "--crops", type=positive_int, default=8192, help="of --whiten, to fit on (%(default)s)"
+        "--crops",
+        type=positive_int,
+        help=f"random crops to fit it on ({WHITENING_CROPS:,})",
     )
+    parser.add_argument("--no-whitening", action="store_true", help="drop a whitening it has")
     parser.set_defaults(run=_convert)
 
 
@@ -44,17 +48,23 @@ def _convert(options: argparse.Namespace) -> int:
     from ..networks.encoders import EMBEDDING_LAYERS
     from ..networks.variants import variant_name
     from ..pretrain.pcm_store import AudioStore
-    from ..pretrain.whitening import whiten
+    from ..pretrain.whitening import drop_projections, whiten
 
     if not options.output.endswith(".safetensors"):
         raise ValueError(f"{options.output}: the name must end in .safetensors")
+    fit = (options.timestamp_layers, options.size, options.crops)
+    if not options.whiten and any(option is not None for option in fit):
+        raise ValueError("--timestamp-layers, --size and --crops go with --whiten")
     encoder = load_checkpoint(options.checkpoint, options.sha256)
+    if options.no_whitening:
+        drop_projections(encoder)
     if options.layers is not None:
         encoder.training_record[EMBEDDING_LAYERS] = choose_layers(encoder, options.layers)
     if options.whiten:
         stores = [AudioStore(folder) for folder in options.whiten]
         model = EmbeddingModel(encoder, timestamp_layers=options.timestamp_layers, whitened=False)
-        whiten(encoder, stores, model.layers, model.timestamp_layers, options.size, options.crops)
+        size, crops = options.size or WHITENED_SIZE, options.crops or WHITENING_CROPS
+        whiten(encoder, stores, model.layers, model.timestamp_layers, size, crops)
     if options.half:
         encoder = encoder.half()
     digest = save_checkpoint(encoder, options.output)

@@ -22,6 +22,12 @@ def add_command(commands: Commands) -> None:
     parser.add_argument("--sha256", help=SHA256_HELP)
     parser.add_argument("--per", choices=["track", "window"], default="track")
     parser.add_argument("--layers", metavar="A,B", help="as for embed")
+    parser.add_argument(
+        "--no-whitening",
+        dest="whitened",
+        action="store_false",
+        help="the layers as they are, where the checkpoint has a whitened embedding",
+    )
     parser.add_argument("--hop-ms", type=positive_float, metavar="MS", help="between windows")
     parser.set_defaults(run=_export)
 
@@ -31,7 +37,11 @@ def _export(options: argparse.Namespace) -> int:
     from ..hear import load_model
 
     model = load_model(
-        options.model, sha256=options.sha256, layers=options.layers, hop_ms=options.hop_ms
+        options.model,
+        sha256=options.sha256,
+        layers=options.layers,
+        hop_ms=options.hop_ms,
+        whitened=options.whitened,
     )
     difference = export_model(model, options.output, options.per)
     print(f"{options.output}: {model.identity}, within {difference:.1e} of the model")

@@ -91,6 +91,7 @@ def _add_make_task(tools: Commands) -> None:
 
 
 def _make_task(options: argparse.Namespace) -> int:
+    require_extra("hear", "pandas")
     from ..hear_benchmark.make_task import FULL, folder_name, make_task
 
     data_set = get_data_set(options.name)

@@ -12,7 +12,9 @@ SUMMARY = "train an encoder by CLMR"
 def add_command(commands: Commands) -> None:
     """Add the command to the parser."""
     parser = add_verbatim(commands, "pretrain", SUMMARY)
-    parser.set_defaults(run=_pretrain)
+    parser.set_defaults(
+        run=_pretrain, less_memory="a smaller --data.batch_size or --trainer.accelerator cpu"
+    )
 
 
 def _pretrain(options: argparse.Namespace) -> int:

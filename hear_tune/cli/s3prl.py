@@ -46,7 +46,6 @@ def _run(options: argparse.Namespace) -> int:
 
 
 def _config(options: argparse.Namespace) -> int:
-    _require_s3prl()
     from ..upstream.configuration import config_names, config_path
 
     print(config_path(options.name) if options.name else "\n".join(config_names()))

@@ -283,6 +283,8 @@ def _joiner(output: Path) -> Callable[[list[Path], Path], None]:
 def _join_parquet(sources: list[Path], path: Path, dropped: Iterable[str] = ()) -> None:
     """Write the rows of several files as one, without those of dropped audio files."""
     rows, names = _RowWriter(path), pa.array(sorted(dropped), pa.string())
+    with _opened(sources[0]) as file:
+        rows.write(file.schema_arrow.empty_table())  # there may be no row in any of them
     for batch in _read_rows(sources):
         rows.write(pa.Table.from_batches([batch]).filter(pc.invert(pc.is_in(batch["path"], names))))
     rows.close(dict(ChainMap(*map(read_remarks, reversed(sources)))))

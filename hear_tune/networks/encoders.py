@@ -203,7 +203,7 @@ class LayeredEncoder(nn.Module, ABC):
                 return layer
         if name in self.projections:
             return self.projection(name).layer
-        known = ", ".join(layer.name for layer in self.layers)
+        known = ", ".join([*(layer.name for layer in self.layers), *self.projections])
         raise ValueError(f"unknown layer {name!r}: this encoder has {known}")
 
     def _check(self, audio: Tensor, names: Collection[str]) -> None:

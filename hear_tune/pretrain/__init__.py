@@ -2,6 +2,10 @@
 
 from ..common.errors import HearTuneError
 
+# Defaults of a whitening.
+WHITENED_SIZE = 512  # numbers of an embedding
+WHITENING_CROPS = 8192  # crops that it is fitted on
+
 
 class TrainingError(HearTuneError, ValueError):
     """A training run cannot start or resume as requested, or has diverged."""

@@ -17,6 +17,7 @@ from ..networks.config import TIMESTAMP_STRIDE
 from ..networks.encoders import EMBEDDING_LAYERS, TIMESTAMP_LAYERS, Encoder
 from ..networks.folded import FoldedEncoder
 from ..networks.projection import Projection, to_frames
+from . import WHITENED_SIZE, WHITENING_CROPS
 from .pairs import to_float, to_pair
 from .pcm_store import AudioStore
 
@@ -31,8 +32,8 @@ def whiten(
     stores: Sequence[AudioStore],
     layers: Sequence[str],
     timestamp_layers: Sequence[str],
-    size: int = 512,
-    crops: int = 8192,
+    size: int = WHITENED_SIZE,
+    crops: int = WHITENING_CROPS,
     seed: int = 0,
 ) -> None:
     """Fit projections for clips and for timestamps, and make them the layers that embed.
@@ -58,13 +59,13 @@ def whiten(
         If a layer is unknown, no track is as long as a window, or there are no more crops than
         channels.
     """
-    drop_projections(encoder)
     by_window = _Moments(encoder, layers)
     by_frame = _Moments(encoder, timestamp_layers)
     if crops <= by_window.channels:
         raise ValueError(
             f"{crops} crops cannot whiten {by_window.channels} channels: draw more than that"
         )
+    drop_projections(encoder)
     network = FoldedEncoder(encoder)
     names = list(dict.fromkeys([*layers, *timestamp_layers]))
     bar = progress_bar(total=crops, desc="whiten", unit="crop")
@@ -132,8 +133,8 @@ class _Moments:
         deviation = covariance.diagonal().clamp(min=0).sqrt()
         scale = torch.where(deviation > _SMALLEST_DEVIATION, 1 / deviation, 0.0)
         variances, axes = torch.linalg.eigh(covariance * torch.outer(scale, scale))
-        variances, axes = variances.flip(0)[:size], axes.flip(1)[:, :size]
         ridge = RIDGE * variances.mean()
+        variances, axes = variances.flip(0)[:size], axes.flip(1)[:, :size]
         weight = (axes * (variances.clamp(min=0) + ridge).rsqrt()).T * scale
         projection = Projection(name, self.layers, len(weight), stride)
         with torch.no_grad():

@@ -7,8 +7,10 @@ import functools
 import json
 import pathlib
 import pickle
+import pickletools
 import re
 import struct
+import subprocess
 import sys
 import types
 import zipfile
@@ -87,6 +89,44 @@ def test_hub_folders(encoder, tmp_path):
     assert config_from_dict(config) == SMALL
     card = (tmp_path / "hub/README.md").read_text()
     assert "library_name: hear-tune" in card
+
+
+def test_an_unpickled_encoder_can_be_saved_for_the_hub(encoder, tmp_path):
+    (tmp_path / "encoder.pkl").write_bytes(pickle.dumps(encoder))
+    program = (
+        "import pickle, sys; folder = sys.argv[1]\n"
+        "with open(folder + '/encoder.pkl', 'rb') as file: encoder = pickle.load(file)\n"
+        "encoder.save_pretrained(folder + '/hub')"
+    )
+    subprocess.run([sys.executable, "-c", program, str(tmp_path)], check=True)
+    assert same(encoder, load_checkpoint(tmp_path / "hub"))
+
+
+@pytest.mark.parametrize(
+    "projections",
+    [
+        [],
+        {"a": None},
+        {"a": {"layers": [], "size": 4, "stride": 9}},
+        {"a": {"layers": ["contractive.9"], "size": 4, "stride": 9}},
+        {"a": {"layers": ["contractive.1"], "size": -4, "stride": 3}},
+        {"a": {"layers": ["contractive.1"], "size": 1e300, "stride": 3}},
+        {"a": {"layers": ["contractive.1"], "size": 4, "stride": None}},
+        {"a": {"layers": ["contractive.1"], "size": 4, "stride": 3**12}},
+        {"a,b": {"layers": ["contractive.1"], "size": 4, "stride": 3}},
+        {
+            "a": {"layers": ["contractive.1"], "size": 4, "stride": 3},
+            "b": {"layers": ["a"], "size": 4, "stride": 3},
+        },
+    ],
+)
+def test_impossible_projections_are_refused(encoder, tmp_path, projections):
+    path = tmp_path / "x.safetensors"
+    save_checkpoint(encoder, path)
+    metadata = read_metadata(path) | {"projections": projections}
+    save_file(encoder.state_dict(), path, {"hear_tune": json.dumps(metadata)})
+    with pytest.raises(CheckpointError, match="its metadata are damaged: projection"):
+        load_checkpoint(path)
 
 
 def test_wrong_hash_is_refused(encoder, tmp_path):
@@ -301,6 +341,18 @@ BOMBS = {
     "a mark that is not there": b"\x80\x02t.",
     "an unknown memo": b"\x80\x02h\x05.",
 }
+
+
+def test_a_legacy_file_whose_list_of_data_takes_forever_to_hash(tmp_path):
+    torch.save({"x": torch.zeros(3)}, tmp_path / "x.pt", _use_new_zipfile_serialization=False)
+    with (tmp_path / "x.pt").open("rb") as file:
+        for _ in range(4):
+            collections.deque(pickletools.genops(file), 0)  # to the pickle's end
+        start = file.tell()
+    keys = b"\x80\x02](" + b")" + b"2\x86" * 200 + b"e."
+    (tmp_path / "bomb.pt").write_bytes((tmp_path / "x.pt").read_bytes()[:start] + keys)
+    with pytest.raises(CheckpointError, match="unknown kind"):
+        load_checkpoint(tmp_path / "bomb.pt")
 
 
 @pytest.mark.parametrize("bomb", BOMBS)

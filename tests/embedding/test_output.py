@@ -56,6 +56,19 @@ def test_embeddings_without_rows_change_nothing(tmp_path):
     assert read_library(tmp_path / "x.parquet").paths == [NAMES[0]]
 
 
+@pytest.mark.parametrize("suffix", [".parquet", ".npy"])
+def test_an_output_may_have_no_row_at_all(tmp_path, suffix):
+    nothing = ClipEmbeddings(np.empty((0, 2), np.float32), np.empty(0), np.empty(0))
+    with EmbeddingOutput(tmp_path / f"x{suffix}", IDENTITY) as output:
+        with output.new_part() as part:
+            part.add(NAMES[0], nothing)
+        output.finish()
+    if suffix == ".npy":
+        assert np.load(tmp_path / "x.npy").shape == (0, 2)
+    else:
+        assert pq.read_table(tmp_path / "x.parquet").num_rows == 0
+
+
 def test_a_damaged_footer_is_named_or_harmless(tmp_path):
     """It has no checksum: the numbers of rows and columns in it may be wrong."""
     path = tmp_path / "x.parquet"

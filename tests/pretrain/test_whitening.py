@@ -147,6 +147,15 @@ def test_the_command_whitens(store, tmp_path, clip):
         assert hear_tune.embedding.output.read_library(rows).vectors.shape == expected.shape
 
 
+def test_options_that_need_whitening_are_refused_without_it(encoder, tmp_path, capsys):
+    path, output = str(tmp_path / "x.safetensors"), str(tmp_path / "y.safetensors")
+    hear_tune.save_checkpoint(encoder, path)
+    assert main(["convert", path, "-o", output, "--size", "3"]) == 2
+    assert "go with --whiten" in capsys.readouterr().err
+    assert main(["convert", path, "-o", output, "--no-whitening"]) == 0
+    assert hear_tune.load_model(output).layers == LAYERS
+
+
 def test_more_crops_than_channels_are_needed(store):
     encoder = hear_tune.build_encoder(hear_tune.TuneConfig(2, 2, 2, 4, embedding_size=8)).eval()
     with pytest.raises(ValueError, match="16 crops cannot whiten 16 channels"):
