@@ -92,7 +92,13 @@ def write_whole(path: str | os.PathLike[str], content: str | bytes) -> None:
 def sha256_of(path: str | os.PathLike[str]) -> str:
     """SHA-256 of a file, in hexadecimal."""
     digest = hashlib.sha256()
-    with open(path, "rb") as file:
-        while chunk := file.read(1 << 20):
-            digest.update(chunk)
+    for chunk in chunks(path):
+        digest.update(chunk)
     return digest.hexdigest()
+
+
+def chunks(path: str | os.PathLike[str], size: int = 1 << 20) -> Iterator[bytes]:
+    """Yield the content of a file in chunks of `size` bytes."""
+    with open(path, "rb") as file:
+        while chunk := file.read(size):
+            yield chunk

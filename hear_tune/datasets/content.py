@@ -7,27 +7,23 @@ from collections import defaultdict
 from collections.abc import Iterable
 from pathlib import Path
 
+from ..common.files import chunks
 from ..common.progress import progress_bar
-
-_CHUNK_BYTES = 1 << 20
 
 
 def file_digest(path: Path, algorithm: str = "sha256", progress: bool = False) -> str:
     """Return the hexadecimal digest of a file by an algorithm of hashlib."""
     digest = hashlib.new(algorithm, usedforsecurity=False)
-    with (
-        path.open("rb") as file,
-        progress_bar(
-            total=path.stat().st_size,
-            desc=f"checking {path.name}",
-            unit="B",
-            unit_scale=True,
-            delay=2,
-            leave=False,
-            disable=not progress,
-        ) as bar,
-    ):
-        while chunk := file.read(_CHUNK_BYTES):
+    with progress_bar(
+        total=path.stat().st_size,
+        desc=f"checking {path.name}",
+        unit="B",
+        unit_scale=True,
+        delay=2,
+        leave=False,
+        disable=not progress,
+    ) as bar:
+        for chunk in chunks(path):
             digest.update(chunk)
             bar.update(len(chunk))
     return digest.hexdigest()

@@ -1,1 +1,1 @@
-"""The HEAR benchmark by its own evaluation kit, ``heareval`` 2021.1.3: ``hear-tune hear``."""
+"""Run the HEAR benchmark with its evaluation kit, ``heareval`` 2021.1.3."""

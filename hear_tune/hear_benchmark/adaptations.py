@@ -1,7 +1,7 @@
-"""What heareval 2021.1.3 needs to run with libraries newer than itself.
+"""Adapt heareval 2021.1.3 to current libraries.
 
-Each function below fills one gap, and does nothing where there is none. heareval's files stay as
-they are; names in its modules are replaced in this process only.
+Each function below mends one incompatibility, and does nothing where there is none. heareval's
+files are not changed: names in its modules are replaced in this process only.
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ import torch
 
 @cache
 def adapt() -> None:
-    """Import heareval, and fill every gap that this environment has.
+    """Import heareval and adapt it to the installed libraries.
 
     Raises
     ------
     ImportError
-        If heareval or something that it needs is not installed.
+        If heareval or one of its dependencies is not installed.
     """
     with _stand_in_for_tensorflow():
         import heareval.embeddings.runner
@@ -41,7 +41,13 @@ def adapt() -> None:
 
 @contextmanager
 def watched_training(report: Callable[[], object]) -> Iterator[None]:
-    """Call back each time that heareval has trained a probe, whose own bars know no total."""
+    """Call a function after each probe that heareval trains, because its own bars show no total.
+
+    Parameters
+    ----------
+    report : callable
+        Called without arguments.
+    """
     import heareval.predictions.task_predictions as predictions
 
     train = predictions.task_predictions_train
@@ -60,10 +66,10 @@ def watched_training(report: Callable[[], object]) -> Iterator[None]:
 
 @contextmanager
 def _stand_in_for_tensorflow() -> Iterator[None]:
-    """Imported for the type of TensorFlow models, and to see that they have the GPU if torch has.
+    """Provide what heareval uses of TensorFlow while heareval is imported.
 
-    A model of torch needs neither, and 2021.1.3 has no other use of it. Other packages should not
-    take the stand-in for the real one: it is there while heareval is imported.
+    heareval needs it to recognise TensorFlow models and to check that these have a GPU if torch
+    has one. The stand-in is removed again, so that other packages do not mistake it for TensorFlow.
     """
     name = "tensorflow"
     missing = name not in sys.modules and find_spec(name) is None
@@ -80,7 +86,7 @@ def _stand_in_for_tensorflow() -> Iterator[None]:
 
 
 def _keep_device_names(gpu_max_mem: Any) -> None:
-    """Names of GPUs are decoded; from pynvml 11.5 on they are text already."""
+    """Encode names of GPUs, which heareval decodes; pynvml returns text from 11.5 on."""
     if not hasattr(gpu_max_mem, "nvmlDeviceGetName"):  # there is no GPU
         return
     get_name = gpu_max_mem.nvmlDeviceGetName
@@ -93,18 +99,18 @@ def _keep_device_names(gpu_max_mem: Any) -> None:
 
 
 def _keep_trainer_options(predictions: Any) -> None:
-    """Lightning 2 has no ``Trainer(gpus=...)``, and no epoch that can be set by assignment."""
+    """Restore ``Trainer(gpus=...)`` and an epoch that can be assigned; Lightning 2 has neither."""
     if "gpus" not in inspect.signature(pl.Trainer.__init__).parameters:
         predictions.pl = SimpleNamespace(Trainer=_Trainer)
 
 
 class _Trainer(pl.Trainer):
     def __init__(self, *, gpus: int | list[int] | None, **options: Any) -> None:
-        options.setdefault("enable_progress_bar", False)  # of each epoch, which drowns all else
+        options.setdefault("enable_progress_bar", False)  # a bar per epoch would drown all else
         super().__init__(accelerator="gpu" if gpus else "cpu", devices=gpus or 1, **options)
 
     def test(self, *args: Any, **options: Any) -> Any:
-        """Test in the epoch that was set, whose postprocessing of events is to be used."""
+        """Test in the assigned epoch, so that its postprocessing of events is used."""
         epoch = vars(self.fit_loop).get("current_epoch")
         if epoch is not None:
             self.fit_loop.epoch_progress.current.completed = epoch
@@ -112,7 +118,7 @@ class _Trainer(pl.Trainer):
 
 
 def _keep_epoch_ends(model: type[pl.LightningModule]) -> None:
-    """Lightning 2 refuses ``validation_epoch_end``: outputs of steps are no longer gathered."""
+    """Gather the outputs of steps for ``validation_epoch_end``, which Lightning 2 refuses."""
     if hasattr(pl.LightningModule, "validation_epoch_end"):
         return
     for stage in ("validation", "test"):
@@ -139,6 +145,6 @@ def _gather_outputs(
 
 
 def _trust_grid(grid: dict[str, list[Any]]) -> None:
-    """Checkpoints hold classes and functions of the grid; torch 2.6 loads only what is trusted."""
+    """Let torch 2.6 and later load the classes and functions of the grid from checkpoints."""
     trusted = [value for values in grid.values() for value in values if callable(value)]
     torch.serialization.add_safe_globals(trusted)

@@ -1,6 +1,6 @@
-"""Labelled data sets as task folders of the HEAR benchmark.
+"""Write labelled data sets as task folders of the HEAR benchmark.
 
-Layout: https://hearbenchmark.com, and what heareval 2021.1.3 reads of it.
+The layout is that of https://hearbenchmark.com, as far as heareval 2021.1.3 reads it.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
+from ..common.files import write_whole
 from ..common.progress import progress_bar
 from ..common.samples import pad_end
 from ..datasets.task import FOLD, TEST, TRAIN, VALID, Clip, Kind, Task, TaskError
@@ -34,7 +35,7 @@ _SPLITS = [TRAIN, VALID, TEST]
 
 
 def folder_name(task: Task, mode: str = FULL) -> str:
-    """Name of a task's folder among HEAR's: its own, a version and a mode."""
+    """Name of a task's folder: name, version and mode."""
     return f"{task.name}-{VERSION}-{mode}"
 
 
@@ -45,36 +46,36 @@ def make_task(
     rate: int = SAMPLE_RATE_HZ,
     mode: str = FULL,
 ) -> dict[str, str]:
-    """Write a scene task that heareval accepts.
+    """Write a scene task for heareval.
 
-    The folder appears when it is complete; an interrupted job goes on.
+    The folder appears when complete; an interrupted job resumes.
 
     Parameters
     ----------
-    task
-        Clips with one label or many, in train, valid and test or in folds.
-    tasks_dir
-        Where HEAR's tasks are; the folder in it is named by `folder_name`.
-    seconds
-        Length that every clip is cut to, or filled up to with silence, as in HEAR's own tasks; None
-        to leave clips as they are: heareval then embeds them one by one.
-    rate
-        Of the audio written, in Hz.
-    mode
-        What tells this version of the task from others in names and tables: its split, say.
+    task : Task
+        Clips with one or several labels, split into train, valid and test or into folds.
+    tasks_dir : Path
+        Folder of HEAR's tasks, in which the task's folder is made, named by `folder_name`.
+    seconds : float, optional
+        Length to which every clip is cut or padded with silence, as in HEAR's own tasks. By default
+        clips keep their lengths, and heareval embeds them one by one.
+    rate : int
+        Sample rate of the audio written, in Hz.
+    mode : str
+        Name of this version of the task in folders and tables, for instance its split.
 
     Returns
     -------
     dict of str to str
-        Reason by path of each clip that is left out.
+        Errors of excluded clips, by path.
 
     Raises
     ------
     FileExistsError
-        If the folder is there already.
+        If the folder exists already.
     TaskError
-        If HEAR has no such task (regression), a split is missing, or a label does not survive
-        heareval's reading.
+        If HEAR has no such task (regression), a split is missing or has no readable clip, or
+        heareval would read a label as another.
     """
     folder = tasks_dir / folder_name(task, mode)
     if folder.exists():
@@ -86,18 +87,18 @@ def make_task(
     failed: dict[str, str] = {}
     for split in metadata["splits"]:
         clips = progress_bar(task.of(split), desc=f"{task.name} {split}", unit="clip")
-        labels, left_out = _write_clips(clips, partial / str(rate) / split, seconds, rate)
+        labels, excluded = _write_clips(clips, partial / str(rate) / split, seconds, rate)
         if not labels:
-            raise TaskError(f"{task.name}: no clip of {split} can be read: {dict(left_out)}")
+            raise TaskError(f"{task.name}: no clip of {split} can be read: {excluded}")
         _write_json(partial / f"{split}.json", labels)
-        failed |= left_out
+        failed |= excluded
     _write_json(partial / "task_metadata.json", metadata)
     partial.rename(folder)
     return failed
 
 
 def _digest(task: Task, seconds: float | None) -> str:
-    """What goes on where it was interrupted must have been the same job."""
+    """Identify the job, so that only the same job is resumed."""
     clips = [(str(clip.path), clip.split) for clip in task.clips]
     return hashlib.sha256(json.dumps([clips, seconds]).encode()).hexdigest()[:8]
 
@@ -136,7 +137,7 @@ def _write_vocabulary(path: Path, classes: tuple[str, ...]) -> None:
 def _write_clips(
     clips: Iterable[Clip], folder: Path, seconds: float | None, rate: int
 ) -> tuple[dict[str, list[str]], dict[str, str]]:
-    """Labels by file name, and reasons by path of clips that are left out."""
+    """Write clips; return labels by file name, and errors of excluded clips by path."""
     labels, failed = {}, {}
     for index, clip in enumerate(clips):
         name = f"{index:06d}-{clip.path.stem}.wav"
@@ -160,4 +161,4 @@ def _fit(
 
 
 def _write_json(path: Path, content: object) -> None:
-    path.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+    write_whole(path, json.dumps(content, indent=1) + "\n")

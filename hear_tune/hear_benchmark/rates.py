@@ -1,4 +1,4 @@
-"""Resample the audio of a task: heareval reads one folder per sample rate, but makes none."""
+"""Resample the audio of a task: heareval reads a folder per sample rate, but makes none."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ import soundfile
 
 from ..audio.decoding import decode
 from ..audio.reading import AudioError, Remark, average, missing_audio, naming, resampled
+from ..common.files import replacing
 from ..common.progress import progress_bar
 
 _SUBTYPE = "PCM_16"  # as in the public tasks
@@ -28,7 +29,7 @@ def resample_task(task: Path, rate: int) -> None:
     task : Path
         The task's folder.
     rate : int
-        In Hz. An existing folder is kept.
+        Sample rate in Hz. An existing folder is kept.
 
     Raises
     ------
@@ -51,12 +52,26 @@ def resample_task(task: Path, rate: int) -> None:
 
 
 def read_audio(path: Path, rate: int) -> npt.NDArray[np.float32]:
-    """Read a file as mono, (samples,) float32, at a rate in Hz.
+    """Read a file as mono.
+
+    Parameters
+    ----------
+    path : Path
+        The file.
+    rate : int
+        Sample rate in Hz to which it is resampled.
+
+    Returns
+    -------
+    array of float32
+        (samples,).
 
     Raises
     ------
-    FileNotFoundError, ValueError
-        If the file does not exist; or is damaged, incomplete or empty.
+    FileNotFoundError
+        If the file does not exist.
+    AudioError
+        If it is damaged, incomplete or empty.
     """
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such file")
@@ -70,11 +85,10 @@ def read_audio(path: Path, rate: int) -> npt.NDArray[np.float32]:
 
 
 def write_audio(path: Path, samples: npt.NDArray[np.float32], rate: int) -> None:
-    """Write a WAV file atomically."""
+    """Write samples, (samples,) float32, to a 16-bit WAV file atomically; `rate` is in Hz."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.partial")
-    soundfile.write(partial, samples, rate, _SUBTYPE, format="WAV")
-    partial.replace(path)
+    with replacing(path) as partial:
+        soundfile.write(partial, samples, rate, _SUBTYPE, format="WAV")
 
 
 def _names(task: Path) -> Iterator[Path]:

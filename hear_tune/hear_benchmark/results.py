@@ -1,4 +1,4 @@
-"""Tables of heareval's scores of many models and tasks, beside the official leaderboard."""
+"""Tabulate heareval's scores beside those of the official leaderboard."""
 
 from __future__ import annotations
 
@@ -88,9 +88,19 @@ def _read(path: Path) -> dict[str, Any]:
 
 
 def table(results: Iterable[Result]) -> str:
-    """Format Markdown: a row per task and metric; a column per model, then the leaderboard's.
+    """Format scores as a Markdown table.
 
-    The best score is not marked, as scores from different grids are not comparable.
+    The best score is not marked, because scores from different grids are not comparable.
+
+    Parameters
+    ----------
+    results : iterable of dict
+        As `collect` returns them.
+
+    Returns
+    -------
+    str
+        A row per task and metric; a column per model, then those of the leaderboard.
     """
     results = list(results)
     own = _titles(results)

@@ -1,4 +1,4 @@
-"""heareval's own runners, and what they lack around them."""
+"""Run heareval's runners for several models, tasks and sample rates."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from typing import Any
 
 import click
 
-from hear_tune.common.allocator import keep_freed_memory
-
+from ..common.allocator import keep_freed_memory
+from ..common.files import chunks, write_whole
 from ..common.progress import progress_bar
 from ..weights import PRETRAINED
 from .rates import resample_task
@@ -29,7 +29,7 @@ Params = dict[str, Any]
 
 
 class _Weights(click.Path):
-    """A checkpoint by its path, or weights of the package by their name."""
+    """Path of a checkpoint, or name of weights of the package."""
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
         row = PRETRAINED.get(value)
@@ -37,7 +37,7 @@ class _Weights(click.Path):
 
 
 class _Runner:
-    """A program of heareval, whose options its own parser reads."""
+    """A program of heareval, with its own options."""
 
     def __init__(self, name: str) -> None:
         try:
@@ -62,7 +62,25 @@ class _Runner:
 
 
 def run(arguments: Sequence[str]) -> dict[str, str]:
-    """Embed tasks and score the predictions; returns reasons by folder of those that failed."""
+    """Embed tasks, train and score their probes, and print the table of scores.
+
+    Parameters
+    ----------
+    arguments : sequence of str
+        Command line: options of both runners of heareval, and ``--name``.
+
+    Returns
+    -------
+    dict of str to str
+        Errors of the tasks that failed, by folder.
+
+    Raises
+    ------
+    ValueError
+        If heareval is not installed, or an option is wrong.
+    FileNotFoundError
+        If there is no such task.
+    """
     embeddings, predictions = _Runner("embeddings"), _Runner("predictions")
     scoring = [option for option in predictions.options if option.name != "task_dirs"]
     params = _parse("run", [*embeddings.options, _NAME, *scoring], arguments)
@@ -74,7 +92,7 @@ def run(arguments: Sequence[str]) -> dict[str, str]:
 
 
 def embeddings(arguments: Sequence[str]) -> dict[str, str]:
-    """Embed tasks; returns reasons by folder of those that failed."""
+    """Embed tasks and print the folders of their embeddings; see `run`."""
     runner = _Runner("embeddings")
     folders, failed = _embed(runner, _parse("embeddings", [*runner.options, _NAME], arguments))
     for folder in folders:
@@ -83,13 +101,13 @@ def embeddings(arguments: Sequence[str]) -> dict[str, str]:
 
 
 def predictions(arguments: Sequence[str]) -> dict[str, str]:
-    """Score the embeddings of tasks; returns reasons by folder of those that failed."""
+    """Train and score the probes of embedded tasks; see `run`."""
     runner = _Runner("predictions")
     params = _parse("predictions", runner.options, arguments)
     return _predict(runner, [Path(folder) for folder in params.pop("task_dirs")], params)
 
 
-_NAME = click.Option(["--name"], help="of the model, in tables (default: module and options)")
+_NAME = click.Option(["--name"], help="title of the model in tables (default: module and options)")
 
 
 def _parse(name: str, options: list[click.Parameter], arguments: Sequence[str]) -> Params:
@@ -103,10 +121,10 @@ def _parse(name: str, options: list[click.Parameter], arguments: Sequence[str]) 
 
 
 def _embed(runner: _Runner, params: Params) -> tuple[list[Path], dict[str, str]]:
-    """Embed tasks; returns the folders of those that are done, and why others failed.
+    """Embed tasks; return the folders of the finished ones, and errors of the others by folder.
 
-    heareval names a model's folder by its module and options alone: another checkpoint would be
-    taken for the one that is there. Here each model has a folder of its own around heareval's.
+    heareval names a model's folder after its module and options only, and would mistake one
+    checkpoint for another. The folder of the model's fingerprint around it prevents that.
     """
     module, name = params["module"], params.pop("name")
     tasks = _tasks(Path(params["tasks_dir"]), params["task"])
@@ -116,7 +134,7 @@ def _embed(runner: _Runner, params: Params) -> tuple[list[Path], dict[str, str]]
     folder = Path(params["embeddings_dir"]) / record["folder"]
     if name is not None or not (folder / MODEL_FILE).exists():  # a given name is kept
         folder.mkdir(parents=True, exist_ok=True)
-        (folder / MODEL_FILE).write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+        write_whole(folder / MODEL_FILE, json.dumps(record, indent=1) + "\n")
 
     def embed(task: Path) -> None:
         resample_task(task, model.sample_rate)
@@ -152,7 +170,7 @@ def _tasks(tasks_dir: Path, task: str) -> list[Path]:
 def _record(
     module: str, model: str | None, options: Params, identity: str, name: str | None
 ) -> dict[str, str]:
-    """What a model is: its folder is named by the digest of all but the name."""
+    """Describe a model; its folder is named after a digest of everything but the title."""
     weights = "" if model is None else _digest(Path(model))
     key = json.dumps([module, weights, options, identity], sort_keys=True)
     given = [module, *([Path(model).name] if model else []), *(f"{v}" for v in options.values())]
@@ -167,14 +185,13 @@ def _record(
 
 
 def _digest(path: Path) -> str:
-    """SHA-256 of a file, or of all files of a folder."""
+    """SHA-256 of the names and contents of a file or of all files in a folder."""
     digest = hashlib.sha256()
     files = [path] if path.is_file() else sorted(p for p in path.rglob("*") if p.is_file())
     for file in files:
         digest.update(os.fsencode(file.relative_to(path)))
-        with file.open("rb") as content:
-            for block in iter(lambda: content.read(1 << 20), b""):
-                digest.update(block)
+        for chunk in chunks(file):
+            digest.update(chunk)
     return digest.hexdigest()
 
 
@@ -202,9 +219,9 @@ def _predict(runner: _Runner, folders: Sequence[Path], params: Params) -> dict[s
 
 
 def _probe_count(folder: Path, grid_points: int) -> int:
-    """Probes that heareval trains: a grid on the first fold, its best point on each of the others.
+    """Count the probes heareval trains: a grid on the first fold, its best point on the others.
 
-    They are fewer where a grid has fewer points.
+    This is an upper bound, because a grid may have fewer points.
     """
     from heareval.predictions.task_predictions import get_splits_from_metadata
 
@@ -213,13 +230,13 @@ def _probe_count(folder: Path, grid_points: int) -> int:
 
 
 def _remove_checkpoints(folder: Path) -> None:
-    """One per point of the grid and fold stays behind, and is never read again."""
+    """Remove the probes' checkpoints, which heareval leaves and never reads again."""
     for checkpoints in Path("logs", folder).glob("lightning_logs/version_*/checkpoints"):
         shutil.rmtree(checkpoints)
 
 
 def _each(folders: Iterable[Path], work: Callable[[Path], None]) -> dict[str, str]:
-    """Work on each folder; reasons of those that failed. Tracebacks tell where, in heareval."""
+    """Work on each folder; return errors by folder, and print their tracebacks in heareval."""
     failed = {}
     for folder in folders:
         try:

@@ -193,6 +193,19 @@ def test_an_interrupted_task_goes_on(tmp_path, monkeypatch):
         make_task(task, tmp_path)
 
 
+def test_audio_is_written_whole_or_not_at_all(tmp_path, monkeypatch):
+    from hear_tune.hear_benchmark import rates
+
+    def stop(path, *_, **__):
+        path.write_bytes(b"RIFF")
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(rates.soundfile, "write", stop)
+    with pytest.raises(KeyboardInterrupt):
+        rates.write_audio(tmp_path / "a.wav", tone(220, 100), SAMPLE_RATE_HZ)
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_links_of_two_rates_keep_their_length_and_pitch(tmp_path):
     content = b""
     for rate in (16_000, 48_000):
