@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping
 import torch
 from torch import Tensor
 
+from ..common.text import first_n
 from ..networks.config import ConfigError, EncoderConfig, SampleCNNConfig, TuneConfig
 from ..networks.encoders import build_encoder
 from . import CheckpointError
@@ -70,9 +71,9 @@ def rename_tensors(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
             renamed.setdefault(name.replace("running_var", _COUNTER), torch.tensor(0))
         if any(name.startswith(("contractive.", "blocks.")) for name in renamed):
             return renamed
-    sample = ", ".join(list(tensors)[:3])
     raise CheckpointError(
-        f"its tensors ({sample}, ...) are not those of a Tailed U-Net or of CLMR's encoder"
+        f"its tensors ({first_n(list(tensors), 3)}) are not those of a Tailed U-Net or of CLMR's "
+        "encoder"
     )
 
 

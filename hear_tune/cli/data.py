@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 
 from ..common.progress import one_line, say
-from ..common.text import table
+from ..common.text import first_n, table
 from ..datasets.catalog import CATALOG, GROUP_HELP, DataSet, get_data_set
 from ..datasets.task import Task, TaskError
 from .common import EXIT_FAILED, Commands, require_extra
@@ -140,7 +140,9 @@ def _task_text(task: Task) -> str:
 
 
 def _print_files(fault: str, reasons: dict[Path, str]) -> None:
-    for path, reason in list(reasons.items())[:_LISTED]:
-        say(f"  {fault}: {one_line(str(path))}{f': {one_line(reason)}' if reason else ''}")
-    if len(reasons) > _LISTED:
-        say(f"  {fault}: {len(reasons) - _LISTED} more")
+    lines = [
+        one_line(str(path)) + (f": {one_line(reason)}" if reason else "")
+        for path, reason in reasons.items()
+    ]
+    if lines:
+        say(f"  {fault}: " + first_n(lines, _LISTED, f"\n  {fault}: "))

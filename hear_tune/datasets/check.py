@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 
 from ..audio.files import find_audio
+from ..common.text import first_n
 from .content import content_groups
 from .task import LEAST_FOLDS, TEST, TRAIN, VALID, Clip, Task, TaskError, folds, turns
 
@@ -263,8 +264,5 @@ def _unlabelled_audio(task: Task, root: Path | None) -> Iterator[str]:
 
 def _listed(message: str, items: Iterable[object]) -> Iterator[str]:
     """Yield one message that lists the first items, or nothing without items."""
-    found = list(items)
-    if found:
-        named = ", ".join(map(str, found[:_LISTED]))
-        more = f" and {len(found) - _LISTED} more" if len(found) > _LISTED else ""
-        yield f"{message}: {named}{more}"
+    if found := list(map(str, items)):
+        yield f"{message}: {first_n(found, _LISTED)}"

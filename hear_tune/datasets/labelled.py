@@ -26,6 +26,7 @@ from pathlib import Path
 
 from ..audio.files import find_audio
 from ..audio.reading import SUFFIXES
+from ..common.text import first_n
 from .content import content_groups
 from .splits import DEFAULT_SEED, joined_groups, stratified_split
 from .tables import find_delimiter, finite_number, read_table
@@ -127,7 +128,7 @@ def _given_splits(root: Path, folders: list[Path]) -> dict[Path, str]:
     if len(used) > 1 or _are_no_classes(like_splits, folders):
         others = [folder.name for folder in folders if folder not in like_splits]
         named = ", ".join(folder.name for folder in like_splits)
-        beside = f", with others beside them ({', '.join(others[:3])})" if others else ""
+        beside = f", with others beside them ({first_n(others, 3)})" if others else ""
         raise TaskError(
             f"{root}: folders named like splits ({named}){beside}: keep train, valid and test, or "
             "fold1, fold2 and so on, alone, with class folders in each, or give classes other names"

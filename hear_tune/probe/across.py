@@ -18,6 +18,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import GroupKFold
 from sklearn.preprocessing import StandardScaler, normalize
 
+from ..common.text import first_n
 from ..datasets.task import TEST, Kind, Task, TaskError, folds
 
 Matrix = npt.NDArray[np.float32]
@@ -126,7 +127,7 @@ def _dealt(groups: list[str], most: int) -> list[str]:
 
 def _named(task: Task, rows: Rows) -> str:
     names = sorted({task.clips[row].group or task.clips[row].split for row in rows})
-    return ", ".join(names[:3]) + (" and others" if len(names) > 3 else "")
+    return first_n(names, 3)
 
 
 # --- Classifiers ---

@@ -1,0 +1,16 @@
+import pytest
+
+from hear_tune.common.text import first_n, table
+
+
+@pytest.mark.parametrize(
+    ("items", "text"),
+    [([], ""), (["a"], "a"), (["a", "b"], "a, b"), (["a", "b", "c", "d"], "a, b, 2 more")],
+)
+def test_the_first_items_and_the_number_of_others(items, text):
+    assert first_n(items, 2) == text
+
+
+def test_columns_are_aligned():
+    assert table([["name", "size"], ["a", "10"]]) == "name  size\na       10"
+    assert table([["a", "b"], ["long", "c"]], right=[0]) == "   a  b\nlong  c"
