@@ -32,7 +32,7 @@ from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 from ..audio.reading import SUFFIXES, AudioError, Remark, missing_audio, read_blocks, to_mono
 from ..common.devices import core_count
 from ..common.errors import HearTuneError
-from ..common.files import sole_use, write_whole, writing
+from ..common.files import replacing, sole_use, write_whole, writing
 from ..common.progress import progress_bar
 from ..common.ranges import above, at_least
 from ..embedding.workers import Crew, Job, Note, Outcome
@@ -170,6 +170,8 @@ def write_shards(
         for number, group in enumerate(groups)
     ]
     with sole_use(folder, "writing shards there"):
+        for leftover in folder.glob("*.partial"):
+            leftover.unlink()
         _write_all(shards, partial(_write_shard, stores=names), workers)
         opened = [AudioStore(store) for store in names]
         index = [_describe(shard, opened) for shard in shards]
@@ -473,10 +475,8 @@ def _write_shard(shard: _ShardOfClips, note: Note, stores: list[str]) -> None:
     """Write a shard atomically."""
     opened = [AudioStore(store) for store in stores]
     for path in map(Path, shard.paths):
-        unfinished = path.with_suffix(".partial")
-        with writing(path), tarfile.open(unfinished, "w") as tar:
+        with writing(path), replacing(path) as partial, tarfile.open(partial, "w") as tar:
             _write_clips(tar, shard.clips, opened)
-        unfinished.replace(path)
         note(Outcome(path))
 
 

@@ -139,4 +139,5 @@ def test_a_shard_whose_writer_is_killed_is_named(tracks, tmp_path, monkeypatch, 
         assert f"not written (the process that wrote it {KILLED})" in error
     assert len(list((tmp_path / "shards").glob("*.tar"))) == 3
     assert main(command) == 0
+    assert not list((tmp_path / "shards").glob("*.partial"))
     assert len(shards.read_index(str(tmp_path / "shards" / "shards.json"))) == 4
