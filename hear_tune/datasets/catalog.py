@@ -20,34 +20,34 @@ class DataSet:
 
     Attributes
     ----------
-    name
-        On the command line.
-    module
-        Of the reader, in this package; it has ``load(root, **options)``.
-    summary
-        What is asked, of how many clips.
-    licence
-        Of the audio, as far as it is known.
-    page
-        Where it is described.
-    size
-        Of the downloads.
-    options
-        Always given to the reader.
-    splits
-        Names that the reader's option ``split`` takes, the default first; empty if it has none.
-    downloads
-        Files that can be got.
-    mirdata
-        Name of the data set in mirdata, and which of its remote files are needed.
-    manual
-        What must be got by other means, and where it goes.
-    seconds
-        Shortest and longest clip that is whole.
-    left_out
-        Clips that the reader leaves out.
-    hear_seconds
-        Length of clips in HEAR's task of that name, where they have several.
+    name : str
+        Name on the command line.
+    module : str
+        The reader's module in this package, with ``load(root, **options)``.
+    summary : str
+        Task and number of clips.
+    licence : str
+        Licence of the audio, as far as it is known.
+    page : str
+        Web page of the data set.
+    size : str
+        Size of the downloads.
+    options : tuple of (str, str)
+        Options that the reader is always given.
+    splits : tuple of str
+        Values of the reader's option ``split``, the default first; empty if it has no such option.
+    downloads : tuple of Download
+        Files to download.
+    mirdata : (str, tuple of str), optional
+        Name of the data set in mirdata, and the remote files that are needed.
+    manual : str
+        Files to obtain by other means, and where to put them.
+    seconds : (float, float), optional
+        Lengths of the shortest and longest complete clip.
+    left_out : str
+        Clips that the reader excludes.
+    hear_seconds : float, optional
+        Length of clips in HEAR's task of that name, if the data set's lengths vary.
     """
 
     name: str
@@ -67,7 +67,7 @@ class DataSet:
 
     @property
     def task_seconds(self) -> float | None:
-        """Length of clips of a HEAR task that is made of it; None to leave them as they are."""
+        """Length of clips in a HEAR task made from it, in seconds; None to keep their lengths."""
         if self.hear_seconds is None and self.seconds is not None:
             return sum(self.seconds) / 2
         return self.hear_seconds

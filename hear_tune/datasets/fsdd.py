@@ -21,11 +21,11 @@ def load(root: Path, target: str = "digit", split: str = OFFICIAL) -> Task:
 
     Parameters
     ----------
-    root
+    root : Path
         Folder with ``recordings``.
-    target
-        ``digit``, in groups of one speaker; or ``speaker``.
-    split
+    target : str
+        ``digit``, with the speaker as group; or ``speaker``.
+    split : str
         ``official``; or, for digits, ``speakers``.
 
     Raises

@@ -20,15 +20,15 @@ def load(root: Path, target: str = "instrument") -> Task:
 
     Parameters
     ----------
-    root
+    root : Path
         Folder with ``metadata.csv`` and ``audio``.
-    target
+    target : str
         ``instrument``, or ``pitch`` as MIDI numbers.
 
     Raises
     ------
     FileNotFoundError, TaskError
-        If the table is not there or not as it should be.
+        If the table is missing or has the wrong columns.
     """
     if target not in _LABEL_COLUMNS:
         raise TaskError(f"philharmonia has no target {target!r}, only {', '.join(_LABEL_COLUMNS)}")

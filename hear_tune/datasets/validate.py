@@ -1,4 +1,4 @@
-"""Which files of a task are there, whole, and as long as they should be."""
+"""Check that the files of a task exist, are complete, and have the expected length."""
 
 from __future__ import annotations
 
@@ -18,23 +18,23 @@ from .task import SecondsRange, Task
 
 @dataclass
 class Validation:
-    """What was found.
+    """Result of a validation.
 
     Attributes
     ----------
-    good
-        Number of files that can be used.
-    missing
-        Files that are not there.
-    undecodable
+    good : int
+        Number of usable files.
+    missing : list of Path
+        Files that do not exist.
+    undecodable : dict of Path to str
         Reason by file.
-    incomplete
-        By file, how much of it is missing.
-    wrong_length
-        Seconds by file.
-    contradictory
-        Files with the same audio, to the sample, and different labels: no fault of the files, but
-        no probe can be right about all of them.
+    incomplete : dict of Path to str
+        How much of each file is missing.
+    wrong_length : dict of Path to float
+        Length of each file in seconds.
+    contradictory : list of list of Path
+        Files with sample-identical audio and different labels. The files are usable, but no probe
+        can classify all of them correctly.
     """
 
     good: int = 0
@@ -46,7 +46,7 @@ class Validation:
 
     @property
     def complete(self) -> bool:
-        """Whether every file can be used."""
+        """Whether every file is usable."""
         return not (self.missing or self.undecodable or self.incomplete or self.wrong_length)
 
 
@@ -55,15 +55,15 @@ def validate(task: Task, seconds: SecondsRange | None = None) -> Validation:
 
     Parameters
     ----------
-    task
-        Whose files are looked for.
-    seconds
-        Shortest and longest length that a file may have; None for any.
+    task : Task
+        The task.
+    seconds : (float, float), optional
+        Shortest and longest valid length; by default any.
 
     Returns
     -------
     Validation
-        Counts, and each file that cannot be used.
+        Number of usable files, and the others by fault.
     """
     found = Validation()
     digests: dict[Path, bytes] = {}

@@ -173,17 +173,17 @@ class LayeredEncoder(nn.Module, ABC):
         return {name: found[name] for name in names}
 
     def add_projection(self, projection: Projection) -> None:
-        """Make a projection one of the layers that can be had by name."""
+        """Add a projection to the layers that are found by name."""
         self.projections[projection.layer.name] = projection
 
     def projection(self, name: str) -> Projection:
-        """The projection of that name."""
+        """Return the projection of that name."""
         projection = self.projections[name]
         assert isinstance(projection, Projection)
         return projection
 
     def unprojected(self, names: Sequence[str]) -> list[str]:
-        """Names of layers, with what a projection is made of in its place."""
+        """Return names of layers, with each projection replaced by its sources."""
         return [
             source
             for name in names
@@ -191,7 +191,7 @@ class LayeredEncoder(nn.Module, ABC):
         ]
 
     def _sources(self, names: Collection[str]) -> set[str]:
-        """The layers that must be computed for these."""
+        """Return the layers that must be computed for the named ones."""
         projected = [name for name in names if name in self.projections]
         sources = (source for name in projected for source in self.projection(name).sources)
         return {*names, *sources} - set(projected)
@@ -251,7 +251,7 @@ class Encoder(LayeredEncoder, ModelHubMixin, library_name="hear-tune", tags=["au
         return nn.ModuleDict(blocks)
 
     def _walk_sample_cnn(self, path: str, x: Tensor) -> Iterator[tuple[str, Tensor]]:
-        """All blocks but the first and the last are followed by pooling."""
+        """Yield the blocks' outputs; all but the first and the last are pooled."""
         blocks = list(self.get_submodule(path).children())
         for index, block in enumerate(blocks):
             x = block(x)

@@ -1,4 +1,4 @@
-"""A layer that is fitted, not trained: other layers side by side, whitened."""
+"""A fitted layer: a linear map of several concatenated layers."""
 
 from __future__ import annotations
 
@@ -12,19 +12,19 @@ from .geometry import Layer, TimeGrid
 
 
 class Projection(nn.Module):
-    """A linear map of several layers, brought to one time scale and concatenated.
+    """Project several layers, resampled to one frame rate and concatenated.
 
     Linear maps commute with averages over time, so the mean of its frames is the projection of the
-    layers' means. It is computed in float32 whatever the precision of the layers.
+    layers' means. It is always computed in float32.
 
     Parameters
     ----------
     name : str
-        By which the encoder knows it, as any layer.
+        Name of the new layer.
     sources : sequence of Layer
-        The layers that it takes.
+        Input layers.
     size : int
-        Numbers per frame.
+        Number of output channels.
     stride : int, optional
         Samples per frame; by default the coarsest stride of the sources.
 
@@ -33,7 +33,7 @@ class Projection(nn.Module):
     layer : Layer
         Its name, channels, stride and receptive field.
     sources : list of str
-        Names of the layers that it takes.
+        Names of the input layers.
     """
 
     def __init__(
@@ -49,14 +49,14 @@ class Projection(nn.Module):
         self.layer = Layer(name, inputs, size, grid, inputs * size)
 
     def forward(self, features: Mapping[str, Tensor], samples: int) -> Tensor:
-        """Project features of some audio.
+        """Project the features of the sources.
 
         Parameters
         ----------
         features : mapping of str to Tensor
             Output of each source, (batch, channels, frames).
         samples : int
-            Length of the audio.
+            Length of the audio in samples.
 
         Returns
         -------
@@ -71,9 +71,21 @@ class Projection(nn.Module):
 
 
 def to_frames(feature: Tensor, frames: int) -> Tensor:
-    """Bring (batch, channels, T) to `frames` frames over the same time.
+    """Resample a feature map to a number of frames over the same time.
 
-    Finer maps are averaged, coarser ones interpolated linearly between the centres of their frames.
+    Finer maps are averaged; coarser ones are interpolated linearly between frame centres.
+
+    Parameters
+    ----------
+    feature : Tensor
+        (batch, channels, T).
+    frames : int
+        Number of frames; a multiple or a divisor of T.
+
+    Returns
+    -------
+    Tensor
+        (batch, channels, frames).
     """
     if feature.shape[-1] >= frames:
         return F.avg_pool1d(feature, feature.shape[-1] // frames)
@@ -81,7 +93,9 @@ def to_frames(feature: Tensor, frames: int) -> Tensor:
 
 
 def _resampled(grid: TimeGrid, stride: int) -> TimeGrid:
-    """What a frame depends on after `to_frames`."""
+    """Time grid of a map after `to_frames`."""
     if grid.stride <= stride:
         return TimeGrid(stride, grid.first, grid.last + stride - grid.stride)
-    return TimeGrid(stride, grid.first - grid.stride, grid.last + grid.stride)  # its neighbours'
+    return TimeGrid(
+        stride, grid.first - grid.stride, grid.last + grid.stride
+    )  # its neighbours'

@@ -1,4 +1,4 @@
-"""What happens beside the training steps: progress, checkpoints, weights, an online probe."""
+"""Callbacks of the training: progress, checkpoints, weights and an online probe."""
 
 from __future__ import annotations
 
@@ -102,24 +102,24 @@ class TrainingProgress(Callback):
 
 
 class RunCheckpoint(Checkpoint):
-    """Saves the whole run every so many steps, at its end, and when it is interrupted.
+    """Save the whole run at regular intervals, at its end, and when it is interrupted.
 
-    The first Ctrl-C, or SIGTERM, lets the step under way end, saves and stops; the second stops at
-    once. A step may be of several batches: between them nothing is saved, and no stop is let
-    through, whoever asked for it, because the gradients of a broken-off step would be lost.
-    Lightning runs a `Checkpoint` after all other callbacks, so that none can stop behind it.
+    The first Ctrl-C or SIGTERM stops the run after the current step, and saves it; the second stops
+    at once. A step may have several batches. The run is neither saved nor stopped between them,
+    because the accumulated gradients would be lost. Lightning runs a `Checkpoint` after all other
+    callbacks, so that none of them can stop the run later.
 
     Parameters
     ----------
-    folder
-        Where to; one file is kept.
-    every_n_steps
-        How often.
+    folder : Path
+        Folder of the checkpoint; one file is kept.
+    every_n_steps : int
+        Interval in steps.
 
     Attributes
     ----------
-    settings
-        What the checkpoint says that the run depends on.
+    settings : dict of str to Any
+        Settings of the run, stored in the checkpoint.
 
     Raises
     ------
@@ -140,7 +140,7 @@ class RunCheckpoint(Checkpoint):
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         source = trainer.ckpt_path
         if source is None or Path(source).resolve().parent != self.path.resolve().parent:
-            for name in (CHECKPOINT, BEST_WEIGHTS):  # what another run left is not of this one
+            for name in (CHECKPOINT, BEST_WEIGHTS):  # files of another run
                 self.path.with_name(name).unlink(missing_ok=True)
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -205,7 +205,7 @@ class RunCheckpoint(Checkpoint):
 
 
 def _machine(trainer: Trainer) -> dict[str, Any]:
-    """What the last bits of the results depend on, beside the run's settings."""
+    """Facts on which the last bits of the results depend, besides the run's settings."""
     device = trainer.strategy.root_device
     release = str(torch.__version__)  # else of a class that no checkpoint may hold
     if device.type == "cuda":
@@ -214,12 +214,12 @@ def _machine(trainer: Trainer) -> dict[str, Any]:
 
 
 class ExportWeights(Callback):
-    """Writes the encoder, or its average, as safetensors whenever a checkpoint is saved.
+    """Write the encoder, or its average, as safetensors whenever a checkpoint is saved.
 
     Parameters
     ----------
-    folder
-        Where to.
+    folder : Path
+        Folder of the weights.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -234,14 +234,14 @@ class ExportWeights(Callback):
 
 
 def recorded_result(trainer: Trainer, module: CLMR) -> Encoder:
-    """The encoder that a run has come to, with its record, which says how long windows are."""
+    """Return the encoder so far, with its training record, which sets the window length."""
     encoder = module.result
     encoder.training_record = training_record(trainer, module)
     return encoder
 
 
 def training_record(trainer: Trainer, module: CLMR) -> dict[str, Any]:
-    """How an encoder's weights came about, for their checkpoint."""
+    """Record how the weights were trained, for their checkpoint."""
     data = trainer.datamodule  # type: ignore[attr-defined]
     pairs = trainer.global_step * trainer.accumulate_grad_batches
     record = {
@@ -266,32 +266,34 @@ def training_record(trainer: Trainer, module: CLMR) -> dict[str, Any]:
 
 
 class OnlineProbe(Callback):
-    """Every so often: how well a linear classifier tells labelled clips apart.
+    """Score a linear classifier on labelled clips at regular intervals.
 
-    A logistic regression on standardised embeddings, trained on two thirds of the clips and scored
-    on the rest. It shows whether training helps; it is no benchmark.
+    The probe is a logistic regression on standardised embeddings, trained on two thirds of the
+    clips and scored on the rest. It shows whether training helps, but is not a benchmark.
 
-    The weights of the highest score are written at once, with the score in their training record.
-    That file alone tells a run that goes on what there is to beat.
+    The weights with the highest score are written at once, with the score in their training record.
+    A resumed run reads the score to beat from that file.
 
     Parameters
     ----------
-    folder
+    folder : str, optional
         Labelled clips: one folder of audio files per class. Without one there is no probe.
-    every_n_steps
-        How often; also before the first step.
-    max_clips
-        At most so many clips, evenly from all.
+    every_n_steps : int
+        Interval in steps; the first probe is before the first step.
+    max_clips : int
+        Maximum number of clips, selected evenly from all.
 
     Attributes
     ----------
-    best
-        The file for the weights of the highest score; none by default.
+    best : Path, optional
+        File for the weights with the highest score; by default they are not written.
 
     Raises
     ------
-    FileNotFoundError, ValueError
-        If there are no clips, or fewer than two classes of three, or a number is not positive.
+    FileNotFoundError
+        If the folder does not exist.
+    ValueError
+        If fewer than two classes have three clips, or a number is not positive.
     """
 
     METRIC = "probe/accuracy"
@@ -360,7 +362,7 @@ class OnlineProbe(Callback):
             save_checkpoint(encoder, self.best)
 
     def _highest(self) -> float:
-        """The score of the best weights so far, if it is of the same clips."""
+        """Return the score of the best weights so far, if it is for the same clips."""
         if self.best is None or not self.best.exists():
             return -np.inf
         score = load_checkpoint(self.best).training_record.get("probe", {})
@@ -368,7 +370,7 @@ class OnlineProbe(Callback):
         return float(score.get("accuracy", -np.inf)) if same else -np.inf
 
     def _describe(self, paths: Sequence[Path]) -> str:
-        """Digest of the clips that scores are of, wherever their folder lies."""
+        """Digest of the clips, independent of the location of their folder."""
         rows = [(path.relative_to(self._folder).as_posix(), path.stat().st_size) for path in paths]
         return hashlib.sha256(repr(rows).encode()).hexdigest()
 
@@ -380,7 +382,7 @@ class OnlineProbe(Callback):
                 clips.append(np.concatenate(list(read_blocks(path, remarks))))
                 kept.append(i)
             except AudioError as error:
-                say(f"probe: {path} left out: {error}")
+                say(f"probe: {path} excluded: {error}")
                 continue
             if missing := missing_audio(remarks):
                 say(f"probe: {path}: {missing}")

@@ -50,32 +50,32 @@ class CLMR(LightningModule):
 
     Parameters
     ----------
-    variant
+    variant : str
         A published encoder: ``hear-tune variants`` lists them.
-    weights
-        Name or path of trained weights to start from, of that variant; by default random ones.
-    projection_size
-        Output of the projection head, Linear - ReLU - Linear without biases.
-    temperature
-        Of NT-Xent.
-    augmentation
+    weights : str, optional
+        Name or path of trained weights of that variant to start from; by default random weights.
+    projection_size : int
+        Output size of the projection head, Linear - ReLU - Linear without biases.
+    temperature : float
+        Temperature of NT-Xent.
+    augmentation : AugmentationChain, optional
         Chain of transforms; by default CLMR's.
-    optimizer
-        Adam at 3e-4; any torch optimizer, or `hear_tune.pretrain.lars.LARS`.
-    lr_scheduler
+    optimizer : callable
+        Any torch optimizer, or `hear_tune.pretrain.lars.LARS`; by default Adam at 3e-4.
+    lr_scheduler : callable, optional
         Any torch scheduler, stepped with the optimizer; by default none.
-    average_decay
-        Keep an exponential moving average of the encoder's weights and batch statistics, by which
-        each step leaves this share of the old; it is what is exported. 0 for none.
-    clmr_layer
-        The layer whose average over time is contrasted; by default the last.
-    clmr_weight
-        Of the contrastive loss, beside that of the objective.
-    objective
-        Acoustic features that layers predict, each of both views; by default none. Predictions are
-        left behind after training, like the projection head.
-    seed
-        Of the weights and augmentations; taken from the data's.
+    average_decay : float
+        Decay per step of an exponential moving average of the encoder's weights and batch
+        statistics, which is exported instead of the encoder; 0 for no average.
+    clmr_layer : str, optional
+        Layer whose mean over time is contrasted; by default the last.
+    clmr_weight : float
+        Weight of the contrastive loss beside that of the objective.
+    objective : sequence of LayerTargets, optional
+        Acoustic features that layers predict for both views; by default none. The prediction heads
+        are discarded after training, like the projection head.
+    seed : int
+        Seed of the weights and augmentations, taken from the data's.
 
     Raises
     ------
@@ -157,21 +157,21 @@ class CLMR(LightningModule):
         return loss
 
     def _generator(self) -> torch.Generator:
-        """Randomness of one batch, which depends on nothing but its place in the run."""
+        """Random generator of one batch, which depends only on the batch's place in the run."""
         place = [self.seed, self.global_rank, self.trainer.train_dataloader.delivered]  # type: ignore[union-attr]
         (state,) = np.random.SeedSequence(place).generate_state(1, np.uint64)
         return torch.Generator().manual_seed(int(state >> np.uint64(1)))
 
     @property
     def result(self) -> Encoder:
-        """The encoder that training is for: the average of its weights, if one is kept."""
+        """The trained encoder, with averaged weights if there is an average."""
         if self.average is None:
             return self.encoder
         assert isinstance(self.average.module, Encoder)
         return self.average.module
 
     def optimizer_step(self, *args: Any, **options: Any) -> None:
-        """Step, and let the average follow."""
+        """Step, and update the average."""
         super().optimizer_step(*args, **options)
         if self.average is not None:
             self.average.update_parameters(self.encoder)

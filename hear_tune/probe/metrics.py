@@ -77,7 +77,7 @@ def intervals(
 
     Parameters
     ----------
-    kind, classes, truth
+    kind, classes, truth : Kind, tuple of str, array
         As in `score`.
     predicted : array
         Shape (n, classes); or (seeds, n, classes) for intervals of the mean over seeds, all scored

@@ -42,20 +42,20 @@ class Protocol:
 
     Attributes
     ----------
-    name
-        As on the command line.
-    source
-        Where it is from.
-    grid
+    name : str
+        Name on the command line.
+    source : str
+        Publication or program from which it is taken.
+    grid : tuple of Settings
         Settings to choose from, by the primary metric on the validation clips.
-    one_window
+    one_window : bool
         Train and validate on one random window of each clip, as long as the paper's, and average
-        the predictions for all windows of a test clip; else a clip is the mean of its windows'
-        embeddings. Of an encoder with shorter windows, the mean of as many as cover the paper's
-        stands for one: encoders that are compared hear equally much.
-    classifier
-        What labels clips, as means of their windows, by clips of other groups
-        (`hear_tune.probe.across`), where there is no grid.
+        the predictions for all windows of a test clip. Otherwise a clip is the mean of its windows'
+        embeddings. If an encoder's windows are shorter, the mean of as many as cover the paper's
+        window is one example, so that encoders are compared on equal durations.
+    classifier : Classifier, optional
+        Without a grid: predicts each clip, the mean of its windows, from clips of other groups
+        (`hear_tune.probe.across`).
     """
 
     name: str
@@ -128,7 +128,7 @@ def budgeted(protocol: Protocol, points: int | None, seed: int = 0) -> Protocol:
 
 
 def windows_joined(protocol: Protocol, features: Features) -> int | None:
-    """How many windows next to each other make an example; None if all of the clip do."""
+    """Number of adjacent windows per example; None for all windows of the clip."""
     if not protocol.one_window:
         return None
     rest = WINDOW_SAMPLES - features.window_samples
@@ -149,12 +149,12 @@ class Predictions:
 
     Attributes
     ----------
-    truth, predicted
-        As `hear_tune.probe.metrics.score` takes them.
-    settings
-        Chosen ones, one per fold; none where there is no grid.
-    valid
-        Primary metric on the validation clips, one per fold; none where there is no grid.
+    truth, predicted : array
+        Arguments of `hear_tune.probe.metrics.score`.
+    settings : tuple of Settings
+        The settings chosen for each fold; empty without a grid.
+    valid : tuple of float
+        Primary metric on the validation clips of each fold; empty without a grid.
     """
 
     truth: Array
@@ -166,8 +166,8 @@ class Predictions:
 def run_protocol(task: Task, features: Features, protocol: Protocol, seed: int) -> Predictions:
     """Train, choose and test a probe; in a cross-validation, for each fold.
 
-    Fold k is tested by a probe that is chosen on fold k + 1 and trained on the others. A protocol
-    with a classifier of its own labels clips by other groups instead, and has no use for the seed.
+    Fold k is tested with a probe that is chosen on fold k + 1 and trained on the others. A protocol
+    with a classifier predicts clips from other groups instead, and ignores the seed.
 
     Raises
     ------
