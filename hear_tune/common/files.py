@@ -97,8 +97,8 @@ def sha256_of(path: str | os.PathLike[str]) -> str:
     return digest.hexdigest()
 
 
-def chunks(path: str | os.PathLike[str], size: int = 1 << 20) -> Iterator[bytes]:
-    """Yield the content of a file in chunks of `size` bytes."""
+def chunks(path: str | os.PathLike[str]) -> Iterator[bytes]:
+    """Yield the content of a file in chunks of a megabyte."""
     with open(path, "rb") as file:
-        while chunk := file.read(size):
+        while chunk := file.read(1 << 20):
             yield chunk

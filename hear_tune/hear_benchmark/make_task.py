@@ -79,7 +79,7 @@ def make_task(
     """
     folder = tasks_dir / folder_name(task, mode)
     if folder.exists():
-        raise FileExistsError(f"{folder}: is there already; remove it to make it again")
+        raise FileExistsError(f"{folder}: already exists; remove it to make it again")
     metadata = _metadata(task, seconds, mode)
     partial = folder.with_name(f".{folder.name}.{_digest(task, seconds)}.partial")
     partial.mkdir(parents=True, exist_ok=True)

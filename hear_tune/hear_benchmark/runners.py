@@ -154,7 +154,7 @@ def _load(module: str, model: str | None, options: object) -> Any:
     try:
         load_model = import_module(module).load_model
     except (ImportError, AttributeError) as error:
-        raise ValueError(f"{module} is no HEAR module ({error})") from error
+        raise ValueError(f"{module} is not a HEAR module ({error})") from error
     return load_model(**options) if model is None else load_model(model, **options)
 
 

@@ -96,6 +96,4 @@ def _resampled(grid: TimeGrid, stride: int) -> TimeGrid:
     """Time grid of a map after `to_frames`."""
     if grid.stride <= stride:
         return TimeGrid(stride, grid.first, grid.last + stride - grid.stride)
-    return TimeGrid(
-        stride, grid.first - grid.stride, grid.last + grid.stride
-    )  # its neighbours'
+    return TimeGrid(stride, grid.first - grid.stride, grid.last + grid.stride)  # both neighbours

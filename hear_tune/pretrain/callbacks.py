@@ -291,7 +291,7 @@ class OnlineProbe(Callback):
     Raises
     ------
     FileNotFoundError
-        If the folder does not exist.
+        If the folder does not exist or has no audio.
     ValueError
         If fewer than two classes have three clips, or a number is not positive.
     """

@@ -189,7 +189,7 @@ def test_an_interrupted_task_goes_on(tmp_path, monkeypatch):
     for path in paths:  # they are not needed any more
         path.unlink()
     assert make_task(task, tmp_path) == {}
-    with pytest.raises(FileExistsError, match="is there already"):
+    with pytest.raises(FileExistsError, match="already exists"):
         make_task(task, tmp_path)
 
 
@@ -462,7 +462,7 @@ def test_options_are_checked_before_work(here, capsys):
     for arguments, message in [
         (["run"], "Missing argument"),
         (["run", "hear_tune", "--grid-pints", "1"], "--grid-pints"),
-        (["run", "no_such_module"], "no HEAR module"),
+        (["run", "no_such_module"], "not a HEAR module"),
         (["run", "hear_tune", "--model-options", "[1]"], "JSON object"),
         (["run", "hear_tune", "--model-options", '{"layers": "tail.99"}'], "tail.99"),
         (["embeddings", "hear_tune", "--task", "opera"], "no task 'opera'"),
