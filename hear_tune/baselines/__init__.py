@@ -47,7 +47,8 @@ def load_model(
         Must be empty: baselines need no checkpoint.
     name : str
         One of `BASELINES`.
-    layers, timestamp_layers, hop_ms
+    layers, timestamp_layers : str or sequence of str, optional
+    hop_ms : float, optional
         As for `hear_tune.load_model`.
 
     Returns

@@ -21,11 +21,11 @@ def progress_bar(
     Parameters
     ----------
     items : iterable, optional
-        To iterate over; without them, update the bar by hand.
+        Items to iterate over; without them, update the bar by hand.
     kind : type
         Class of the bar.
-    **options
-        For tqdm.
+    **options : Any
+        Options of tqdm.
     """
     if not _can_print():
         options["disable"] = True

@@ -79,7 +79,7 @@ class DataSet:
 
     @property
     def default_root(self) -> Path:
-        """Where its files are, unless ``--root`` says otherwise."""
+        """Folder of its files unless ``--root`` names another."""
         return Path("data") / self.folder
 
     def load(self, root: Path, split: str | None = None, group: str | None = None) -> Task:
@@ -87,18 +87,17 @@ class DataSet:
 
         Parameters
         ----------
-        root
+        root : Path
             The folder.
-        split
-            One of `splits`; None for the first.
-        group
-            Column of a CSV with what must not stand in two splits.
+        split : str, optional
+            One of `splits`; by default the first.
+        group : str, optional
+            Column of a CSV whose values must not be shared by two splits.
 
         Raises
         ------
         FileNotFoundError, TaskError
-            If its files are not there or not as they should be, or it has no such split or
-            column.
+            If its files are missing or malformed, or it has no such split or column.
         """
         options: dict[str, Any] = dict(self.options)
         if split is not None:
@@ -115,12 +114,12 @@ class DataSet:
         return task
 
     def all_downloads(self) -> tuple[Download, ...]:
-        """Its files on the web, those that mirdata knows of among them."""
+        """Return the files to download, including those listed by mirdata."""
         return (*self.downloads, *(mirdata_downloads(*self.mirdata) if self.mirdata else ()))
 
 
 def get_data_set(name: str) -> DataSet:
-    """A data set by its name.
+    """Return the data set of that name.
 
     Raises
     ------

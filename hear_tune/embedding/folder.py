@@ -74,7 +74,8 @@ def embed_file(
     ----------
     path : path-like
         Any file that FFmpeg or libsndfile reads; if it is cut off, the rest is embedded.
-    model, per
+    model : EmbeddingModel
+    per : {"track", "window", "timestamp"}
         As for `embed_array`.
     remarks : list of Remark, optional
         Receives remarks on the file, such as that it is cut off.

@@ -38,7 +38,7 @@ Roles = dict[str, Rows]
 
 @dataclass(frozen=True)
 class Protocol:
-    """How a probe is trained, chosen and tested.
+    """Training, selection and test of a probe.
 
     Attributes
     ----------
