@@ -28,7 +28,9 @@ def add_command(commands: Commands) -> None:
     config.add_argument("name", nargs="?", help="print the path of this one")
     config.set_defaults(run=_config)
     smoke = tools.add_parser("smoke", help="run tasks end to end on synthetic data")
-    smoke.add_argument("tasks", nargs="*", metavar="TASK", help="(default: all)")
+    smoke.add_argument(
+        "tasks", nargs="*", metavar="TASK", help="(default: all; an unknown name lists them)"
+    )
     smoke.add_argument("--upstream", default="tune", help="any upstream of s3prl's hub")
     smoke.set_defaults(run=_smoke)
 

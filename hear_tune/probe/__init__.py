@@ -1,7 +1,6 @@
 """Evaluate embeddings by probes, with the protocols of the field."""
 
 LAYERS = "layers"  # clmr-linear on each layer
-# the first is the default
 PROTOCOL_NAMES = (
     "clmr-linear",
     "jukemir",
