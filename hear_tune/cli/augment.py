@@ -25,9 +25,14 @@ def add_command(commands: Commands) -> None:
     )
     parser.add_argument("file", metavar="FILE")
     parser.add_argument("-o", "--output", required=True, metavar="DIR")
-    parser.add_argument("--views", type=positive_int, default=4, help="whole chains (default: 4)")
     parser.add_argument(
-        "--seconds", type=positive_float, default=5.0, help="of the file (default: 5)"
+        "--views", type=positive_int, default=4, help="number of whole chains (default: 4)"
+    )
+    parser.add_argument(
+        "--seconds",
+        type=positive_float,
+        default=5.0,
+        help="seconds of the file to use (default: 5)",
     )
     parser.add_argument("--seed", type=non_negative_int, default=0)
     parser.set_defaults(run=_augment)

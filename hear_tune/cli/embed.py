@@ -68,7 +68,7 @@ def add_command(commands: Commands) -> None:
         "--hop-ms",
         type=positive_float,
         metavar="MS",
-        help="between windows (default: adjacent windows)",
+        help="time between windows (default: adjacent windows)",
     )
     parser.add_argument("--device", default="cpu", help="cpu, cuda, cuda:1, mps (default: cpu)")
     parser.add_argument(

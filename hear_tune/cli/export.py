@@ -28,7 +28,7 @@ def add_command(commands: Commands) -> None:
         action="store_false",
         help="the layers as they are, where the checkpoint has a whitened embedding",
     )
-    parser.add_argument("--hop-ms", type=positive_float, metavar="MS", help="between windows")
+    parser.add_argument("--hop-ms", type=positive_float, metavar="MS", help="time between windows")
     parser.set_defaults(run=_export)
 
 
