@@ -192,6 +192,63 @@ def test_what_is_validated_was_not_heard(validate, shared_data):
     assert validate.take(shared_data / "fsdd/recordings/3_jackson_17.wav") == "17"
 
 
+@pytest.fixture(scope="module")
+def scores():
+    pytest.importorskip("sklearn")
+    return recipe("weights/score")
+
+
+def test_whitened_embeddings_are_uncorrelated_at_unit_variance(scores):
+    rng = np.random.default_rng(0)
+    rows = (rng.normal(size=(500, 6)) @ rng.normal(size=(6, 6)) * [1, 10, 100, 1, 1, 1]) + 3
+    whitened = scores.whitening(rows)(rows)
+    np.testing.assert_allclose(whitened.T @ whitened / len(rows), np.eye(6), atol=1e-4)
+    np.testing.assert_allclose(whitened.mean(axis=0), 0, atol=1e-6)
+
+
+def test_what_tells_a_feature_can_count_for_more(scores):
+    rng = np.random.default_rng(0)
+    rows = rng.normal(size=(4000, 5))
+    feature = rows[:, 2:3] + rows[:, 3:4]
+    project = scores.emphasised(scores.whitening(rows), rows, feature, gain=8)
+    probes = np.array([[0, 0, 1, 1, 0], [0, 0, 1, -1, 0], [0, 0, 0, 0, 1]])
+    told, other, apart = np.linalg.norm(project(probes) - project(0 * probes), axis=1)
+    assert told == pytest.approx(3 * 2**0.5, rel=0.1)
+    assert other == pytest.approx(2**0.5, rel=0.1)
+    assert apart == pytest.approx(1, rel=0.1)
+
+
+def test_a_nearest_neighbour_is_of_another_group(scores):
+    vectors = np.array([[1, 0], [1, 0.1], [0.5, 0.5], [0, 1]], np.float32)
+    groups = np.array(["a", "a", "b", "b"])
+    assert scores.nearest(vectors, None).tolist() == [1, 0, 1, 2]
+    assert scores.nearest(vectors, groups).tolist() == [2, 2, 1, 1]
+
+
+def test_scores_are_across_groups(scores):
+    """Each group has the label of its own: what tells the group is of no help in another."""
+    rng = np.random.default_rng(0)
+    groups = np.repeat(np.arange(20), 10)
+    labels = (groups % 2).astype(str)
+    vectors = 9 * np.eye(20)[groups] + rng.normal(size=(200, 20))
+    paths = tuple(map(str, range(200)))
+    seen = dict(zip(paths, vectors.astype(np.float32), strict=True))
+    question = scores.Question("x", "x", paths, labels, groups.astype(str))
+    assert max(scores.score(question, seen, lr=True)) < 0.8
+    question = scores.Question("x", "x", paths, labels, None)
+    assert min(scores.score(question, seen, lr=True)) > 0.95
+
+
+def test_what_is_scored_is_of_no_test_fold(scores, shared_data):
+    questions = {question.name: question for question in scores.read_questions(shared_data)}
+    sizes = {name: len(question.paths) for name, question in questions.items()}
+    assert (sizes["ph-instrument"], sizes["ph-pitch"], sizes["digit"]) == (2752, 1906, 2700)
+    assert len(set(questions["digit"].groups)) == 6  # speakers
+    assert not any("brass_acoustic_046" in path for path in questions["nsynth-pitch"].paths)
+    for question in questions.values():
+        assert all(Path(path).exists() for path in question.paths[::50])
+
+
 def test_the_curve_shows_checkpoints_and_baselines(tmp_path, monkeypatch):
     pytest.importorskip("matplotlib")
     scores = [("mfcc", 0, 0.8), ("a.safetensors", 2000, 0.7), ("b.safetensors", 1000, 0.6)]
