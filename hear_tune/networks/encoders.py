@@ -250,10 +250,11 @@ class Encoder(LayeredEncoder, ModelHubMixin, library_name="hear-tune", tags=["au
                 blocks[level] = Block(layer.in_channels, layer.channels, stride)
         return nn.ModuleDict(blocks)
 
-    def _walk_sample_cnn(self, path: str, x: Tensor) -> Iterator[tuple[str, Tensor]]:
+    def _walk_sample_cnn(
+        self, path: str, blocks: nn.ModuleDict, x: Tensor
+    ) -> Iterator[tuple[str, Tensor]]:
         """Yield the blocks' outputs; all but the first and the last are pooled."""
-        blocks = list(self.get_submodule(path).children())
-        for index, block in enumerate(blocks):
+        for index, block in enumerate(blocks.values()):
             x = block(x)
             if 0 < index < len(blocks) - 1:
                 x = self.pool(x)
@@ -312,7 +313,7 @@ class SampleCNN(Encoder):
         self.blocks = self._blocks("blocks", strided=True)
 
     def walk(self, audio: Tensor) -> Iterator[tuple[str, Tensor]]:
-        return self._walk_sample_cnn("blocks", audio)
+        return self._walk_sample_cnn("blocks", self.blocks, audio)
 
 
 class TailedUNet(Encoder):
@@ -347,7 +348,7 @@ class TailedUNet(Encoder):
             levels[level] = x
             yield f"expansive.{level}", x
         if isinstance(self.config.tail, SampleCNNConfig):
-            yield from self._walk_sample_cnn("tail", x)
+            yield from self._walk_sample_cnn("tail", self.tail, x)
             return
         for level, block in self.tail.items():
             x = self.pool(x)
