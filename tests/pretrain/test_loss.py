@@ -136,7 +136,7 @@ class TestNTXent:
 
     @pytest.mark.parametrize("temperature", [0.0, -1.0, float("nan")])
     def test_temperature_must_be_positive(self, temperature):
-        with pytest.raises(ValueError, match="temperature must be (a finite number )?above 0"):
+        with pytest.raises(ValueError, match=r"temperature must be (a finite number )?above 0"):
             NTXent(temperature)
 
 
