@@ -44,6 +44,22 @@ def add_verbatim(commands: Commands, name: str, summary: str) -> Parser:
     return parser
 
 
+def add_checkpoint(parser: Parser) -> None:
+    """Add the options that name a checkpoint to embed with, and its hash."""
+    parser.add_argument("--model", default="", metavar="NAME|FILE", help=WEIGHTS_HELP)
+    parser.add_argument("--sha256", help=SHA256_HELP)
+
+
+def add_no_whitening(parser: Parser) -> None:
+    """Add the option that embeds with the layers behind a whitened embedding."""
+    parser.add_argument(
+        "--no-whitening",
+        dest="whitened",
+        action="store_false",
+        help="the layers as they are, where the checkpoint has a whitened embedding",
+    )
+
+
 def require_extra(extra: str, *modules: str) -> None:
     """Raise a ValueError that names the extra to install if a module is missing."""
     missing = [module for module in modules if find_spec(module) is None]

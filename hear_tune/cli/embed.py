@@ -11,9 +11,9 @@ from ..networks.config import BACKEND_HELP, BACKENDS, PRECISION_HELP, PRECISIONS
 from .common import (
     EXIT_ERROR,
     EXIT_FAILED,
-    SHA256_HELP,
-    WEIGHTS_HELP,
     Commands,
+    add_checkpoint,
+    add_no_whitening,
     positive_float,
     positive_int,
     report_failures,
@@ -47,8 +47,7 @@ def add_command(commands: Commands) -> None:
         metavar="OUT",
         help=".parquet, .npy (and .csv) or .h5; with --engine ray, a folder or its URL",
     )
-    parser.add_argument("--model", default="", metavar="NAME|FILE", help=WEIGHTS_HELP)
-    parser.add_argument("--sha256", help=SHA256_HELP)
+    add_checkpoint(parser)
     parser.add_argument(
         "--variant", metavar="NAME", help="use this encoder with random weights instead"
     )
@@ -58,12 +57,7 @@ def add_command(commands: Commands) -> None:
     parser.add_argument(
         "--layers", metavar="A,B", help='layers to concatenate, or "all" (default: the embedding)'
     )
-    parser.add_argument(
-        "--no-whitening",
-        dest="whitened",
-        action="store_false",
-        help="the layers as they are, where the checkpoint has a whitened embedding",
-    )
+    add_no_whitening(parser)
     parser.add_argument(
         "--hop-ms",
         type=positive_float,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from .common import SHA256_HELP, WEIGHTS_HELP, Commands, positive_float
+from .common import Commands, add_checkpoint, add_no_whitening, positive_float
 
 SUMMARY = "export a model to ONNX or torch.export"
 
@@ -18,16 +18,10 @@ def add_command(commands: Commands) -> None:
         "checked against the model."
     )
     parser.add_argument("output", metavar="OUT", help=".onnx or .pt2")
-    parser.add_argument("--model", default="", metavar="NAME|FILE", help=WEIGHTS_HELP)
-    parser.add_argument("--sha256", help=SHA256_HELP)
+    add_checkpoint(parser)
     parser.add_argument("--per", choices=["track", "window"], default="track")
     parser.add_argument("--layers", metavar="A,B", help="as for embed")
-    parser.add_argument(
-        "--no-whitening",
-        dest="whitened",
-        action="store_false",
-        help="the layers as they are, where the checkpoint has a whitened embedding",
-    )
+    add_no_whitening(parser)
     parser.add_argument("--hop-ms", type=positive_float, metavar="MS", help="time between windows")
     parser.set_defaults(run=_export)
 
