@@ -19,10 +19,11 @@ from conftest import noise, tone
 from sklearn import metrics as sk
 
 import hear_tune
-from hear_tune.baselines import LogMel, MfccStatistics
+from hear_tune.baselines import BASELINES, LogMel, MfccStatistics
 from hear_tune.cli import main
 from hear_tune.datasets.keys import KEYS
 from hear_tune.datasets.task import Clip, Task, TaskError
+from hear_tune.probe import BASELINE_NAMES, LAYERS, PROTOCOL_NAMES
 from hear_tune.probe.features import Features, embed_task
 from hear_tune.probe.heads import Examples, Settings, train
 from hear_tune.probe.metrics import _DRAWN_SCORERS, intervals, score
@@ -796,3 +797,8 @@ def test_mistakes_are_named(arguments, message, capsys):
     error = capsys.readouterr().err
     assert message in error
     assert "Traceback" not in error
+
+
+def test_the_command_offers_every_protocol_and_baseline():
+    assert set(PROTOCOL_NAMES) == {*PROTOCOLS, LAYERS}
+    assert set(BASELINE_NAMES) == set(BASELINES)
