@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from ..pretrain import WHITENED_SIZE, WHITENING_CROPS
+from ..pretrain import WHITENED_SIZE, WHITENING_CROPS, WHITENING_GAIN, WHITENING_POWER
 from .common import SHA256_HELP, Commands, positive_int
 
 SUMMARY = "convert any checkpoint to safetensors"
@@ -17,7 +17,7 @@ def add_command(commands: Commands) -> None:
         "Read a checkpoint of hear-tune, of the TUNE authors (.ckpt) or of CLMR (.pt), without "
         "running any code from it, and write it as safetensors. With --whiten, its layers are "
         "whitened: a projection to at most 512 numbers of unit variance, fitted on the audio of "
-        "stores, becomes the embedding."
+        "stores, becomes the embedding. Directions that predict acoustic features count more."
     )
     parser.add_argument("checkpoint", metavar="FILE")
     parser.add_argument("-o", "--output", required=True, metavar="OUT.safetensors")
@@ -38,6 +38,17 @@ def add_command(commands: Commands) -> None:
         type=positive_int,
         help=f"random crops to fit it on ({WHITENING_CROPS:,})",
     )
+    parser.add_argument(
+        "--power",
+        type=float,
+        help="variances v become v ** (1 - power); 1 makes all components equal "
+        f"({WHITENING_POWER})",
+    )
+    parser.add_argument(
+        "--gain",
+        type=float,
+        help=f"of directions that predict acoustic features; 0 for none ({WHITENING_GAIN:g})",
+    )
     parser.add_argument("--no-whitening", action="store_true", help="drop a whitening it has")
     parser.set_defaults(run=_convert)
 
@@ -48,13 +59,14 @@ def _convert(options: argparse.Namespace) -> int:
     from ..networks.encoders import EMBEDDING_LAYERS
     from ..networks.variants import variant_name
     from ..pretrain.pcm_store import AudioStore
-    from ..pretrain.whitening import drop_projections, whiten
+    from ..pretrain.whitening import Whitening, drop_projections, whiten
 
     if not options.output.endswith(".safetensors"):
         raise ValueError(f"{options.output}: the name must end in .safetensors")
-    fit = (options.timestamp_layers, options.size, options.crops)
-    if not options.whiten and any(option is not None for option in fit):
-        raise ValueError("--timestamp-layers, --size and --crops go with --whiten")
+    chosen = {name: getattr(options, name) for name in ("size", "crops", "power", "gain")}
+    chosen = {name: value for name, value in chosen.items() if value is not None}
+    if not options.whiten and (chosen or options.timestamp_layers is not None):
+        raise ValueError("--timestamp-layers, --size, --crops, --power, --gain go with --whiten")
     encoder = load_checkpoint(options.checkpoint, options.sha256)
     if options.no_whitening:
         drop_projections(encoder)
@@ -63,8 +75,7 @@ def _convert(options: argparse.Namespace) -> int:
     if options.whiten:
         stores = [AudioStore(folder) for folder in options.whiten]
         model = EmbeddingModel(encoder, timestamp_layers=options.timestamp_layers, whitened=False)
-        size, crops = options.size or WHITENED_SIZE, options.crops or WHITENING_CROPS
-        whiten(encoder, stores, model.layers, model.timestamp_layers, size, crops)
+        whiten(encoder, stores, model.layers, model.timestamp_layers, Whitening(**chosen))
     if options.half:
         encoder = encoder.half()
     digest = save_checkpoint(encoder, options.output)

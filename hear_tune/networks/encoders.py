@@ -41,7 +41,8 @@ TIMESTAMP_LAYERS = "timestamp_layers"  # the same for timestamps
 class Block(nn.Module):
     """Convolution, batch normalisation, ReLU: (batch, in_channels, T) -> (batch, channels, T).
 
-    With ``stride=3`` the convolution is unpadded and gives T / 3 frames.
+    With ``stride=3`` the convolution is unpadded and gives T / 3 frames. A waveform (one channel)
+    is convolved in float32 also within autocast: bfloat16 would bury quiet overtones in noise.
     """
 
     def __init__(self, in_channels: int, channels: int, stride: int = 1) -> None:
@@ -53,7 +54,12 @@ class Block(nn.Module):
         nn.init.kaiming_uniform_(self.conv.weight, mode="fan_in", nonlinearity="relu")
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.activation(self.norm(self.conv(x)))
+        if x.shape[1] == 1 and torch.is_autocast_enabled(x.device.type):
+            with torch.autocast(x.device.type, enabled=False):
+                x = self.conv(x)
+        else:
+            x = self.conv(x)
+        return self.activation(self.norm(x))
 
 
 class ExpansiveBlock(Block):

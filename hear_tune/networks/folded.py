@@ -52,7 +52,10 @@ class FoldedEncoder(LayeredEncoder):
             for name, child in module.named_children():
                 if isinstance(child, ExpansiveBlock):
                     setattr(module, name, _rearranged(child))
+        first = next(m for m in self.network.modules() if isinstance(m, Block))
+        waveform = _FromWaveform(first.conv, dtype)
         self.network.to(dtype=dtype, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        first.conv = waveform  # type: ignore[assignment]
         del self.projections  # behind the network, whose type audio must have
         self.projections = projections
         self.eval()
@@ -65,6 +68,18 @@ class FoldedEncoder(LayeredEncoder):
         image = audio[:, :, None]  # of height 1
         for name, output in self.network.walk(image):
             yield name, output.squeeze(2)
+
+
+class _FromWaveform(nn.Module):
+    """The first convolution in float32, like that of `Block`: (batch, 1, 1, T) of float32."""
+
+    def __init__(self, conv: nn.Module, dtype: torch.dtype) -> None:
+        super().__init__()
+        self.conv = copy.deepcopy(conv).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self._dtype = dtype
+
+    def forward(self, audio: Tensor) -> Tensor:
+        return self.conv(audio).to(self._dtype)  # type: ignore[no-any-return]
 
 
 def _rearranged(block: ExpansiveBlock) -> nn.Module:

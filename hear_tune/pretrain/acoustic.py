@@ -25,7 +25,9 @@ MEL_BANDS, LOWEST_MEL_HZ = 64, 30.0
 MEL_FRAME_SAMPLES = 2048
 SEMITONE_FRAME_SAMPLES = 4096
 COEFFICIENTS = 20
-FLOOR = 1e-8  # power of silence, 77 dB below that of a full-scale sine (1/2)
+# Power of silence: 117 dB below a full-scale sine's (1/2), 10 dB above the noise of 16 bits.
+# A higher floor costs timbre, because weak overtones distinguish instruments best.
+FLOOR = 1e-12
 _A4_PITCH, _A4_HZ = 69, 440.0
 _HIGHEST_BAND_PITCH = 123  # the last below the Nyquist frequency
 _SEMITONE_WIDTH = 0.35  # standard deviation of a band, in semitones
@@ -33,6 +35,7 @@ _SEMITONE_WIDTH = 0.35  # standard deviation of a band, in semitones
 # Harmonic sum: semitones above the fundamental of partials 1 to 8, each weaker by the decay.
 _PARTIALS = (0, 12, 19, 24, 28, 31, 34, 36)
 _PARTIAL_DECAY = 0.84
+_SMALLEST_SPREAD = 1e-8  # of pitch scores, so that silence has no pitch
 _SALIENCE_SHARPNESS = 3.0  # of the softmax over pitches, per standard deviation
 
 
@@ -80,7 +83,7 @@ class Acoustics:
         for number, semitones in enumerate(_PARTIALS):
             partials = magnitudes[:, semitones : semitones + PITCHES]
             scores[:, : partials.shape[1]] += _PARTIAL_DECAY**number * partials
-        spread = scores.std(dim=-1, keepdim=True).clamp(min=FLOOR)
+        spread = scores.std(dim=-1, keepdim=True).clamp(min=_SMALLEST_SPREAD)
         scores = (scores - scores.mean(dim=-1, keepdim=True)) / spread
         return torch.softmax(_SALIENCE_SHARPNESS * scores, dim=-1)
 
@@ -139,16 +142,19 @@ class Target:
         Returns the feature, (batch, size) of windows or (batch, size, frames) of timestamps.
     is_distribution : bool
         Whether the values are positive and sum to 1.
+    per_timestamp : bool
+        Whether it is a feature of timestamps, not of windows.
     """
 
     size: int
     compute: Callable[[Acoustics], Tensor]
     is_distribution: bool = False
+    per_timestamp: bool = False
 
     def of(self, sound: Acoustics) -> Tensor:
         """Compute the feature, (batch, size, frames), with one frame for features of windows."""
         feature = self.compute(sound)
-        return feature if feature.ndim == 3 else feature[:, :, None]
+        return feature if self.per_timestamp else feature[:, :, None]
 
 
 TARGETS: dict[str, Target] = {
@@ -158,8 +164,10 @@ TARGETS: dict[str, Target] = {
     "mel_deviations": Target(MEL_BANDS, lambda sound: sound.mel_deviations),
     "mfcc_deviations": Target(COEFFICIENTS, lambda sound: sound.mfcc_deviations),
     "level": Target(1, lambda sound: sound.level),
-    "frame_semitones": Target(FRAME_PITCHES, lambda sound: sound.frame_semitones),
-    "frame_mels": Target(MEL_BANDS, lambda sound: sound.frame_mels),
+    "frame_semitones": Target(
+        FRAME_PITCHES, lambda sound: sound.frame_semitones, per_timestamp=True
+    ),
+    "frame_mels": Target(MEL_BANDS, lambda sound: sound.frame_mels, per_timestamp=True),
 }
 
 

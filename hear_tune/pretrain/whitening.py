@@ -1,30 +1,76 @@
 """Whitened embeddings: a projection of an encoder's layers, fitted on the audio of stores.
 
-The layers are standardised, rotated to their principal components, and each component is scaled to
-unit variance, so that components of large variance no longer dominate distances.
+The layers are standardised, and their principal components scaled to nearly the same variance, so
+that components of large variance no longer dominate distances. Directions that predict acoustic
+features of their window keep more variance than the others. A fixed random rotation spreads all
+components evenly over the numbers of the embedding, whose variance is 1: a probe that standardises
+them again leaves the balance as it is.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 from ..common.progress import progress_bar
+from ..common.ranges import at_least
 from ..networks.config import TIMESTAMP_STRIDE
 from ..networks.encoders import EMBEDDING_LAYERS, TIMESTAMP_LAYERS, Encoder
 from ..networks.folded import FoldedEncoder
 from ..networks.projection import Projection, to_frames
-from . import WHITENED_SIZE, WHITENING_CROPS
+from . import WHITENED_SIZE, WHITENING_CROPS, WHITENING_GAIN, WHITENING_POWER
+from .acoustic import TARGETS, Acoustics
 from .pairs import to_float, to_pair
 from .pcm_store import AudioStore
 
 WHITENED, WHITENED_TIMESTAMPS = "whitened", "whitened_timestamps"  # names of the projections
 RIDGE = 1e-3  # relative to the mean variance, so that tiny components are not amplified
 _BATCH = 16  # crops
+_FRAME_FEATURES = [name for name, target in TARGETS.items() if target.per_timestamp]
+_WINDOW_FEATURES = [name for name in TARGETS if name not in _FRAME_FEATURES]
 _SMALLEST_DEVIATION = 1e-4  # of a channel; a dead one stays at zero
+
+
+@dataclass(frozen=True)
+class Whitening:
+    """Settings of a whitening.
+
+    Parameters
+    ----------
+    size : int
+        Size of the embedding, at most the number of channels.
+    crops : int
+        Number of crops to fit it on, each as long as a window.
+    power : float
+        From 0 to 1: a component of variance v keeps v ** (1 - power). At 1, all are equal.
+    gain : float
+        A direction that predicts an acoustic feature with correlation r is scaled by
+        1 + (sqrt(1 + gain) - 1) r**2. At 0, none is.
+    seed : int
+        Seed of the crops and of the rotation.
+
+    Raises
+    ------
+    ValueError
+        If a number is out of range.
+    """
+
+    size: int = WHITENED_SIZE
+    crops: int = WHITENING_CROPS
+    power: float = WHITENING_POWER
+    gain: float = WHITENING_GAIN
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        at_least(1, size=self.size, crops=self.crops)
+        at_least(0, power=self.power, gain=self.gain)
+        if self.power > 1:
+            raise ValueError(f"power must be 1 at most, not {self.power}")
 
 
 def whiten(
@@ -32,9 +78,7 @@ def whiten(
     stores: Sequence[AudioStore],
     layers: Sequence[str],
     timestamp_layers: Sequence[str],
-    size: int = WHITENED_SIZE,
-    crops: int = WHITENING_CROPS,
-    seed: int = 0,
+    settings: Whitening | None = None,
 ) -> None:
     """Fit projections for clips and for timestamps, and make them the layers that embed.
 
@@ -46,12 +90,8 @@ def whiten(
         Audio to draw crops from; tracks are weighted by length.
     layers, timestamp_layers : sequence of str
         The layers to whiten.
-    size : int
-        Size of the embedding, at most the number of channels.
-    crops : int
-        Number of crops, each as long as a window.
-    seed : int
-        Seed of the crops.
+    settings : Whitening, optional
+        By default those of the class.
 
     Raises
     ------
@@ -59,25 +99,26 @@ def whiten(
         If a layer is unknown, no track is as long as a window, or there are no more crops than
         channels.
     """
-    by_window = _Moments(encoder, layers)
-    by_frame = _Moments(encoder, timestamp_layers)
-    if crops <= by_window.channels:
+    settings = settings or Whitening()
+    by_window = _Moments(encoder, layers, _WINDOW_FEATURES)
+    by_frame = _Moments(encoder, timestamp_layers, _FRAME_FEATURES)
+    if settings.crops <= by_window.channels:
         raise ValueError(
-            f"{crops} crops cannot whiten {by_window.channels} channels: draw more than that"
+            f"{settings.crops} crops cannot whiten {by_window.channels} channels: draw more"
         )
     drop_projections(encoder)
     network = FoldedEncoder(encoder)
     names = list(dict.fromkeys([*layers, *timestamp_layers]))
-    bar = progress_bar(total=crops, desc="whiten", unit="crop")
+    bar = progress_bar(total=settings.crops, desc="whiten", unit="crop")
     with torch.inference_mode(), bar:
-        for audio in _batches(stores, encoder.window_samples, crops, seed):
+        for audio in _batches(stores, encoder.window_samples, settings.crops, settings.seed):
             features = network.features(audio[:, None], names)
-            by_window.add([features[name].mean(-1, keepdim=True) for name in layers])
-            frames = audio.shape[-1] // TIMESTAMP_STRIDE
-            by_frame.add([to_frames(features[name], frames) for name in timestamp_layers])
+            sound = Acoustics(audio)
+            by_window.add(features, sound, frames=1)
+            by_frame.add(features, sound, frames=audio.shape[-1] // TIMESTAMP_STRIDE)
             bar.update(len(audio))
-    encoder.add_projection(by_window.projection(WHITENED, size))
-    encoder.add_projection(by_frame.projection(WHITENED_TIMESTAMPS, size, TIMESTAMP_STRIDE))
+    encoder.add_projection(by_window.projection(WHITENED, settings))
+    encoder.add_projection(by_frame.projection(WHITENED_TIMESTAMPS, settings, TIMESTAMP_STRIDE))
     encoder.training_record |= {
         EMBEDDING_LAYERS: [WHITENED],
         TIMESTAMP_LAYERS: [WHITENED_TIMESTAMPS],
@@ -110,34 +151,80 @@ def _batches(stores: Sequence[AudioStore], samples: int, crops: int, seed: int) 
 
 
 class _Moments:
-    """Mean and covariance of layers side by side, in double precision."""
+    """Means and covariances of layers and acoustic features side by side, in double precision."""
 
-    def __init__(self, encoder: Encoder, layers: Sequence[str]) -> None:
+    def __init__(self, encoder: Encoder, layers: Sequence[str], targets: Sequence[str]) -> None:
         self.layers = [encoder.layer(name) for name in layers]
         self.channels = sum(layer.channels for layer in self.layers)
+        self._targets = [TARGETS[name] for name in targets]
+        width = self.channels + sum(target.size for target in self._targets)
         self._count = 0
-        self._sum = torch.zeros(self.channels, dtype=torch.float64)
-        self._products = torch.zeros(self.channels, self.channels, dtype=torch.float64)
+        self._sum = torch.zeros(width, dtype=torch.float64)
+        self._products = torch.zeros(width, width, dtype=torch.float64)
 
-    def add(self, features: Sequence[Tensor]) -> None:
-        """Add features (batch, channels, frames) of each layer."""
-        rows = torch.cat(list(features), dim=1).mT.flatten(0, 1).double()
+    def add(self, features: Mapping[str, Tensor], sound: Acoustics, frames: int) -> None:
+        """Add features (batch, channels, T) of each layer, resampled to a number of frames."""
+        columns = [to_frames(features[layer.name], frames) for layer in self.layers]
+        columns += [target.of(sound) for target in self._targets]
+        rows = torch.cat(columns, dim=1).mT.flatten(0, 1).double()
         self._count += len(rows)
         self._sum += rows.sum(dim=0)
         self._products += rows.T @ rows
 
-    def projection(self, name: str, size: int, stride: int | None = None) -> Projection:
-        """Return the whitening projection of the added features."""
+    def projection(self, name: str, settings: Whitening, stride: int | None = None) -> Projection:
+        """Return the whitening projection of what was added."""
         mean = self._sum / self._count
         covariance = self._products / self._count - torch.outer(mean, mean)
         deviation = covariance.diagonal().clamp(min=0).sqrt()
         scale = torch.where(deviation > _SMALLEST_DEVIATION, 1 / deviation, 0.0)
-        variances, axes = torch.linalg.eigh(covariance * torch.outer(scale, scale))
-        ridge = RIDGE * variances.mean()
-        variances, axes = variances.flip(0)[:size], axes.flip(1)[:, :size]
-        weight = (axes * (variances.clamp(min=0) + ridge).rsqrt()).T * scale
+        correlations = covariance * torch.outer(scale, scale)
+        own, other = slice(self.channels), slice(self.channels, None)
+        variances, axes = _components(correlations[own, own], settings.size)
+        whitened = axes * variances.rsqrt()  # (channels, size)
+        known, known_axes = _components(correlations[other, other], self.channels)
+        across = whitened.T @ correlations[own, other] @ (known_axes * known.rsqrt())
+        weight = _emphasis(across, settings.gain) @ whitened.T * scale[own]
+        weight = variances.pow((1 - settings.power) / 2)[:, None] * weight
+        weight = _rotation(len(weight), settings.seed) @ weight
+        weight /= _mean_variance(weight, covariance[own, own]).sqrt()
         projection = Projection(name, self.layers, len(weight), stride)
         with torch.no_grad():
             projection.linear.weight.copy_(weight)
-            projection.linear.bias.copy_(-weight @ mean)
+            projection.linear.bias.copy_(-weight @ mean[own])
         return projection.requires_grad_(False).eval()
+
+
+def _components(correlations: Tensor, size: int) -> tuple[Tensor, Tensor]:
+    """Return variances (size,) and axes (channels, size) of the strongest principal components."""
+    variances, axes = torch.linalg.eigh(correlations)
+    ridge = RIDGE * variances.mean()
+    return variances.flip(0)[:size].clamp(min=0) + ridge, axes.flip(1)[:, :size]
+
+
+def _emphasis(across: Tensor, gain: float) -> Tensor:
+    """Scale canonical directions of whitened layers by their correlation with whitened features.
+
+    Parameters
+    ----------
+    across : Tensor
+        (size, features): covariance of the two.
+    gain : float
+        As in `Whitening`.
+
+    Returns
+    -------
+    Tensor
+        (size, size), symmetric.
+    """
+    directions, correlations, _ = torch.linalg.svd(across, full_matrices=False)
+    extra = (math.sqrt(1 + gain) - 1) * correlations.square()
+    return torch.eye(len(across)).double() + directions * extra @ directions.T
+
+
+def _rotation(size: int, seed: int) -> Tensor:
+    generator = torch.Generator().manual_seed(seed)
+    return torch.linalg.qr(torch.randn(size, size, dtype=torch.float64, generator=generator))[0]
+
+
+def _mean_variance(weight: Tensor, covariance: Tensor) -> Tensor:
+    return torch.einsum("si,ij,sj->", weight, covariance, weight) / len(weight)
