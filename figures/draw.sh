@@ -7,6 +7,6 @@ work=$(mktemp -d)
 trap 'rm -r "$work"' EXIT
 
 hear-tune variants tune+ --figure "$here/tune-plus.svg"
-hear-tune embed "$1" -o "$work/music.parquet" --model tune+-free-timbre
+hear-tune embed "$1" -o "$work/music.parquet"
 hear-tune map "$work/music.parquet" -o "$work/map.html"
 python "$here/draw_map.py" "$work/map.html" "$here/map.png"

@@ -10,6 +10,7 @@ READMEs: their commands need data and days, so that only their scripts are looke
 import io
 import re
 import subprocess
+import sys
 from contextlib import redirect_stdout
 
 import pytest
@@ -112,7 +113,7 @@ def workplace(tmp_path, music, monkeypatch):
 def test_readme():
     """A reader who types all of it, from top to bottom."""
     namespace = run(README)
-    assert namespace["track"].vectors.shape == (1, 880)
+    assert namespace["track"].vectors.shape == (1, 512)
     assert namespace["report"].failed == {}
 
 
@@ -153,3 +154,10 @@ def test_figure_is_up_to_date():
 
     drawing = (ROOT / "figures/tune-plus.svg").read_text()
     assert drawing == network_svg(hear_tune.get_variant("tune+"))
+
+
+def test_the_figure_of_targets_is_that_of_the_recipe(tmp_path):
+    script, config = ROOT / "figures/objective.py", ROOT / "recipes/weights/acoustic.yaml"
+    drawn = tmp_path / "objective.svg"
+    subprocess.run([sys.executable, script, config, drawn], check=True)
+    assert drawn.read_text() == (ROOT / "figures/objective.svg").read_text()

@@ -4,14 +4,13 @@ import importlib.util
 import json
 import shutil
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import soundfile
 from conftest import ROOT
-
-import hear_tune
 
 
 def recipe(name):
@@ -169,90 +168,57 @@ def installed(solo):
 
 
 @pytest.fixture(scope="module")
-def validate():
+def score():
     pytest.importorskip("sklearn")
-    return recipe("weights/validate")
-
-
-def test_pairs_of_all_runs_are_counted(validate):
-    encoder = hear_tune.build_encoder(hear_tune.TuneConfig(2))
-    assert validate.pairs(encoder) == 0
-    encoder.training_record = {"pairs": 3, "before": {"pairs": 40, "before": {"pairs": 500}}}
-    assert validate.pairs(encoder) == 543
-
-
-def test_what_is_validated_was_not_heard(validate, shared_data):
-    root = shared_data / "philharmonia"
-    notes = list((root / "audio/flute").glob("*_A*.mp3"))
-    assert {validate.instrument(note) for note in notes} == {"flute"}
-    assert {validate.pitch_class(note) for note in notes} == {"9", "10"}  # A, and A sharp
-    drums = {validate.pitch_class(p) for p in (root / "audio/percussion").iterdir()}
-    assert len(drums) > 5
-    assert not drums & {str(n) for n in range(12)}
-    assert validate.take(shared_data / "fsdd/recordings/3_jackson_17.wav") == "17"
-
-
-@pytest.fixture(scope="module")
-def scores():
-    pytest.importorskip("sklearn")
+    pytest.importorskip("matplotlib")
     return recipe("weights/score")
 
 
-def test_whitened_embeddings_are_uncorrelated_at_unit_variance(scores):
-    rng = np.random.default_rng(0)
-    rows = (rng.normal(size=(500, 6)) @ rng.normal(size=(6, 6)) * [1, 10, 100, 1, 1, 1]) + 3
-    whitened = scores.whitening(rows)(rows)
-    np.testing.assert_allclose(whitened.T @ whitened / len(rows), np.eye(6), atol=1e-4)
-    np.testing.assert_allclose(whitened.mean(axis=0), 0, atol=1e-6)
+def test_pairs_of_all_runs_are_counted(score):
+    assert score.pairs_seen({}) == 0
+    record = {"pairs": 3, "before": {"pairs": 40, "before": {"pairs": 500}}}
+    assert score.pairs_seen(record) == 543
 
 
-def test_what_tells_a_feature_can_count_for_more(scores):
-    rng = np.random.default_rng(0)
-    rows = rng.normal(size=(4000, 5))
-    feature = rows[:, 2:3] + rows[:, 3:4]
-    project = scores.emphasised(scores.whitening(rows), rows, feature, gain=8)
-    probes = np.array([[0, 0, 1, 1, 0], [0, 0, 1, -1, 0], [0, 0, 0, 0, 1]])
-    told, other, apart = np.linalg.norm(project(probes) - project(0 * probes), axis=1)
-    assert told == pytest.approx(3 * 2**0.5, rel=0.1)
-    assert other == pytest.approx(2**0.5, rel=0.1)
-    assert apart == pytest.approx(1, rel=0.1)
+def test_what_is_scored_is_of_no_test_fold(score, shared_data):
+    tasks = {name: score.learnable(shared_data, name) for name in score.TASKS}
+    assert len(tasks["philharmonia-instrument"].clips) == 2752
+    assert len(tasks["philharmonia-pitch"].clips) == 1906
+    for name, task in tasks.items():
+        folder, split = score.TASKS[name]
+        whole = score.get_data_set(name).load(shared_data / folder, split)
+        assert {clip.split for clip in whole.clips} - {clip.split for clip in task.clips}
+        assert not {clip.split for clip in task.clips} & {"test"}
 
 
-def test_a_nearest_neighbour_is_of_another_group(scores):
-    vectors = np.array([[1, 0], [1, 0.1], [0.5, 0.5], [0, 1]], np.float32)
-    groups = np.array(["a", "a", "b", "b"])
-    assert scores.nearest(vectors, None).tolist() == [1, 0, 1, 2]
-    assert scores.nearest(vectors, groups).tolist() == [2, 2, 1, 1]
-
-
-def test_scores_are_across_groups(scores):
-    """Each group has the label of its own: what tells the group is of no help in another."""
-    rng = np.random.default_rng(0)
-    groups = np.repeat(np.arange(20), 10)
-    labels = (groups % 2).astype(str)
-    vectors = 9 * np.eye(20)[groups] + rng.normal(size=(200, 20))
-    paths = tuple(map(str, range(200)))
-    seen = dict(zip(paths, vectors.astype(np.float32), strict=True))
-    question = scores.Question("x", "x", paths, labels, groups.astype(str))
-    assert max(scores.score(question, seen, lr=True)) < 0.8
-    question = scores.Question("x", "x", paths, labels, None)
-    assert min(scores.score(question, seen, lr=True)) > 0.95
-
-
-def test_what_is_scored_is_of_no_test_fold(scores, shared_data):
-    questions = {question.name: question for question in scores.read_questions(shared_data)}
-    sizes = {name: len(question.paths) for name, question in questions.items()}
-    assert (sizes["ph-instrument"], sizes["ph-pitch"], sizes["digit"]) == (2752, 1906, 2700)
-    assert len(set(questions["digit"].groups)) == 6  # speakers
-    assert not any("brass_acoustic_046" in path for path in questions["nsynth-pitch"].paths)
-    for question in questions.values():
-        assert all(Path(path).exists() for path in question.paths[::50])
+def test_a_model_gets_three_scores_for_each_task(score, shared_data, tmp_path, monkeypatch, capsys):
+    task = score.learnable(shared_data, "fsdd-digit")
+    kept = tuple(clip for clip in task.clips if clip.path.stem.endswith(("_20", "_21")))
+    monkeypatch.setattr(score, "learnable", lambda *_: replace(task, clips=kept))
+    command = [
+        str(shared_data),
+        "mfcc",
+        "--tasks",
+        "fsdd-digit",
+        "--cache",
+        str(tmp_path / "cache"),
+    ]
+    monkeypatch.setattr(sys, "argv", ["score", *command, "--json", str(tmp_path / "scores.json")])
+    score.main()
+    line = json.loads((tmp_path / "scores.json").read_text())
+    assert (line["model"], line["pairs"]) == ("mfcc", 0)
+    assert all(0.15 < value < 0.9 for value in line["fsdd-digit"])
+    assert len(line["fsdd-digit"]) == 3
+    assert "mfcc: fsdd-digit" in capsys.readouterr().out
 
 
 def test_the_curve_shows_checkpoints_and_baselines(tmp_path, monkeypatch):
     pytest.importorskip("matplotlib")
     scores = [("mfcc", 0, 0.8), ("a.safetensors", 2000, 0.7), ("b.safetensors", 1000, 0.6)]
-    lines = [json.dumps({"model": m, "layers": [], "pairs": p, "task": s}) for m, p, s in scores]
+    lines = [
+        json.dumps({"model": name, "layers": [], "pairs": pairs, "task": [score, score, score]})
+        for name, pairs, score in scores
+    ]
     (tmp_path / "scores.json").write_text("\n".join(lines))
     output = tmp_path / "curve.svg"
     monkeypatch.setattr(sys, "argv", ["curve", str(tmp_path / "scores.json"), "-o", str(output)])

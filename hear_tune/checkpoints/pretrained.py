@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 
-from ..weights import PRETRAINED
+from ..weights import PRETRAINED, find_pretrained
 from .hub import Encoder, load_checkpoint
 
 
@@ -15,7 +15,7 @@ def load_encoder(name_or_path: str | os.PathLike[str], sha256: str | None = None
     ----------
     name_or_path : str or path-like
         A name in `PRETRAINED`, or a path as for `load_checkpoint`. A `Path`, or text with a folder
-        (``./tune+-free``), is always a path.
+        (``./tune+-acoustic``), is always a path. A former name warns, and loads what replaced it.
     sha256 : str, optional
         Expected hash of the file; known for weights in the package.
 
@@ -24,7 +24,7 @@ def load_encoder(name_or_path: str | os.PathLike[str], sha256: str | None = None
     FileNotFoundError, CheckpointError
         As for `load_checkpoint`.
     """
-    row = PRETRAINED.get(name_or_path) if isinstance(name_or_path, str) else None
+    row = find_pretrained(name_or_path)
     if row is not None:
         return load_checkpoint(row.path, sha256 or row.sha256)
     try:

@@ -17,7 +17,7 @@ import click
 from ..common.allocator import keep_freed_memory
 from ..common.files import chunks, write_whole
 from ..common.progress import progress_bar
-from ..weights import PRETRAINED
+from ..weights import find_pretrained
 from .rates import resample_task
 from .results import DONE_FILE, MODEL_FILE, collect, table
 
@@ -32,7 +32,7 @@ class _Weights(click.Path):
     """Path of a checkpoint, or name of weights of the package."""
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        row = PRETRAINED.get(value)
+        row = find_pretrained(value)
         return super().convert(os.fspath(row.path) if row else value, param, ctx)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from html import escape
 from itertools import pairwise
 
@@ -24,8 +24,16 @@ _COLOURS = {
 _INK, _FAINT = "#222222", "#8a8a8a"
 
 
-def network_svg(variant: Variant) -> str:
-    """Draw a variant as SVG: layers with their channels and frames, and the connections."""
+def network_svg(variant: Variant, notes: Mapping[str, Sequence[str]] | None = None) -> str:
+    """Draw a variant as SVG: layers with their channels and frames, and the connections.
+
+    Parameters
+    ----------
+    variant : Variant
+        The encoder.
+    notes : mapping of str to sequence of str, optional
+        Lines to write below layers, by name.
+    """
     layers = encoder_layers(variant.config)
     places = {layer.name: (column, _level(layer)) for column, layer in enumerate(layers)}
     depth = max(level for _, level in places.values())
@@ -35,6 +43,7 @@ def network_svg(variant: Variant) -> str:
         *_rows(depth, width),
         *(_arrow(places[a], places[b], faint) for a, b, faint in _connections(variant, layers)),
         *(_box(layer, places[layer.name]) for layer in layers),
+        *(line for name, lines in (notes or {}).items() for line in _notes(places[name], lines)),
         *_embedding(variant, places[layers[-1].name]),
         _text(_LEFT - 108, 28, variant.name, 20, "start", weight="bold"),
         *_legend(layers),
@@ -93,6 +102,12 @@ def _box(layer: Layer, place: tuple[int, int]) -> str:
         + _text(x, y - 2, str(layer.channels), 14, "middle", "white", "bold")
         + _text(x, y + 12, f"× {frames:,}", 10, "middle", "white")
     )
+
+
+def _notes(place: tuple[int, int], lines: Sequence[str]) -> Iterator[str]:
+    x, y = _centre(place)
+    for number, line in enumerate(lines):
+        yield _text(x, y + _BOX_HEIGHT // 2 + 11 * (number + 1), line, 9, "middle")
 
 
 def _embedding(variant: Variant, last: tuple[int, int]) -> Iterator[str]:

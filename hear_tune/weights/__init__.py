@@ -5,6 +5,7 @@ MODEL_CARD.md describes their training and what they are good for.
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -37,20 +38,29 @@ class Pretrained:
 
 _ROWS = (
     Pretrained(
-        "tune+-free",
-        "1712ea28810bdb8f8580213ce8e8e5c1612762b821f571c8a2976d38f27f1d3f",
-        "TUNE+ by CLMR on free game music, soundfonts and speech (133 h)",
-    ),
-    Pretrained(
-        "tune+-free-timbre",
-        "5ddaf845d4dc682878ec222e7464300e333803c90fb555f71b8b17980e9b945e",
-        "an earlier point of that training (114 h): better on timbre, worse on pitch",
+        "tune+-acoustic",
+        "2d322f2bfe75a5345c6d2bebf08458eec61ea53618de33a1775ab676a70c1b41",
+        "TUNE+ by CLMR and acoustic features on free game music, soundfonts and speech (133 h)",
     ),
 )
 PRETRAINED: dict[str, Pretrained] = {row.name: row for row in _ROWS}
 DEFAULT_PRETRAINED = _ROWS[0].name
+FORMER_NAMES = ("tune+-free", "tune+-free-timbre")  # of weights that the default replaces
 MUSICNN = Pretrained(  # a baseline, not an encoder of `load_model`; its licence lies beside it
     "musicnn-mtt",
     "01a93e1f063ecf7cf010ce42c350addf453496f763f34cd45570b6828bfb7f72",
     "musicnn on the tags of MagnaTagATune",
 )
+
+
+def find_pretrained(name: object) -> Pretrained | None:
+    """Return the weights of that name, or None; warn if it is a former name."""
+    if name in FORMER_NAMES:
+        warnings.warn(
+            f"{name} has been replaced by {DEFAULT_PRETRAINED}, which is loaded instead; the "
+            "former name will go with the next release",
+            FutureWarning,
+            stacklevel=3,
+        )
+        name = DEFAULT_PRETRAINED
+    return PRETRAINED.get(name) if isinstance(name, str) else None

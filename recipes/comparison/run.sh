@@ -4,7 +4,7 @@
 #
 #   run.sh WORK DATA
 #
-# WORK has the stores that ../weights/run.sh builds; runs and results go there too. DATA/philharmonia and
+# WORK has the stores that ../weights/clmr.sh builds; runs and results go there too. DATA/philharmonia and
 # DATA/fsdd hold the audio for the probes.
 set -euo pipefail
 work=$1 data=$2

@@ -567,7 +567,7 @@ def test_a_process_that_is_forked_after_loading_or_embedding(tmp_path, before):
     command = [sys.executable, tmp_path / "script.py"]
     threads = os.environ | {"OMP_NUM_THREADS": "2"}
     result = subprocess.run(command, capture_output=True, text=True, timeout=60, env=threads)
-    assert result.stdout.strip() == "[(1, 880)]"
+    assert result.stdout.strip() == "[(1, 512)]"
 
 
 def test_loading_starts_no_threads():

@@ -149,7 +149,7 @@ def test_libraries_of_untrained_encoders_and_of_named_weights(capsys):
     for number, (options, query) in enumerate(
         [
             (["--variant", "tune-vanilla-small"], []),
-            (["--model", "tune+-free"], ["--model", "tune+-free"]),
+            (["--model", "tune+-acoustic"], ["--model", "tune+-acoustic"]),
         ]
     ):
         library = f"{number}.parquet"
