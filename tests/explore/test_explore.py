@@ -282,7 +282,7 @@ def test_an_index_gives_all_rows_if_they_are_asked_for(large_library):
     search = IndexSearch(large_library)
     query = query_of_library(search, "007.wav")
     rows = [match.row for match in find_similar(search, query, 5_000)]
-    assert len(rows) == len(set(rows)) >= 0.99 * 1800
+    assert len(rows) == len(set(rows)) >= 0.95 * 1800  # a graph need not reach every row
 
 
 def test_an_index_follows_its_library(large_library, capsys):
