@@ -114,7 +114,7 @@ def _make_task(options: argparse.Namespace) -> int:
     from ..hear_benchmark.make_task import FULL, folder_name, make_task
 
     data_set = get_data_set(options.name)
-    task = data_set.load(options.root or data_set.default_root, options.split)
+    task = data_set.load(options.root, options.split)
     seconds = options.seconds or data_set.task_seconds
     mode = FULL if options.split in (None, *data_set.splits[:1]) else options.split
     failed = make_task(task, options.output, seconds, options.rate, mode)
