@@ -17,13 +17,23 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import torch
+from torch import Tensor
+from torch.nn import functional as F
 
 from ..common.files import write_whole
 from ..common.progress import say
-from ..datasets.task import Clip, Task
+from ..datasets.task import Clip, Task, TaskError
 from ..probe.features import Features
 from ..probe.metrics import intervals, score
-from ..probe.protocols import KNN, LOGISTIC, Predictions, Protocol, run_protocol
+from ..probe.protocols import (
+    KNN,
+    LOGISTIC,
+    Predictions,
+    Protocol,
+    encode_targets,
+    run_protocol,
+)
 from .make_task import GROUPS
 from .results import (
     DONE_FILE,
@@ -43,9 +53,11 @@ HEAREVAL = "heareval"
 SCENE = "scene"
 PROTOCOLS: tuple[Protocol, ...] = (LOGISTIC, KNN)
 
-Scored = dict[str, Any]  # score; interval, as (low, high), of 95 %
+Interval = tuple[float, float]
+Scored = dict[str, Any]  # score; interval
 
 _SHUFFLE_SEED = 0  # heareval's, of the clips in a split
+_PREDICTIONS = ".predictions.pkl"
 _OUR_METRICS = {
     "top1_acc": "accuracy",
     "pitch_acc": "accuracy",
@@ -55,7 +67,9 @@ _OUR_METRICS = {
 
 
 def collect_views(embeddings_dir: Path) -> list[Result]:
-    """Score all scene embeddings in a folder. The scores are kept beside them.
+    """Collect heareval's scores, and score all scene embeddings across groups.
+
+    The scores are kept beside the embeddings.
 
     Parameters
     ----------
@@ -68,8 +82,9 @@ def collect_views(embeddings_dir: Path) -> list[Result]:
         JSON-ready, by view, model and task: ``view``, "heareval" for tasks that it has scored, or a
         protocol of ``hear-tune probe``; ``model``, ``folder``, ``identity``, ``task``, ``mode``,
         ``clips`` and ``groups``, their numbers; ``embedding_size``, ``metric``, ``score`` and
-        ``interval``. Rows of heareval also have ``grid_points``, ``leaderboard`` and
-        ``leaderboard_task``, as in `hear_tune.hear_benchmark.results.collect`.
+        ``interval``, its low and high end, or None for events. Rows of heareval are of all its
+        metrics, and also have ``grid_points``, ``leaderboard`` and ``leaderboard_task``, as in
+        `hear_tune.hear_benchmark.results.collect`.
     """
     return [*_heareval_rows(embeddings_dir), *_protocol_rows(embeddings_dir)]
 
@@ -77,31 +92,41 @@ def collect_views(embeddings_dir: Path) -> list[Result]:
 def _heareval_rows(embeddings_dir: Path) -> Iterator[Result]:
     for model, folder in finished(embeddings_dir, DONE_FILE):
         result = result_of(model, folder)
-        metric, value = next(iter(result["scores"].items()))
-        if metric in _OUR_METRICS:  # not of events
-            ours = _kept(folder, HEAREVAL, DONE_FILE, _heareval)[_OUR_METRICS[metric]]
-            low, high = ours["interval"]
+        for number, (metric, value) in enumerate(result["scores"].items()):
             yield {
                 "view": HEAREVAL,
                 **_facts(model, folder),
                 "metric": metric,
-                "score": value,  # the mean of folds; the interval is of all clips
-                "interval": (min(low, value), max(high, value)),
+                "score": value,
+                "interval": _heareval_interval(folder, metric, value),
                 "grid_points": result["grid_points"],
-                "leaderboard": result["leaderboard"],
+                "leaderboard": {} if number else result["leaderboard"],
                 "leaderboard_task": result["leaderboard_task"],
             }
 
 
+def _heareval_interval(folder: Path, metric: str, value: float) -> Interval | None:
+    """Return the interval around a score, of all test clips, though scores are means of folds."""
+    if metric not in _OUR_METRICS or not any(folder.glob(f"*{_PREDICTIONS}")):
+        return None
+    low, high = _kept(folder, HEAREVAL, DONE_FILE, _heareval)[_OUR_METRICS[metric]]["interval"]
+    return min(low, value), max(high, value)
+
+
 def _protocol_rows(embeddings_dir: Path) -> Iterator[Result]:
     for protocol in PROTOCOLS:
+        across = partial(_across, protocol=protocol)
         for model, folder in finished(embeddings_dir, EMBEDDED_FILE):
-            if read_json(folder / METADATA_FILE)["embedding_type"] == SCENE:
-                across = partial(_across, protocol=protocol)
+            if read_json(folder / METADATA_FILE)["embedding_type"] != SCENE:
+                continue
+            try:
                 scores = _kept(folder, protocol.name, EMBEDDED_FILE, across)
-                metric = next(iter(scores))
-                facts = _facts(model, folder)
-                yield {"view": protocol.name, **facts, "metric": metric, **scores[metric]}
+            except TaskError as error:
+                say(f"  left out: {error}")
+                continue
+            metric = next(iter(scores))
+            facts = _facts(model, folder)
+            yield {"view": protocol.name, **facts, "metric": metric, **scores[metric]}
 
 
 def _facts(model: dict[str, Any], folder: Path) -> Result:
@@ -170,21 +195,26 @@ def _heareval(folder: Path) -> tuple[Task, Predictions]:
     """Read the predictions of heareval's probes for all test clips."""
     task = read_task(folder)
     draw = random.Random(_SHUFFLE_SEED)
-    truth, predicted, groups = [], [], []
+    tested: list[Clip] = []
+    predicted = []
     for split in read_json(folder / METADATA_FILE)["splits"]:
         clips = list(task.of(split))
         draw.shuffle(clips)
-        file = folder / f"{split}.predictions.pkl"
-        if not file.exists():
-            continue
-        tested = pickle.loads(file.read_bytes())  # heareval's own, as in its embeddings
-        truth.append(tested["target"].numpy())
-        predicted.append(tested["prediction"].numpy())
-        groups += [clip.group for clip in clips]
-    targets = np.concatenate(truth)
-    if task.kind == "multiclass":
-        targets = targets.argmax(axis=1)
-    return task, Predictions(targets, np.concatenate(predicted), (), (), tuple(groups))
+        file = folder / f"{split}{_PREDICTIONS}"
+        if file.exists():
+            stored = pickle.loads(file.read_bytes())  # heareval loads others of this folder itself
+            if not torch.equal(stored["target"].long(), _one_hot(task, clips)):
+                raise ValueError(f"{file}: not of the labels in {split}.json")
+            tested += clips
+            predicted.append(stored["prediction"].numpy())
+    groups = tuple(clip.group for clip in tested)
+    truth = encode_targets(task, tested).numpy()
+    return task, Predictions(truth, np.concatenate(predicted), (), (), groups)
+
+
+def _one_hot(task: Task, clips: Sequence[Clip]) -> Tensor:
+    targets = encode_targets(task, clips).long()
+    return targets if targets.ndim == 2 else F.one_hot(targets, len(task.classes))
 
 
 # --- Tables ---
@@ -214,13 +244,14 @@ def _view_table(rows: Sequence[Result]) -> str:
     cells: dict[tuple[str, ...], dict[str, str]] = {}
     official: dict[str, None] = {}
     for row in rows:
-        low, high = row["interval"]
-        cell = cells.setdefault((task_title(row),), {})
-        cell[own[row["folder"]]] = f"{row['score']:.3f} [{low:.3f}, {high:.3f}]"
+        cell = cells.setdefault((task_title(row), row["metric"]), {})
+        cell[own[row["folder"]]] = f"{row['score']:.3f}" + (
+            " [{:.3f}, {:.3f}]".format(*row["interval"]) if row["interval"] else ""
+        )
         if "leaderboard" in row:
             cell |= official_cells(row)
             official |= dict.fromkeys(row["leaderboard"])
-    table = grid(["task"], [*sorted(own.values()), *official], cells)
+    table = grid(["task", "metric"], [*sorted(own.values()), *official], cells)
     return f"**{_heading(rows)}**\n\n{table}"
 
 

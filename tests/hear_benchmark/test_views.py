@@ -3,10 +3,12 @@
 import json
 import pickle
 import random
+from importlib import import_module
 
 import numpy as np
 import pytest
 import torch
+from conftest import ROOT
 
 from hear_tune.cli import main
 
@@ -111,6 +113,44 @@ def test_intervals_of_heareval_are_of_groups(tmp_path):
     assert widths[1] == pytest.approx(3.92 * deviation / np.sqrt(144), rel=0.15)
 
 
+def test_scores_of_events_have_no_interval(tmp_path):
+    task = embedded(tmp_path)
+    metadata = json.loads((task / "task_metadata.json").read_text())
+    metadata |= {"embedding_type": "event", "evaluation": ["onset", "offset"]}
+    (task / "task_metadata.json").write_text(json.dumps(metadata))
+    scores = {f"test_{name}_{of}": 0.5 for name in ("onset", "offset") for of in ("mean", "std")}
+    (task / "test.predicted-scores.json").write_text(json.dumps({"aggregated_scores": scores}))
+    (task / "prediction-done.json").write_text('{"embedding_size": 2, "grid_points": 1}')
+    rows = views.collect_views(tmp_path)
+    assert [(row["view"], row["metric"]) for row in rows] == [
+        ("heareval", "onset"),
+        ("heareval", "offset"),
+    ]
+    assert "| notes | offset | 0.500 |" in views.view_tables(rows)
+
+
+def test_what_no_classifier_can_tell_is_left_out(tmp_path, capsys):
+    embedded(tmp_path)
+    alone = embedded(tmp_path, "alone")
+    metadata = json.loads((alone / "task_metadata.json").read_text())
+    metadata["groups"] = {s: dict.fromkeys(files, "one") for s, files in metadata["groups"].items()}
+    (alone / "task_metadata.json").write_text(json.dumps(metadata))
+    assert by_view(tmp_path).keys() == {("logistic", "MFCC"), ("knn", "MFCC")}
+    assert "left out: notes: 0 clips to label 144 others by" in capsys.readouterr().err
+
+
+def test_predictions_of_other_labels_are_refused(tmp_path):
+    task = embedded(tmp_path)
+    score_by_heareval(task, wrong_player=3)
+    labels = json.loads((task / "fold01.json").read_text())
+    (task / "fold01.json").write_text(json.dumps(dict(reversed(labels.items()))))
+    with pytest.raises(ValueError, match=r"fold01\.predictions\.pkl: not of the labels"):
+        views.collect_views(tmp_path)
+    for file in task.glob("*.predictions.pkl"):
+        file.unlink()
+    assert by_view(tmp_path)["heareval", "MFCC"]["interval"] is None
+
+
 def test_views_are_computed_once_for_each_embedding(tmp_path, monkeypatch):
     task = embedded(tmp_path)
     first = views.collect_views(tmp_path)
@@ -142,7 +182,33 @@ def test_the_command_writes_a_table_for_each_view(tmp_path, capsys):
         "**knn**",
     ]
     low, high = by_view(tmp_path)["heareval", "MFCC"]["interval"]
-    assert f"| notes | 0.875 [{low:.3f}, {high:.3f}] |" in lines
-    assert lines.count("| notes | 1.000 [1.000, 1.000] | 1.000 [1.000, 1.000] |") == 2
+    assert f"| notes | top1_acc | 0.875 [{low:.3f}, {high:.3f}] |" in lines
+    assert lines.count("| notes | accuracy | 1.000 [1.000, 1.000] | 1.000 [1.000, 1.000] |") == 2
     rows = json.loads(saved.read_text())
     assert views.view_tables(rows).splitlines() == lines
+
+
+def test_the_recipe_puts_the_tables_between_their_marks(tmp_path, monkeypatch):
+    tables = recipe_tables(monkeypatch)
+    score_by_heareval(embedded(tmp_path / "out"), wrong_player=3)
+    text = "Before.\n"
+    for name in tables.SCORES:
+        (tmp_path / name).write_text(json.dumps(views.collect_views(tmp_path / "out")))
+        text += f"<!-- {name} -->\nold\n<!-- end of {name} -->\nAfter {name}.\n"
+    page = tables.with_tables(text, tmp_path)
+    assert "old" not in page
+    assert page.count("| notes | top1_acc | 0.875 [") == 2
+    assert page.startswith("Before.\n<!-- scores.json -->\n\n**heareval, 1 grid point**\n")
+    assert page.endswith("\n<!-- end of events.json -->\nAfter events.json.\n")
+    assert tables.with_tables(page, tmp_path) == page
+
+
+def test_the_recipe_shows_the_scores_beside_it(monkeypatch):
+    tables = recipe_tables(monkeypatch)
+    page = (tables.HERE / tables.README).read_text(encoding="utf-8")
+    assert tables.with_tables(page, tables.HERE) == page
+
+
+def recipe_tables(monkeypatch):
+    monkeypatch.syspath_prepend(ROOT / "recipes" / "hear")
+    return import_module("tables")
