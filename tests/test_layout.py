@@ -19,9 +19,9 @@ FLOORS = (
     ("checkpoints",),
     ("embedding",),
     ("hear", "datasets"),
-    ("baselines", "pretrain", "hear_benchmark", "upstream"),
+    ("baselines", "pretrain", "upstream"),
     ("benchmarks", "probe"),
-    ("explore",),
+    ("explore", "hear_benchmark"),
     ("cli",),
 )
 FLOOR_OF = {room: number for number, rooms in enumerate(FLOORS) for room in rooms}

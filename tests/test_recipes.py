@@ -3,6 +3,7 @@
 import importlib.util
 import json
 import shutil
+import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -224,3 +225,48 @@ def test_the_curve_shows_checkpoints_and_baselines(tmp_path, monkeypatch):
     monkeypatch.setattr(sys, "argv", ["curve", str(tmp_path / "scores.json"), "-o", str(output)])
     recipe("weights/curve").main()
     assert "<svg" in output.read_text()
+
+
+# HEAR
+
+
+def test_the_hear_recipe_goes_on_after_a_failure(tmp_path):
+    """With programs that only write down how they are called."""
+    log = tmp_path / "calls"
+    for name, exits in (("hear-tune", '[[ "$*" != *musicnn* ]]'), ("python", "exit 1")):
+        program = tmp_path / "bin" / name
+        program.parent.mkdir(exist_ok=True)
+        program.write_text(f'#!/bin/bash\necho "{name} $*" >> {log}\n{exits}\n')
+        program.chmod(0o755)
+    (tmp_path / "data" / "mridangam").mkdir(parents=True)
+    (tmp_path / "out").mkdir()
+    arguments = [
+        "tasks",
+        "out",
+        "--data",
+        "data",
+        "--model",
+        "Mine=mine.pt",
+        "--",
+        "--grid-points",
+        "1",
+    ]
+    done = subprocess.run(
+        [shutil.which("bash"), ROOT / "recipes" / "hear" / "run.sh", *arguments],
+        cwd=tmp_path,
+        env={"PATH": f"{tmp_path / 'bin'}:/usr/bin:/bin"},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 1
+    assert "nsynth-pitch is left out: there is no data/nsynth" in done.stderr
+    assert "CREPE tiny is left out: peers.crepe cannot be imported" in done.stderr
+    calls = log.read_text().splitlines()
+    made = [call for call in calls if "make-task" in call]
+    assert [call.split()[3] for call in made] == ["mridangam-stroke", "mridangam-tonic"]
+    runs = [call for call in calls if call.startswith("hear-tune hear run")]
+    assert len(runs) == 8
+    ending = "--tasks-dir tasks --embeddings-dir out --grid-points 1"
+    assert all(call.endswith(ending) for call in runs)
+    assert any("hear_tune --model mine.pt" in call and "--name Mine" in call for call in runs)
+    assert calls[-1] == "hear-tune hear table out --views --json out/scores.json"

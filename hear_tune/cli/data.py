@@ -60,7 +60,7 @@ def _info(options: argparse.Namespace) -> int:
     rows = [[name, fact] for name, fact in facts.items() if fact]
     rows += [["file", url] for d in data_set.downloads for url, _, _ in d.files]
     print(f"{data_set.name}\n{table(rows, right=())}")
-    root = _root(options, data_set)
+    root = data_set.root(options.root)
     if options.root is not None or root.exists():
         print(_task_text(_load(options, data_set)))
     return 0
@@ -71,7 +71,7 @@ def _download(options: argparse.Namespace) -> int:
     require_extra("data", "requests")
     from ..datasets.download import download_all
 
-    root = _root(options, data_set)
+    root = data_set.root(options.root)
     downloads = data_set.all_downloads()
     if not downloads:
         raise TaskError(f"{data_set.name} cannot be downloaded: {data_set.manual}")
@@ -104,11 +104,11 @@ def _validate(options: argparse.Namespace) -> int:
     for paths in found.contradictory:
         _print_files("the same audio under different labels", dict.fromkeys(paths, ""))
     if found.missing and (data_set.downloads or data_set.mirdata):
-        marks = _root(options, data_set) / "downloads" / "*.unpacked"
+        marks = data_set.root(options.root) / "downloads" / "*.unpacked"
         print(
             f"to get files again, remove {marks} and give: hear-tune data download {options.name}"
         )
-    sound = bool(found.missing) or _is_sound(task, _root(options, data_set))
+    sound = bool(found.missing) or _is_sound(task, data_set.root(options.root))
     return 0 if found.complete and sound else EXIT_FAILED
 
 
@@ -125,12 +125,8 @@ def _is_sound(task: Task, root: Path) -> bool:
     return True
 
 
-def _root(options: argparse.Namespace, data_set: DataSet) -> Path:
-    return Path(options.root) if options.root is not None else data_set.default_root
-
-
 def _load(options: argparse.Namespace, data_set: DataSet) -> Task:
-    return data_set.load(_root(options, data_set), options.split, options.group)
+    return data_set.load(options.root, options.split, options.group)
 
 
 def _task_text(task: Task) -> str:

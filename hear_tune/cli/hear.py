@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 from pathlib import Path
+from typing import Any
 
 from ..datasets.catalog import get_data_set
 from ..networks.config import SAMPLE_RATE_HZ
@@ -53,20 +54,38 @@ def _add_table(tools: Commands) -> None:
         "table", help="compare the models in a folder with the official leaderboard"
     )
     parser.add_argument("embeddings_dir", type=Path, nargs="?", default=Path("embeddings"))
+    parser.add_argument(
+        "--views",
+        action="store_true",
+        help="also score the embeddings across groups of clips, with intervals",
+    )
     parser.add_argument("--json", type=Path, metavar="FILE", help="save the scores")
     parser.set_defaults(run=_table)
 
 
 def _table(options: argparse.Namespace) -> int:
-    from ..hear_benchmark.results import collect, table
-
-    results = collect(options.embeddings_dir)
+    results, text = _views(options) if options.views else _scores(options)
     if not results:
         raise FileNotFoundError(f"{options.embeddings_dir}: no scores in it")
-    print(table(results))
+    print(text)
     if options.json:
         options.json.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
     return 0
+
+
+def _scores(options: argparse.Namespace) -> tuple[list[dict[str, Any]], str]:
+    from ..hear_benchmark.results import collect, table
+
+    results = collect(options.embeddings_dir)
+    return results, table(results)
+
+
+def _views(options: argparse.Namespace) -> tuple[list[dict[str, Any]], str]:
+    require_extra("hear", "pandas", "sklearn")
+    from ..hear_benchmark.views import collect_views, view_tables
+
+    rows = collect_views(options.embeddings_dir)
+    return rows, view_tables(rows)
 
 
 def _add_make_task(tools: Commands) -> None:
@@ -95,7 +114,7 @@ def _make_task(options: argparse.Namespace) -> int:
     from ..hear_benchmark.make_task import FULL, folder_name, make_task
 
     data_set = get_data_set(options.name)
-    task = data_set.load(options.root or data_set.default_root, options.split)
+    task = data_set.load(options.root, options.split)
     seconds = options.seconds or data_set.task_seconds
     mode = FULL if options.split in (None, *data_set.splits[:1]) else options.split
     failed = make_task(task, options.output, seconds, options.rate, mode)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
@@ -77,18 +78,22 @@ class DataSet:
         """Name of its folder, which tasks on the same files share."""
         return self.module
 
-    @property
-    def default_root(self) -> Path:
-        """Folder of its files unless ``--root`` names another."""
-        return Path("data") / self.folder
+    def root(self, given: str | os.PathLike[str] | None) -> Path:
+        """Folder of its files: the given one, or by default one in ``data``."""
+        return Path("data") / self.folder if given is None else Path(given)
 
-    def load(self, root: Path, split: str | None = None, group: str | None = None) -> Task:
+    def load(
+        self,
+        root: str | os.PathLike[str] | None = None,
+        split: str | None = None,
+        group: str | None = None,
+    ) -> Task:
         """Read the task from the data set's folder (for ``labelled``, also a CSV).
 
         Parameters
         ----------
-        root : Path
-            The folder.
+        root : path-like, optional
+            The folder; by default one in ``data``.
         split : str, optional
             One of `splits`; by default the first.
         group : str, optional
@@ -108,9 +113,10 @@ class DataSet:
             if self.module != LABELLED:
                 raise TaskError(f"{self.name} has no columns to group by; its splits are given")
             options["group"] = group
-        if self.module != LABELLED and not root.exists():
-            raise FileNotFoundError(f"{root}: no such folder; --root names that of {self.name}")
-        task: Task = import_module(f"{__package__}.{self.module}").load(root, **options)
+        folder = self.root(root)
+        if self.module != LABELLED and not folder.exists():
+            raise FileNotFoundError(f"{folder}: no such folder; --root names that of {self.name}")
+        task: Task = import_module(f"{__package__}.{self.module}").load(folder, **options)
         return task
 
     def all_downloads(self) -> tuple[Download, ...]:
@@ -145,9 +151,9 @@ _FMA_SUBSETS = (  # name, size, sha1
     ("medium", "25,000 clips, 16 genres", "22 GiB", "c67b69ea232021025fca9231fc1c7c1a063ab50b"),
     ("large", "49,598 of 106,574 clips", "93 GiB", "497109f4dd721066b5ce5e5f250ec604dc78939e"),
 )
-_NSYNTH = (
-    "nsynth-test.jsonwav.tar.gz (for the split published, train and valid too), unpacked; from "
-    "http://download.magenta.tensorflow.org/datasets/nsynth"
+_NSYNTH_URL = "http://download.magenta.tensorflow.org/datasets/nsynth"
+_NSYNTH_TEST = Download(
+    f"{_NSYNTH_URL}/nsynth-test.jsonwav.tar.gz", "5e6f8719bf7e16ad0a00d518b78af77d", archive=True
 )
 _FSDD = "clone github.com/Jakobovski/free-spoken-digit-dataset; its folder is --root"
 _PHILHARMONIA = (
@@ -325,9 +331,12 @@ _ROWS = (
             summary,
             "CC BY 4.0",
             "https://magenta.tensorflow.org/datasets/nsynth",
+            "349 MB",
             options=(("target", target),),
             splits=("5-fold", "published"),
-            manual=_NSYNTH,
+            downloads=(_NSYNTH_TEST,),
+            manual="for the split published, nsynth-train and nsynth-valid from the same place, "
+            "unpacked",
             seconds=(3.99, 4.01),
             left_out=left_out,
         )

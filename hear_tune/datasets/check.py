@@ -9,7 +9,18 @@ from pathlib import Path
 from ..audio.files import find_audio
 from ..common.text import first_n
 from .content import content_groups
-from .task import LEAST_FOLDS, TEST, TRAIN, VALID, Clip, Task, TaskError, folds, turns
+from .task import (
+    LEAST_FOLDS,
+    TEST,
+    TRAIN,
+    VALID,
+    Clip,
+    Task,
+    TaskError,
+    folds,
+    repeated_paths,
+    turns,
+)
 
 _LISTED = 3  # number of examples in a message
 
@@ -87,8 +98,7 @@ def _split_faults(task: Task) -> Iterator[str]:
 
 
 def _repeated_clips(task: Task) -> Iterator[str]:
-    counts = Counter((clip.path, clip.split) for clip in task.clips)
-    repeated = (path for (path, _), count in counts.items() if count > 1)
+    repeated = (path for split in task.splits for path in repeated_paths(task.of(split)))
     yield from _listed("named more than once", repeated)
 
 

@@ -39,6 +39,7 @@ from .task import (
     Task,
     TaskError,
     is_split_word,
+    repeated_paths,
     split_in,
     split_name,
     used_classes,
@@ -258,8 +259,7 @@ def _many_labels(text: str) -> tuple[str, ...]:
 
 
 def _task(root: Path, kind: Kind, classes: tuple[str, ...], clips: list[Clip], seed: int) -> Task:
-    repeated = [path for path, count in Counter(clip.path for clip in clips).items() if count > 1]
-    if repeated:
+    if repeated := repeated_paths(clips):
         raise TaskError(f"{root}: {repeated[0]} is named more than once")
     given = sum(bool(clip.split) for clip in clips)
     if given not in (0, len(clips)):

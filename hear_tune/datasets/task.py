@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -157,6 +158,12 @@ def is_split_word(text: str) -> bool:
 def _words(text: str) -> list[str]:
     parted = re.sub(r"(?<=[a-z])(?=[A-Z])", " ", text)  # as in TrainData
     return re.findall(r"[^\W\d_]+", parted.lower())
+
+
+def repeated_paths(clips: Iterable[Clip]) -> list[Path]:
+    """Return the files that several clips name, in order."""
+    counts = Counter(clip.path for clip in clips)
+    return [path for path, count in counts.items() if count > 1]
 
 
 def used_classes(clips: Iterable[Clip]) -> tuple[str, ...]:

@@ -6,17 +6,23 @@ files are not changed: names in its modules are replaced in this process only.
 
 from __future__ import annotations
 
+import hashlib
 import inspect
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import cache
 from importlib.util import find_spec
+from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 import pytorch_lightning as pl
 import torch
+
+from ..common.files import replacing
 
 
 @cache
@@ -62,6 +68,40 @@ def watched_training(report: Callable[[], object]) -> Iterator[None]:
         yield
     finally:
         predictions.task_predictions_train = train
+
+
+@contextmanager
+def kept_scenes(folder: Path) -> Iterator[None]:
+    """Embed each distinct clip once, whatever the task, fold or interrupted run that it is in.
+
+    Parameters
+    ----------
+    folder : Path
+        For the scene embeddings of one model, named by the hash of their audio.
+    """
+    from heareval.embeddings.task_embeddings import Embedding
+
+    embed = Embedding.get_scene_embedding_as_numpy
+
+    def kept(self: Any, audio: torch.Tensor) -> npt.NDArray[np.float32]:
+        files = [folder / f"{_digest(clip)}.npy" for clip in audio]
+        new = [row for row, file in enumerate(files) if not file.exists()]
+        if new:
+            folder.mkdir(parents=True, exist_ok=True)
+            for row, vector in zip(new, embed(self, audio[new]), strict=True):
+                with replacing(files[row]) as partial, partial.open("wb") as file:
+                    np.save(file, vector)
+        return np.stack([np.load(file) for file in files])
+
+    Embedding.get_scene_embedding_as_numpy = kept
+    try:
+        yield
+    finally:
+        Embedding.get_scene_embedding_as_numpy = embed
+
+
+def _digest(clip: torch.Tensor) -> str:
+    return hashlib.sha256(clip.cpu().numpy().tobytes()).hexdigest()
 
 
 @contextmanager

@@ -24,6 +24,7 @@ from ..networks.config import SAMPLE_RATE_HZ
 from .rates import read_audio, write_audio
 
 VERSION, FULL = "1.0", "full"
+GROUPS = "groups"  # in the metadata, by split and file; heareval ignores it
 
 _PREDICTION: dict[Kind, str] = {
     "multiclass": "multiclass",
@@ -86,11 +87,13 @@ def make_task(
     _write_vocabulary(partial / "labelvocabulary.csv", task.classes)
     failed: dict[str, str] = {}
     for split in metadata["splits"]:
-        clips = progress_bar(task.of(split), desc=f"{task.name} {split}", unit="clip")
-        labels, excluded = _write_clips(clips, partial / str(rate) / split, seconds, rate)
-        if not labels:
+        bar = progress_bar(task.of(split), desc=f"{task.name} {split}", unit="clip")
+        written, excluded = _write_clips(bar, partial / str(rate) / split, seconds, rate)
+        if not written:
             raise TaskError(f"{task.name}: no clip of {split} can be read: {excluded}")
+        labels = {name: list(clip.labels) for name, clip in written.items()}
         _write_json(partial / f"{split}.json", labels)
+        metadata[GROUPS][split] = {n: clip.group for n, clip in written.items() if clip.group}
         failed |= excluded
     _write_json(partial / "task_metadata.json", metadata)
     partial.rename(folder)
@@ -122,6 +125,7 @@ def _metadata(task: Task, seconds: float | None, mode: str) -> dict[str, Any]:
         "splits": splits if folds else _SPLITS,
         "sample_duration": seconds,
         "evaluation": _EVALUATION[prediction],
+        GROUPS: {},
     }
 
 
@@ -136,9 +140,9 @@ def _write_vocabulary(path: Path, classes: tuple[str, ...]) -> None:
 
 def _write_clips(
     clips: Iterable[Clip], folder: Path, seconds: float | None, rate: int
-) -> tuple[dict[str, list[str]], dict[str, str]]:
-    """Write clips; return labels by file name, and errors of excluded clips by path."""
-    labels, failed = {}, {}
+) -> tuple[dict[str, Clip], dict[str, str]]:
+    """Write clips; return them by file name, and errors of excluded clips by path."""
+    written, failed = {}, {}
     for index, clip in enumerate(clips):
         name = f"{index:06d}-{clip.path.stem}.wav"
         try:
@@ -147,8 +151,8 @@ def _write_clips(
         except (OSError, ValueError) as error:
             failed[str(clip.path)] = str(error)
         else:
-            labels[name] = list(clip.labels)
-    return labels, failed
+            written[name] = clip
+    return written, failed
 
 
 def _fit(

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 MODEL_FILE = "model.json"  # beside the folder that heareval makes for a model
+METADATA_FILE = "task_metadata.json"
+EMBEDDED_FILE = ".done.embeddings"
 SCORES_FILE = "test.predicted-scores.json"
 DONE_FILE = "prediction-done.json"
 
@@ -30,6 +32,15 @@ LEADERBOARD = {
     task: {m: s for m, s in zip(_OFFICIAL_MODELS, scores, strict=True) if s is not None}
     for task, scores in _OFFICIAL_SCORES.items()
 }
+# Tasks of `hear-tune hear make-task` that are official ones, but for their data or folds.
+_OFFICIAL_TASKS = {
+    ("gtzan", "10-fold"): ("tfds_gtzan", "full"),
+    ("gtzan-music-speech", "full"): ("tfds_gtzan_music_speech", "full"),
+    ("mridangam-stroke", "full"): ("mridangam_stroke", "full"),
+    ("mridangam-tonic", "full"): ("mridangam_tonic", "full"),
+    ("nsynth-pitch", "full"): ("nsynth_pitch", "50h"),
+    ("nsynth-pitch", "published"): ("nsynth_pitch", "50h"),
+}
 
 
 def collect(embeddings_dir: Path) -> list[Result]:
@@ -45,20 +56,26 @@ def collect(embeddings_dir: Path) -> list[Result]:
     list of dict
         JSON-ready, by model and task: ``model``, ``folder``, ``identity``, ``task``, ``mode``,
         ``scores`` by metric, starting with the one that heareval selects by; ``deviations``,
-        standard deviations over folds, if any; ``embedding_size``, ``grid_points``, and
-        ``leaderboard``, the official scores of the first metric.
+        standard deviations over folds, if any; ``embedding_size``, ``grid_points``; and
+        ``leaderboard``, the official scores of the first metric, with ``leaderboard_task``, which
+        has another name where its data or folds are not the same.
     """
-    return [
-        _result(path.parent, json.loads(model.read_text(encoding="utf-8")))
-        for model in sorted(embeddings_dir.glob(f"*/{MODEL_FILE}"))
-        for path in sorted(model.parent.glob(f"*/*/{DONE_FILE}"))
-    ]
+    return [result_of(*found) for found in finished(embeddings_dir, DONE_FILE)]
 
 
-def _result(folder: Path, model: dict[str, Any]) -> Result:
-    metadata = _read(folder / "task_metadata.json")
-    tested, done = _read(folder / SCORES_FILE), _read(folder / DONE_FILE)
+def finished(embeddings_dir: Path, mark: str) -> Iterator[tuple[dict[str, Any], Path]]:
+    """Yield models and folders of their tasks, as far as these have a file of a finished step."""
+    for model in sorted(embeddings_dir.glob(f"*/{MODEL_FILE}")):
+        for path in sorted(model.parent.glob(f"*/*/{mark}")):
+            yield read_json(model), path.parent
+
+
+def result_of(model: dict[str, Any], folder: Path) -> Result:
+    """Return heareval's scores of a model and task; see `collect`."""
+    metadata = read_json(folder / METADATA_FILE)
+    tested, done = read_json(folder / SCORES_FILE), read_json(folder / DONE_FILE)
     task, mode = metadata["task_name"], metadata.get("mode", "")
+    official = _OFFICIAL_TASKS.get((task, mode), (task, mode))
     metrics = metadata["evaluation"]
     folds = tested.get("aggregated_scores")
     if folds is None:
@@ -78,13 +95,14 @@ def _result(folder: Path, model: dict[str, Any]) -> Result:
         "deviations": deviations,
         "embedding_size": done["embedding_size"],
         "grid_points": done["grid_points"],
-        "leaderboard": LEADERBOARD.get((task, mode), {}),
+        "leaderboard": LEADERBOARD.get(official, {}),
+        "leaderboard_task": official[0],
     }
 
 
-def _read(path: Path) -> dict[str, Any]:
-    content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    return content
+def read_json(path: Path) -> Any:
+    """Read one of heareval's files."""
+    return json.loads(path.read_text(encoding="utf-8"))
 
 
 def table(results: Iterable[Result]) -> str:
@@ -103,29 +121,50 @@ def table(results: Iterable[Result]) -> str:
         A row per task and metric; a column per model, then those of the leaderboard.
     """
     results = list(results)
-    own = _titles(results)
-    rows: dict[tuple[str, str, str], dict[str, str]] = {}
+    own = titles(results)
+    rows: dict[tuple[str, ...], dict[str, str]] = {}
     official: dict[str, None] = {}
     for result in results:
         official.update(dict.fromkeys(result["leaderboard"]))
         for index, (metric, score) in enumerate(result["scores"].items()):
-            row = rows.setdefault((result["task"], result["mode"], metric), {})
+            row = rows.setdefault((task_title(result), metric), {})
             deviation = result["deviations"].get(metric)
             row[own[result["folder"]]] = f"{score:.3f}" + (
                 f" ± {deviation:.3f}" if deviation else ""
             )
             if index == 0:
-                row.update({name: f"{s:.3f}" for name, s in result["leaderboard"].items()})
-    columns = [*sorted(own.values()), *official]
-    lines = [["task", "metric", *columns], ["---"] * (2 + len(columns))]
-    for (task, mode, metric), row in sorted(rows.items()):
-        name = task if mode in ("", "full") else f"{task} {mode}"
-        lines.append([name, metric, *(row.get(column, "–") for column in columns)])
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+                row.update(official_cells(result))
+    return grid(["task", "metric"], [*sorted(own.values()), *official], rows)
 
 
-def _titles(results: list[Result]) -> dict[str, str]:
+def official_cells(result: Result) -> dict[str, str]:
+    """Scores of the leaderboard, with a tilde if their task has other data or folds."""
+    about = "" if result["leaderboard_task"] == result["task"] else "~"
+    return {name: f"{about}{score:.3f}" for name, score in result["leaderboard"].items()}
+
+
+def task_title(result: Result) -> str:
+    """Name of a task, with its mode unless that is the full task."""
+    task, mode = result["task"], result["mode"]
+    return str(task) if mode in ("", "full") else f"{task} {mode}"
+
+
+def titles(results: Sequence[Result]) -> dict[str, str]:
     """Title models by folder; models of the same name get the folder in the title."""
     names = {result["folder"]: result["model"] for result in results}
     shared = {name for name, count in Counter(names.values()).items() if count > 1}
     return {f: f"{name} ({f})" if name in shared else name for f, name in names.items()}
+
+
+def grid(
+    head: Sequence[str],
+    columns: Sequence[str],
+    rows: Mapping[tuple[str, ...], Mapping[str, str]],
+) -> str:
+    """Format a Markdown table of rows in order, with a dash for what is missing."""
+    lines = [[*head, *columns], ["---"] * (len(head) + len(columns))]
+    lines += [
+        [*names, *(cells.get(column, "–") for column in columns)]
+        for names, cells in sorted(rows.items())
+    ]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)

@@ -19,11 +19,11 @@ from ..common.files import chunks, write_whole
 from ..common.progress import progress_bar
 from ..weights import find_pretrained
 from .rates import resample_task
-from .results import DONE_FILE, MODEL_FILE, collect, table
+from .results import DONE_FILE, EMBEDDED_FILE, METADATA_FILE, MODEL_FILE, collect, table
 
 HEAREVAL = "heareval==2021.1.3"
 ALL_TASKS = "all"
-METADATA_FILE = "task_metadata.json"
+SCENES_FOLDER = "scenes"  # of a model: embeddings by hash of their audio
 
 Params = dict[str, Any]
 
@@ -126,6 +126,8 @@ def _embed(runner: _Runner, params: Params) -> tuple[list[Path], dict[str, str]]
     heareval names a model's folder after its module and options only, and would mistake one
     checkpoint for another. The folder of the model's fingerprint around it prevents that.
     """
+    from .adaptations import kept_scenes
+
     module, name = params["module"], params.pop("name")
     tasks = _tasks(Path(params["tasks_dir"]), params["task"])
     options = json.loads(params["model_options"])
@@ -139,12 +141,11 @@ def _embed(runner: _Runner, params: Params) -> tuple[list[Path], dict[str, str]]
     def embed(task: Path) -> None:
         resample_task(task, model.sample_rate)
         one = {"task": task.name, "embeddings_dir": str(folder)}
-        runner(params | one)
+        with kept_scenes(folder / SCENES_FOLDER):
+            runner(params | one)
 
     failed = _each(tasks, embed)
-    done = [
-        mark.parent for task in tasks for mark in folder.glob(f"*/{task.name}/.done.embeddings")
-    ]
+    done = [mark.parent for task in tasks for mark in folder.glob(f"*/{task.name}/{EMBEDDED_FILE}")]
     return done, failed
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from typing import Any
@@ -71,9 +71,17 @@ def score(kind: Kind, classes: tuple[str, ...], truth: Array, predicted: Array) 
 
 
 def intervals(
-    kind: Kind, classes: tuple[str, ...], truth: Array, predicted: Array, seed: int = 0
+    kind: Kind,
+    classes: tuple[str, ...],
+    truth: Array,
+    predicted: Array,
+    seed: int = 0,
+    groups: Sequence[str] = (),
 ) -> dict[str, tuple[float, float]]:
-    """Bootstrap the 95 % percentile interval of each metric over clips.
+    """Bootstrap the 95 % percentile interval of each metric over groups of clips.
+
+    Clips of a group, such as the notes of an instrument, succeed and fail together, so that
+    intervals over clips would be too narrow.
 
     Parameters
     ----------
@@ -84,6 +92,9 @@ def intervals(
         on the same drawn clips.
     seed : int
         Seed of the draws.
+    groups : sequence of str
+        Group of each clip. A clip whose group is empty is drawn on its own, and so are all clips
+        without groups or of a single one.
 
     Returns
     -------
@@ -92,9 +103,8 @@ def intervals(
         even if all draws score on one side of it.
     """
     probes = np.asarray(predicted).reshape(-1, len(truth), np.shape(predicted)[-1])
-    rng = np.random.default_rng(seed)
-    rows = rng.integers(len(truth), size=(BOOTSTRAP_SAMPLES, len(truth)))
-    drawn = [_DRAWN_SCORERS[kind](classes, truth, probe, rows) for probe in probes]
+    times = _times_drawn(_units(groups, len(truth)), np.random.default_rng(seed))
+    drawn = [_DRAWN_SCORERS[kind](classes, truth, probe, times) for probe in probes]
     scored = [score(kind, classes, truth, probe).values for probe in probes]
     edge = (100 - INTERVAL_PERCENT) / 2
     bounds = {}
@@ -107,13 +117,30 @@ def intervals(
     return bounds
 
 
-# --- Scores of resampled clips: those of `score`, for each row of (draws, n) clip numbers ---
+def _units(groups: Sequence[str], count: int) -> Array:
+    """Number the groups that are drawn together, by clip."""
+    if len(set(groups)) < 2:
+        return np.arange(count)
+    names = [(group, -1) if group else ("", clip) for clip, group in enumerate(groups)]
+    number = {name: place for place, name in enumerate(dict.fromkeys(names))}
+    return np.array([number[name] for name in names])
+
+
+def _times_drawn(units: Array, rng: np.random.Generator) -> Array:
+    """Draw units, and count each clip's draws: (draws, n), as float32 for fast products."""
+    count = int(units.max()) + 1
+    drawn = rng.integers(count, size=(BOOTSTRAP_SAMPLES, count))
+    times = np.stack([np.bincount(draw, minlength=count).astype(np.float32) for draw in drawn])
+    return times[:, units]
+
+
+# --- Scores of resampled clips: those of `score`, for each row of (draws, n) times drawn ---
 
 
 def _drawn_multilabel(
-    _: tuple[str, ...], truth: Array, predicted: Array, rows: Array
+    _: tuple[str, ...], truth: Array, predicted: Array, times: Array
 ) -> dict[str, Array]:
-    times = np.ascontiguousarray(_times_drawn(rows).T)
+    times = np.ascontiguousarray(times.T)
     columns = zip(truth.T > 0, predicted.T, strict=True)
     tags = np.array([_drawn_tag(times, positive, scores) for positive, scores in columns])
     with np.errstate(invalid="ignore"):  # no tag is defined in a draw: NaN
@@ -149,40 +176,35 @@ def _counts_at(times: Array, ranked: Array, thresholds: Array) -> tuple[Array, A
 
 
 def _drawn_multiclass(
-    classes: tuple[str, ...], truth: Array, predicted: Array, rows: Array
+    classes: tuple[str, ...], truth: Array, predicted: Array, times: Array
 ) -> dict[str, Array]:
     chosen = predicted.argmax(axis=1)
     right = truth == chosen
     one_hot = np.eye(len(classes), dtype=np.float32)
-    times = _times_drawn(rows)
     true, claimed = times @ one_hot[truth], times @ one_hot[chosen]
     hits = times @ (one_hot[truth] * right[:, None])
     f1 = _f1(hits.astype(np.float64), true, claimed)
     return {
-        "accuracy": hits.sum(axis=1, dtype=np.float64) / len(truth),
+        "accuracy": hits.sum(axis=1, dtype=np.float64) / times.sum(axis=1),
         "macro_f1": np.mean(f1, axis=1, where=true > 0),
     }
 
 
 def _drawn_regression(
-    _: tuple[str, ...], truth: Array, predicted: Array, rows: Array
+    _: tuple[str, ...], truth: Array, predicted: Array, times: Array
 ) -> dict[str, Array]:
+    clips = np.arange(len(truth))
+    rows = [np.repeat(clips, of_draw.astype(np.intp)) for of_draw in times]
     drawn = [_r2(truth[of_draw], predicted[of_draw]).mean() for of_draw in rows]
     return {"r2": np.array(drawn)}
 
 
 def _drawn_key(
-    classes: tuple[str, ...], truth: Array, predicted: Array, rows: Array
+    classes: tuple[str, ...], truth: Array, predicted: Array, times: Array
 ) -> dict[str, Array]:
     each = _key_scores(classes)[truth, predicted.argmax(axis=1)]
-    plain = _drawn_multiclass(classes, truth, predicted, rows)
-    return {"weighted": each[rows].mean(axis=1), "accuracy": plain["accuracy"]}
-
-
-def _times_drawn(rows: Array) -> Array:
-    """Count how often each clip is drawn: (draws, n), as float32 for fast products."""
-    count = rows.shape[1]
-    return np.stack([np.bincount(drawn, minlength=count).astype(np.float32) for drawn in rows])
+    plain = _drawn_multiclass(classes, truth, predicted, times)
+    return {"weighted": times @ each / times.sum(axis=1), "accuracy": plain["accuracy"]}
 
 
 _DRAWN_SCORERS: dict[Kind, Callable[[tuple[str, ...], Array, Array, Array], dict[str, Array]]] = {

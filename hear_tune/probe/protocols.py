@@ -155,12 +155,15 @@ class Predictions:
         The settings chosen for each fold; empty without a grid.
     valid : tuple of float
         Primary metric on the validation clips of each fold; empty without a grid.
+    groups : tuple of str
+        Group of each test clip.
     """
 
     truth: Array
     predicted: Array
     settings: tuple[Settings, ...]
     valid: tuple[float, ...]
+    groups: tuple[str, ...] = ()
 
 
 def run_protocol(task: Task, features: Features, protocol: Protocol, seed: int) -> Predictions:
@@ -186,6 +189,7 @@ def run_protocol(task: Task, features: Features, protocol: Protocol, seed: int) 
         np.concatenate([part.predicted for part in parts]),
         tuple(settings for part in parts for settings in part.settings),
         tuple(value for part in parts for value in part.valid),
+        tuple(group for part in parts for group in part.groups),
     )
 
 
@@ -194,7 +198,8 @@ def _run_across(task: Task, features: Features, classifier: across.Classifier) -
     answers = targets if targets.ndim == 2 else F.one_hot(targets, len(task.classes)).float()
     vectors = _means(features.windows).numpy()
     rows, predicted = across.predict_across(task, vectors, answers.numpy(), classifier)
-    return Predictions(targets.numpy()[rows], predicted, (), ())
+    groups = tuple(features.clips[row].group for row in rows)
+    return Predictions(targets.numpy()[rows], predicted, (), (), groups)
 
 
 def _roles(task: Task, clips: Sequence[Clip]) -> Iterator[Roles]:
@@ -233,6 +238,7 @@ def _run_split(
         _predict(head, windows, joined),
         (settings,),
         (value,),
+        tuple(features.clips[row].group for row in roles[TEST]),
     )
 
 

@@ -90,7 +90,8 @@ def probe(
     scores = [score(task.kind, task.classes, o.truth, o.predicted) for o in outcomes]
     counts = Counter(clip.split for clip in features.clips)
     predicted = np.stack([outcome.predicted for outcome in outcomes])
-    bounds = intervals(task.kind, task.classes, outcomes[0].truth, predicted)
+    first = outcomes[0]
+    bounds = intervals(task.kind, task.classes, first.truth, predicted, groups=first.groups)
     samples = example_samples(protocol, features)
     return {
         "format": FORMAT,

@@ -69,7 +69,7 @@ def _task(options: argparse.Namespace) -> tuple[Task, Path]:
         data_set, root = get_data_set(LABELLED), path
     else:
         data_set = get_data_set(place)
-        root = options.root or data_set.default_root
+        root = data_set.root(options.root)
     task = data_set.load(root, options.split, options.group)
     for remark in check_task(task, root if root.is_dir() else None):
         say(f"{task.name}: {remark}")

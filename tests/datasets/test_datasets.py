@@ -1043,7 +1043,7 @@ def test_the_catalog():
         for entry in row.downloads:
             for url, digest, file_name in entry.files:
                 assert url.startswith(("https://", "http://"))
-                assert re.fullmatch(r"[0-9a-f]{40}|[0-9a-f]{64}", digest)
+                assert re.fullmatch(r"[0-9a-f]{32}|[0-9a-f]{40}|[0-9a-f]{64}", digest)
                 assert re.fullmatch(r"[^/]+", file_name)
 
 

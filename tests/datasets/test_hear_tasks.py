@@ -233,3 +233,21 @@ def test_validate_names_audio_with_different_labels(tmp_path, capsys):
     assert main(["data", "validate", "labelled", "--root", str(tmp_path)]) == 0
     lines = [line for line in capsys.readouterr().err.splitlines() if "same audio" in line]
     assert [line.rpartition("/")[2] for line in lines] == ["one.wav", "copy.flac"]
+
+
+def test_the_default_split_of_nsynth_can_be_downloaded():
+    """One file serves both targets."""
+    pitch, family = (get_data_set(f"nsynth-{target}").all_downloads() for target in nsynth.TARGETS)
+    assert pitch == family
+    (download,) = pitch
+    assert download.archive
+    assert download.files[0][0].endswith("/nsynth-test.jsonwav.tar.gz")
+    assert len(download.digest) == 32
+
+
+def test_a_data_set_lies_in_data_unless_told(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    data_set = get_data_set("gtzan-music-speech")
+    assert data_set.root(None) == data_set.root("data/gtzan_music_speech")
+    with pytest.raises(FileNotFoundError, match=r"^data.gtzan_music_speech: no such folder"):
+        data_set.load()

@@ -1,5 +1,6 @@
 """HEAR tasks: making them, and scoring them by heareval's own runners."""
 
+import dataclasses
 import importlib.util
 import json
 import pickle
@@ -159,6 +160,17 @@ def test_folds(tmp_path):
     assert metadata["splits"] == ["fold00", "fold01", "fold02"]
 
 
+def test_groups_are_kept_for_the_views(tmp_path):
+    task = labelled(tmp_path / "audio", [["a"], ["b"]])
+    clips = tuple(
+        dataclasses.replace(clip, group="ann" if clip.labels == ("a",) else "")
+        for clip in task.clips
+    )
+    make_task(dataclasses.replace(task, clips=clips), tmp_path)
+    metadata = read_json(tmp_path / folder_name(task) / "task_metadata.json")
+    assert metadata["groups"] == {split: {"000000-0.wav": "ann"} for split in SPLITS}
+
+
 def test_bad_clips_are_left_out_and_named(tmp_path):
     task = labelled(tmp_path / "audio", [["a"], ["b"]])
     bad, missing = (clip.path for clip in task.of("test")[:1] + task.of("train")[:1])
@@ -299,6 +311,19 @@ def test_table_puts_the_leaderboard_beside_our_scores(tmp_path):
     ]
 
 
+def test_scores_of_other_data_than_the_leaderboard_s_are_marked(tmp_path):
+    folder = tmp_path / "1" / "module" / "mridangam-tonic-1.0-full"
+    folder.mkdir(parents=True)
+    (tmp_path / "1" / "model.json").write_text('{"folder": "1", "name": "TUNE", "identity": ""}')
+    metadata = {"task_name": "mridangam-tonic", "mode": "full", "evaluation": ["top1_acc"]}
+    (folder / "task_metadata.json").write_text(json.dumps(metadata))
+    tested = {"test": {"test_loss": 1.0, "test_top1_acc": 0.5}}
+    (folder / "test.predicted-scores.json").write_text(json.dumps(tested))
+    (folder / "prediction-done.json").write_text('{"embedding_size": 512, "grid_points": 8}')
+    row = results.table(results.collect(tmp_path)).splitlines()[-1]
+    assert row == "| mridangam-tonic | top1_acc | 0.500 | ~0.819 | ~0.937 | ~0.824 | ~0.923 |"
+
+
 def test_make_task_and_table_commands(here, capsys):
     labelled(here / "sounds", [["a"], ["b"]])
     rows = [f"sounds/{split}/{i}.wav,{'ab'[i]},{split}" for split in SPLITS for i in (0, 1)]
@@ -361,9 +386,11 @@ def test_strokes_are_as_long_as_in_hear(here):
 
 
 @needs_heareval
-def test_folds_are_embedded_once_and_probes_are_counted(here, checkpoints, capsys, monkeypatch):
+def test_clips_are_embedded_once_and_probes_are_counted(here, checkpoints, capsys, monkeypatch):
     splits = [f"fold{number:02d}" for number in range(4)]
-    make_task(labelled(here / "audio", [["a"], ["b"]], splits), here / "tasks", seconds=0.5)
+    task = labelled(here / "audio", [["a"], ["b"]], splits)  # each fold has the same two clips
+    make_task(task, here / "tasks", seconds=0.5)
+    make_task(task, here / "tasks", seconds=0.5, mode="again")
     heard = []
     embed = hear_tune.get_scene_embeddings
 
@@ -374,12 +401,24 @@ def test_folds_are_embedded_once_and_probes_are_counted(here, checkpoints, capsy
     monkeypatch.setattr(hear_tune, "get_scene_embeddings", counted)
     run = ["hear", "run", "hear_tune", "--model", str(checkpoints[0]), *QUICK]
     assert main(run) == 0
-    assert len(heard) == 8
+    assert len(heard) == 2
     # one probe of the grid, and one for each of the other folds
     assert "tones-1.0-full: 100%" in (printed := capsys.readouterr().err)
     assert "4/4" in printed
+    for split in splits:
+        stored = [
+            np.load(
+                next(here.glob(f"embeddings/*/*/tones-1.0-{mode}/{split}/*-1.wav.embedding.npy"))
+            )
+            for mode in ("full", "again")
+        ]
+        np.testing.assert_array_equal(*stored)
+        expected = embed(heard[1][None], hear_tune.load_model(checkpoints[0]))[0]
+        np.testing.assert_allclose(stored[0], expected, rtol=1e-4, atol=1e-5)
+    for mark in here.glob("embeddings/*/*/*/.done.embeddings"):  # as if interrupted
+        mark.unlink()
     assert main(run) == 0
-    assert len(heard) == 8
+    assert len(heard) == 2
 
 
 @needs_heareval

@@ -118,6 +118,29 @@ def test_intervals_include_the_score_and_narrow_with_data():
     assert widths[1] < 0.4 * widths[0]
 
 
+def test_intervals_draw_groups():
+    rng = np.random.default_rng(0)
+    right = np.repeat(rng.random(40) < 0.6, 20)  # clips of a group succeed and fail together
+    truth = np.zeros(800, int)
+    predicted = np.eye(2)[1 - right.astype(int)]
+    groups = [f"group {number // 20}" for number in range(800)]
+
+    def width(groups):
+        bounds = intervals("multiclass", ("a", "b"), truth, predicted, groups=groups)
+        return np.ptp(bounds["accuracy"])
+
+    # as of 40 clips
+    assert width(groups) == pytest.approx(3.92 * np.sqrt(0.6 * 0.4 / 40), rel=0.25)
+    assert width([]) == pytest.approx(width(groups) / np.sqrt(20), rel=0.25)
+    assert width(["only one"] * 800) == width([""] * 800) == width([])
+    assert width([*groups[:400], *[""] * 400]) < width(groups)
+
+
+def times(rows):
+    """How often each clip is drawn."""
+    return np.stack([np.bincount(draw, minlength=rows.shape[1]) for draw in rows]).astype("f4")
+
+
 def guesses(kind, count, seed=0):
     """Classes, truth and mediocre predictions, with many ties and an unused class."""
     rng = np.random.default_rng(seed)
@@ -135,7 +158,7 @@ def guesses(kind, count, seed=0):
 def test_drawn_clips_score_as_without_resampling(kind):
     classes, truth, predicted = guesses(kind, 60)
     rows = np.random.default_rng(1).integers(60, size=(20, 60))
-    drawn = _DRAWN_SCORERS[kind](classes, truth, predicted, rows)
+    drawn = _DRAWN_SCORERS[kind](classes, truth, predicted, times(rows))
     for draw, of_draw in enumerate(rows):
         expected = score(kind, classes, truth[of_draw], predicted[of_draw]).values
         found = {name: values[draw] for name, values in drawn.items()}
@@ -145,7 +168,7 @@ def test_drawn_clips_score_as_without_resampling(kind):
 def test_drawn_clips_score_as_in_scikit_learn():
     classes, truth, predicted = guesses("multiclass", 80)
     rows = np.random.default_rng(2).integers(80, size=(5, 80))
-    drawn = _DRAWN_SCORERS["multiclass"](classes, truth, predicted, rows)
+    drawn = _DRAWN_SCORERS["multiclass"](classes, truth, predicted, times(rows))
     chosen = predicted.argmax(axis=1)
     for draw, of_draw in enumerate(rows):
         true, taken = truth[of_draw], chosen[of_draw]
@@ -153,7 +176,7 @@ def test_drawn_clips_score_as_in_scikit_learn():
         assert drawn["accuracy"][draw] == pytest.approx(sk.accuracy_score(true, taken), rel=1e-12)
         assert drawn["macro_f1"][draw] == pytest.approx(f1, rel=1e-12)
     classes, truth, predicted = guesses("multilabel", 80)
-    drawn = _DRAWN_SCORERS["multilabel"](classes, truth, predicted, rows)
+    drawn = _DRAWN_SCORERS["multilabel"](classes, truth, predicted, times(rows))
     for draw, of_draw in enumerate(rows):
         true, scores = truth[of_draw], predicted[of_draw]
         assert true.any(axis=0).all()
