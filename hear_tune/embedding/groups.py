@@ -89,7 +89,8 @@ def embed_groups(
         If a decoder died, and not because of a file.
     """
     items = _decoded_here(groups, model) if decoders is None else _decoded_by(decoders, groups)
-    _write_parts(items, model, per, note)
+    with model.inference.holding(model.encoder):
+        _write_parts(items, model, per, note)
 
 
 def decoding_crew(model: EmbeddingModel, per: Per, workers: int) -> Crew:

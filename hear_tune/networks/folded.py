@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager, ExitStack, contextmanager
+from contextlib import contextmanager
 from itertools import chain
 
 import torch
@@ -162,10 +162,9 @@ class InferenceNetwork:
     backend : {"auto", "eager", "folded"}
         "auto" is "folded" on a CPU, where it is faster, and the encoder itself on a GPU.
     precision : {"float32", "bfloat16", "float16"}
-        Of weights and maps in the folded network, where bfloat16 rounds least: with the weights in
-        the package, the embeddings of 208 recordings lie within a cosine distance of 3e-4 of those
-        in float32. On a GPU the encoder computes under autocast, with weights in float32.
-        "float16" is for GPUs only.
+        Precision of weights and maps. The last two always use the folded network, where they round
+        least: with the weights in the package, the embeddings of 208 recordings in bfloat16 lie
+        within a cosine distance of 3e-4 of those in float32. "float16" is for GPUs only.
 
     Raises
     ------
@@ -177,10 +176,11 @@ class InferenceNetwork:
         one_of(BACKENDS, backend=backend)
         one_of(PRECISIONS, precision=precision)
         if backend == "eager" and precision != "float32":
-            raise ValueError(f"{precision} needs another backend than eager: leave it to auto")
+            raise ValueError(f"{precision} is for the folded network: leave the backend to auto")
         self.backend = backend
         self.precision = precision
 
+    _held: tuple[LayeredEncoder, LayeredEncoder] | None = None  # an encoder and its network
     _encoder: Encoder | None = None
     _copied: list[Tensor]  # its tensors as they were
     _network: LayeredEncoder
@@ -200,6 +200,8 @@ class InferenceNetwork:
         ValueError
             If the precision is not for the encoder's device.
         """
+        if self._held is not None and self._held[0] is encoder:
+            return self._held[1]
         self.check(any_tensor(encoder).device)
         if not isinstance(encoder, Encoder) or not self._folds(encoder):
             return encoder
@@ -216,23 +218,20 @@ class InferenceNetwork:
             raise ValueError("float16 is for GPUs: on a CPU, choose bfloat16")
 
     @contextmanager
-    def computing(self, network: LayeredEncoder) -> Iterator[None]:
-        """Let a network from `of` compute in this precision, in evaluation mode.
+    def holding(self, encoder: LayeredEncoder) -> Iterator[None]:
+        """Compute with an encoder's weights as they are now.
 
-        Float32 means float32: a GPU may not round to TF32, as cuDNN does by default.
+        They are not compared for each batch, which would wait for the batches that a GPU computes.
         """
-        device = any_tensor(network).device
-        with ExitStack() as settings:
-            settings.enter_context(evaluating(network))
-            if device.type == "cuda":
-                settings.enter_context(_no_tf32())
-            if isinstance(network, Encoder) and self.precision != "float32":
-                settings.enter_context(torch.autocast(device.type, getattr(torch, self.precision)))
+        self._held = (encoder, self.of(encoder))
+        try:
             yield
+        finally:
+            self._held = None
 
     def _folds(self, encoder: Encoder) -> bool:
         if self.backend == "auto":
-            return any_tensor(encoder).device.type == "cpu"
+            return self.precision != "float32" or any_tensor(encoder).device.type == "cpu"
         return self.backend == "folded"
 
     def _make(self, encoder: Encoder) -> LayeredEncoder:
@@ -247,16 +246,6 @@ def _are_equal(tensors: Sequence[Tensor], others: Sequence[Tensor]) -> bool:
     return len(tensors) == len(others) and all(
         (a.device, a.dtype) == (b.device, b.dtype) and torch.equal(a, b)
         for a, b in zip(tensors, others, strict=True)
-    )
-
-
-def _no_tf32() -> AbstractContextManager[None]:
-    cudnn = torch.backends.cudnn
-    return cudnn.flags(
-        enabled=cudnn.enabled,
-        benchmark=cudnn.benchmark,
-        deterministic=cudnn.deterministic,
-        allow_tf32=False,
     )
 
 

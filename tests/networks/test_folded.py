@@ -157,5 +157,5 @@ def test_unknown_choices(encoder):
         hear_tune.EmbeddingModel(encoder, backend="onnx")
     with pytest.raises(ValueError, match="precision must be one of float32, bfloat16"):
         hear_tune.EmbeddingModel(encoder, precision="int8")
-    with pytest.raises(ValueError, match="bfloat16 needs another backend than eager"):
+    with pytest.raises(ValueError, match="bfloat16 is for the folded network"):
         hear_tune.EmbeddingModel(encoder, backend="eager", precision="bfloat16")
