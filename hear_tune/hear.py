@@ -71,9 +71,10 @@ def load_model(
         "eager" computes the network as written; "folded" rearranges it for CPUs, where it is
         several times faster; "auto" chooses the faster one. Embeddings agree up to float32
         rounding.
-    precision : {"float32", "bfloat16"}
-        "bfloat16" is faster still on CPUs that support it. With the weights in the package,
-        embeddings then lie within a cosine distance of 3e-4 of those in float32.
+    precision : {"float32", "bfloat16", "float16"}
+        "bfloat16" is faster still on GPUs and on CPUs that support it. With the weights in the
+        package, embeddings then lie within a cosine distance of 3e-4 of those in float32.
+        "float16" is for GPUs only.
     whitened : bool
         Embed with the checkpoint's whitened layers, if it has them and no layers are named. False
         takes the layers that they are made of.

@@ -75,3 +75,14 @@ def music(tmp_path):
     soundfile.write(folder / "deeper" / "d.mp3", tone(220, 40_000), 22_050)
     (folder / "notes.txt").write_text("not audio")
     return folder
+
+
+@pytest.fixture
+def library(tmp_path):
+    """A folder of 23 clips, of up to four windows."""
+    folder = tmp_path / "library"
+    folder.mkdir()
+    for number in range(23):
+        samples = noise(15_000 + 9_000 * number, number)
+        soundfile.write(folder / f"{number:02d}.wav", samples, 22_050)
+    return folder

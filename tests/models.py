@@ -1,12 +1,9 @@
 """Models that behave badly, in a module of their own so that other processes can import it."""
 
 import faulthandler
-import multiprocessing
 import os
 import signal
 import time
-
-import torch
 
 import hear_tune
 
@@ -32,20 +29,42 @@ class SlowModel(hear_tune.EmbeddingModel):
         return super().windows(blocks)
 
 
-class ModelElsewhere(hear_tune.EmbeddingModel):
-    """Pretends to be on a GPU, and logs which process moves it where."""
+class LateCrashingModel(CrashingModel):
+    """Crashes its process at clips that end with a certain sample."""
 
-    def __init__(self, encoder, log):
+    def decode(self, block):
+        return super().decode(block[::-1])[::-1]
+
+
+class LockstepModel(hear_tune.EmbeddingModel):
+    """Tells when it cuts a clip, or embeds one, and waits for what should happen meanwhile.
+
+    Clips hold their number, in multiples of a tenth, in all their samples. Cutting clip n + 2 waits
+    until clip n is being embedded, and embedding clip n until clip n + 1 is being cut.
+    """
+
+    def __init__(self, encoder, folder, clips):
         super().__init__(encoder)
-        self.log, self.place = log, "cuda:0"
+        self.folder, self.clips = folder, clips
 
-    @property
-    def device(self):
-        return torch.device(self.place)
+    def windows(self, blocks):
+        for block in filter(len, blocks):
+            number = round(10 * float(block[0]))
+            self.tell("cut", number)
+            self.wait("embedded", number - 2)
+            yield from super().windows([block])
 
-    def to(self, place):
-        if self.place != "cpu":
-            with open(self.log, "a") as file:
-                file.write(f"{type(multiprocessing.current_process()).__name__}: to {place}\n")
-            self.place = "cpu"
-        return self
+    def embed_windows(self, audio):
+        number = round(10 * float(audio[0, 0]))
+        self.tell("embedded", number)
+        self.wait("cut", number + 1)
+        return super().embed_windows(audio)
+
+    def tell(self, what, number):
+        (self.folder / f"{what} {number}").touch()
+
+    def wait(self, what, number):
+        end = time.monotonic() + 30
+        while 0 <= number < self.clips and not (self.folder / f"{what} {number}").exists():
+            assert time.monotonic() < end, f"clip {number} is not {what}"
+            time.sleep(0.005)

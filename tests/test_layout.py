@@ -20,8 +20,9 @@ FLOORS = (
     ("embedding",),
     ("hear", "datasets"),
     ("baselines", "pretrain", "upstream"),
-    ("benchmarks", "probe"),
+    ("probe",),
     ("explore", "hear_benchmark"),
+    ("benchmarks",),
     ("cli",),
 )
 FLOOR_OF = {room: number for number, rooms in enumerate(FLOORS) for room in rooms}

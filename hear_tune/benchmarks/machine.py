@@ -80,6 +80,12 @@ def save(result: dict[str, Any], path: str | os.PathLike[str]) -> None:
     write_whole(path, json.dumps(result, indent=1) + "\n")
 
 
+def load(path: str | os.PathLike[str]) -> dict[str, Any]:
+    """Read a result that was saved."""
+    result: dict[str, Any] = json.loads(Path(path).read_text(encoding="utf-8"))
+    return result
+
+
 def _processor() -> str:
     info = Path("/proc/cpuinfo")
     if info.exists():

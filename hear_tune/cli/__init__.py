@@ -15,7 +15,7 @@ from io import TextIOWrapper
 from itertools import chain
 from types import ModuleType
 
-from ..common.errors import HearTuneError
+from ..common.errors import HearTuneError, lacks_memory
 from ..common.progress import one_line, say
 from . import (
     augment,
@@ -109,9 +109,7 @@ def _out_of_memory(error: Exception) -> str | None:
     """Describe an error for lack of memory; None for any other error."""
     if isinstance(error, BrokenExecutor):
         return "a process died, possibly out of memory"
-    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":  # torch's
-        return "out of memory"
-    return None
+    return "out of memory" if lacks_memory(error) else None
 
 
 def _escape_what_cannot_be_printed() -> None:

@@ -50,6 +50,15 @@ def add_checkpoint(parser: Parser) -> None:
     parser.add_argument("--sha256", help=SHA256_HELP)
 
 
+def add_device(parser: Parser) -> None:
+    """Add the option that names the device of the network."""
+    parser.add_argument(
+        "--device",
+        default="auto",
+        help="cpu, cuda, cuda:1, mps (default: auto, a GPU if torch sees one, else the CPU)",
+    )
+
+
 def add_no_whitening(parser: Parser) -> None:
     """Add the option that embeds with the layers behind a whitened embedding."""
     parser.add_argument(

@@ -13,6 +13,7 @@ from .common import (
     EXIT_FAILED,
     Commands,
     add_checkpoint,
+    add_device,
     add_no_whitening,
     positive_float,
     positive_int,
@@ -64,7 +65,7 @@ def add_command(commands: Commands) -> None:
         metavar="MS",
         help="time between windows (default: adjacent windows)",
     )
-    parser.add_argument("--device", default="cpu", help="cpu, cuda, cuda:1, mps (default: cpu)")
+    add_device(parser)
     parser.add_argument(
         "--precision", choices=PRECISIONS, default=PRECISIONS[0], help=PRECISION_HELP
     )
@@ -72,7 +73,7 @@ def add_command(commands: Commands) -> None:
     parser.add_argument(
         "--workers",
         type=positive_int,
-        help="processes (default: one per core; one on other devices)",
+        help="processes, which decode and embed, or decode for a GPU (default: one per core)",
     )
     parser.add_argument(
         "--engine",
@@ -112,9 +113,7 @@ def _embed(options: argparse.Namespace) -> int:
         return _embed_on_ray(options, model)
     model.to(find_device(options.device))
     keep_freed_memory()
-    workers = options.workers
-    if workers is None:
-        workers = core_count() if model.device.type == "cpu" else 1
+    workers = options.workers or core_count()
     report = embed_folder(
         options.inputs, options.output, model, options.per, options.overwrite, workers
     )

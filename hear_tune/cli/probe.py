@@ -10,6 +10,7 @@ from ..probe import BASELINE_NAMES, PROTOCOL_NAMES
 from .common import (
     WEIGHTS_HELP,
     Commands,
+    add_device,
     non_negative_int,
     positive_int,
     report_failures,
@@ -59,12 +60,12 @@ def add_command(commands: Commands) -> None:
     parser.add_argument(
         "--seeds", type=non_negative_int, nargs="+", default=[0], metavar="N", help="(0)"
     )
-    parser.add_argument("--device", default="cpu", help="for the embeddings (%(default)s)")
+    add_device(parser)
     parser.add_argument(
         "--workers",
         type=positive_int,
         metavar="N",
-        help="processes that embed (default: one per core; one on other devices)",
+        help="processes, which decode and embed, or decode for a GPU (default: one per core)",
     )
     parser.add_argument(
         "--cache",

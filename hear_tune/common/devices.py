@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 
 import torch
+
+from .progress import say
 
 _IMPORTED_IN = os.getpid()  # a spawned process imports this anew, a forked one does not
 
@@ -18,21 +20,55 @@ def core_count() -> int:
     return os.cpu_count() or 1
 
 
+AUTO = "auto"
+
+
 def find_device(name: str) -> torch.device:
     """Return the device of a name after trying it.
+
+    Parameters
+    ----------
+    name : str
+        As torch names it, or "auto": a GPU if torch sees one, else the CPU, with a message.
 
     Raises
     ------
     ValueError
         If it does not exist or work.
     """
+    device = _try_device(best_device() if name == AUTO else name)
+    if name == AUTO:
+        say(f"computing on {describe(device)}")
+    return device
+
+
+def best_device() -> str:
+    """Return the name of a GPU if torch sees one, else "cpu"."""
+    if torch.cuda.is_available():
+        return "cuda"
+    return "mps" if torch.backends.mps.is_available() else "cpu"
+
+
+def _try_device(name: str) -> torch.device:
     try:
-        device = torch.zeros(1, device=name)
-        device.cpu()
-        return device.device
+        sample = torch.zeros(1, device=name)
+        sample.cpu()
+        return sample.device
     except (RuntimeError, AssertionError, NotImplementedError) as error:  # torch raises any of them
         reason = str(error).splitlines()[0]
         raise ValueError(f"device {name!r} cannot be used here: {reason}") from error
+
+
+def describe(device: torch.device) -> str:
+    """Name a device for people."""
+    if device.type == "cuda":
+        return f"{device} ({torch.cuda.get_device_name(device)})"
+    return "the CPU: torch sees no GPU" if device.type == "cpu" else str(device)
+
+
+def works_by_itself(device: torch.device) -> bool:
+    """Whether a device computes while this process and others do something else."""
+    return device.type != "cpu"
 
 
 @contextmanager
@@ -47,6 +83,19 @@ def one_thread() -> Iterator[None]:
         yield
     finally:
         torch.set_num_threads(before)
+
+
+def exact_float32(device: torch.device) -> AbstractContextManager[None]:
+    """Let float32 mean float32: CUDA GPUs may not round to TF32, as cuDNN does by default."""
+    if device.type != "cuda":
+        return nullcontext()
+    cudnn = torch.backends.cudnn
+    return cudnn.flags(
+        enabled=cudnn.enabled,
+        benchmark=cudnn.benchmark,
+        deterministic=cudnn.deterministic,
+        allow_tf32=False,
+    )
 
 
 def heed_fork() -> None:

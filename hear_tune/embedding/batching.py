@@ -2,27 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
+from collections import deque
+from collections.abc import Hashable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import groupby
-from operator import itemgetter
-from typing import TypeVar
+from itertools import chain
+from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
-import torch
-from torch import Tensor
 
 from ..common.samples import Samples
-from ..networks.config import SAMPLE_RATE_HZ, TIMESTAMP_STRIDE, WINDOW_SAMPLES
+from ..networks.config import SAMPLE_RATE_HZ, TIMESTAMP_STRIDE
+from .compute import BATCH_SAMPLES, Computer, Vectors
 from .framing import Per, Segment, Window, timestamp_bounds
 from .model import EmbeddingModel
 
-BATCH_SAMPLES = 8 * WINDOW_SAMPLES  # bounds the memory of a batch
+__all__ = ["BATCH_SAMPLES", "ClipEmbeddings", "Vectors", "embed_clips"]
 
-Vectors = npt.NDArray[np.float32]
 Key = TypeVar("Key", bound=Hashable)
-Piece = TypeVar("Piece", Window, Segment)
+Piece = Window | Segment
 
 
 @dataclass(frozen=True)
@@ -69,89 +67,123 @@ def embed_clips(
         In the order of the clips; none for an empty clip. The timestamps of a long clip come in
         several parts.
     """
-    if per == "timestamp":
-        yield from embed_segments(model, _pieces(model.segments, clips))
-        return
-    windows = _pieces(model.windows, clips)
-    yield from embed_windows(model, windows) if per == "window" else _embed_tracks(model, windows)
+    pieces = (
+        (key, piece)
+        for key, blocks in clips
+        for piece in chain(pieces_of(model, blocks, per), [None])  # at its end
+    )
+    rows = ClipRows(model, per)
+    for key, piece, vectors in in_batches(computer_for(model, per), pieces):
+        if vectors is None:
+            parts, rows = rows.finish(), ClipRows(model, per)
+        else:
+            parts = rows.add(piece, vectors)
+        for part in parts:
+            yield key, part
 
 
-def embed_segments(
-    model: EmbeddingModel, segments: Iterable[tuple[Key, Segment]]
-) -> Iterator[tuple[Key, ClipEmbeddings]]:
-    """Embed the timestamps of segments, in order."""
-    for key, segment, vectors in _in_batches(model.embed_timestamps, segments, model.device):
-        start, end = timestamp_bounds(segment)
-        first = segment.skip // TIMESTAMP_STRIDE
-        yield key, _in_seconds(vectors[first : first + len(start)], start, end)
+def pieces_of(model: EmbeddingModel, blocks: Iterable[Samples], per: Per) -> Iterator[Piece]:
+    """Cut a clip into the pieces that a model embeds: segments for timestamps, else windows."""
+    return model.segments(blocks) if per == "timestamp" else model.windows(blocks)
 
 
-def embed_windows(
-    model: EmbeddingModel, windows: Iterable[tuple[Key, Window]]
-) -> Iterator[tuple[Key, ClipEmbeddings]]:
-    """Embed windows; those of one clip come together."""
-    for key, group in _by_clip(model, windows):
-        rows = [(window.start, window.end, vector) for _, window, vector in group]
-        start, end, matrix = (np.array(column) for column in zip(*rows, strict=True))
-        yield key, _in_seconds(matrix, start, end)
+def computer_for(model: EmbeddingModel, per: Per) -> Computer:
+    """Return what embeds a model's pieces on its device."""
+    embed = model.embed_timestamps if per == "timestamp" else model.embed_windows
+    return Computer(embed, model.device)
 
 
-def _embed_tracks(
-    model: EmbeddingModel, windows: Iterable[tuple[Key, Window]]
-) -> Iterator[tuple[Key, ClipEmbeddings]]:
-    """Average each clip's windows by weight, without keeping them."""
-    for key, group in _by_clip(model, windows):
-        total, weight, end = np.zeros(model.scene_embedding_size), 0, 0
-        for _, window, vector in group:
-            total += window.weight * vector
-            weight, end = weight + window.weight, window.end
-        yield key, _in_seconds(total[None] / weight, np.zeros(1, np.int64), np.array([end]))
+def embed_pieces(
+    model: EmbeddingModel, pieces: Iterable[Piece], per: Per
+) -> Iterator[ClipEmbeddings]:
+    """Embed some pieces of a clip, in order."""
+    rows = ClipRows(model, per)
+    batches = in_batches(computer_for(model, per), ((None, piece) for piece in pieces))
+    for _, piece, vectors in batches:
+        assert vectors is not None
+        yield from rows.add(piece, vectors)
+    yield from rows.finish()
 
 
-def _by_clip(
-    model: EmbeddingModel, windows: Iterable[tuple[Key, Window]]
-) -> Iterator[tuple[Key, Iterator[tuple[Key, Window, Vectors]]]]:
-    """Group windows and their embeddings by clip; consume each group before the next."""
-    embedded = _in_batches(model.embed_windows, windows, model.device)
-    return groupby(embedded, key=itemgetter(0))
+class ClipRows:
+    """Turns the embedded pieces of one clip, in order, into its rows.
+
+    Windows are kept until the clip ends, so that its rows come together; for a track only their
+    mean, by weight. Timestamps are passed on.
+    """
+
+    def __init__(self, model: EmbeddingModel, per: Per) -> None:
+        self._per = per
+        self._windows: list[tuple[int, int, Vectors]] = []  # start, end, embedding
+        self._total, self._weight, self._end = np.zeros(model.scene_embedding_size), 0, 0
+
+    def add(self, piece: Piece, vectors: Vectors) -> Iterable[ClipEmbeddings]:
+        """Add a piece with its embeddings, and return the rows that it completes."""
+        if isinstance(piece, Segment):
+            start, end = timestamp_bounds(piece)
+            first = piece.skip // TIMESTAMP_STRIDE
+            return [_in_seconds(vectors[first : first + len(start)], start, end)]
+        if self._per == "window":
+            self._windows.append((piece.start, piece.end, vectors))
+        else:
+            self._total += piece.weight * vectors
+            self._weight, self._end = self._weight + piece.weight, piece.end
+        return []
+
+    def finish(self) -> Iterable[ClipEmbeddings]:
+        """Return the rows that remain at the clip's end."""
+        if self._windows:
+            start, end, matrix = (np.array(column) for column in zip(*self._windows, strict=True))
+            return [_in_seconds(matrix, start, end)]
+        if self._weight:
+            mean = self._total[None] / self._weight
+            return [_in_seconds(mean, np.zeros(1, np.int64), np.array([self._end]))]
+        return []
 
 
-def _pieces(
-    cut: Callable[[Iterable[Samples]], Iterator[Piece]],
-    clips: Iterable[tuple[Key, Iterable[Samples]]],
-) -> Iterator[tuple[Key, Piece]]:
-    for key, blocks in clips:
-        for piece in cut(blocks):
-            yield key, piece
+def in_batches(
+    computer: Computer, items: Iterable[tuple[Key, Any]]
+) -> Iterator[tuple[Key, Any, Vectors | None]]:
+    """Embed the pieces among items in batches.
 
+    Parameters
+    ----------
+    computer : Computer
+    items : iterable of (key, item)
+        Windows or segments, and anything else, which is passed through.
 
-def _in_batches(
-    embed: Callable[[Tensor], Tensor], pieces: Iterable[tuple[Key, Piece]], device: torch.device
-) -> Iterator[tuple[Key, Piece, Vectors]]:
-    """Embed pieces in batches and yield them in order."""
-    waiting: list[tuple[Key, Piece]] = []
+    Yields
+    ------
+    key, item, vectors
+        Each item, in order; with its embeddings if it is a piece, else with None.
+    """
+    waiting: list[tuple[Key, Any]] = []
+    begun: deque[Iterator[tuple[Key, Any, Vectors | None]]] = deque()
     size = 0
-    for key, piece in pieces:
-        waiting.append((key, piece))
-        size += len(piece.samples)
-        if size >= BATCH_SAMPLES:
-            yield from _embed_waiting(embed, waiting, device)
+    for key, item in items:
+        waiting.append((key, item))
+        size += len(item.samples) if isinstance(item, Piece) else 0
+        if size >= computer.batch_samples:
+            begun.append(_begin(computer, waiting))
             waiting, size = [], 0
-    yield from _embed_waiting(embed, waiting, device)
+            while len(begun) > computer.ahead:
+                yield from begun.popleft()
+    begun.append(_begin(computer, waiting))
+    yield from chain.from_iterable(begun)
 
 
-def _embed_waiting(
-    embed: Callable[[Tensor], Tensor], waiting: list[tuple[Key, Piece]], device: torch.device
-) -> Iterator[tuple[Key, Piece, Vectors]]:
-    """Embed pieces of any lengths; those of equal length form one batch."""
-    lengths = [len(piece.samples) for _, piece in waiting]
-    vectors: dict[int, Vectors] = {}
-    for length in dict.fromkeys(lengths):
-        rows = [row for row, other in enumerate(lengths) if other == length]
-        audio = torch.from_numpy(np.stack([waiting[row][1].samples for row in rows])).to(device)
-        vectors.update(zip(rows, embed(audio).float().cpu().numpy(), strict=True))
-    for row, (key, piece) in enumerate(waiting):
-        yield key, piece, vectors[row]
+def _begin(
+    computer: Computer, items: list[tuple[Key, Any]]
+) -> Iterator[tuple[Key, Any, Vectors | None]]:
+    """Begin a batch now, and return the iterator that reads its embeddings."""
+    read = computer.begin([item.samples for _, item in items if isinstance(item, Piece)])
+
+    def finished() -> Iterator[tuple[Key, Any, Vectors | None]]:
+        vectors = iter(read())
+        for key, item in items:
+            yield key, item, next(vectors) if isinstance(item, Piece) else None
+
+    return finished()
 
 
 def _in_seconds(

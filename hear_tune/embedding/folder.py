@@ -11,6 +11,7 @@ import pickle
 import time
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -20,14 +21,14 @@ from tqdm import tqdm
 
 from ..audio.files import find_audio, group_files, path_text
 from ..audio.reading import SILENT, Remark, Remarks, missing_audio, naming, read_blocks, to_mono
-from ..common.devices import one_thread
+from ..common.devices import one_thread, works_by_itself
 from ..common.progress import progress_bar
 from ..common.ranges import at_least, one_of
 from ..common.samples import Samples
 from ..networks.config import SAMPLE_RATE_HZ
 from .batching import ClipEmbeddings, concatenate, embed_clips
 from .framing import PER_CHOICES, Per
-from .groups import Group, GroupEmbedder, embed_group
+from .groups import Group, GroupEmbedder, decoding_crew, embed_group, embed_groups
 from .model import EmbeddingModel
 from .output import EmbeddingOutput
 from .workers import Crew, Outcome
@@ -159,9 +160,9 @@ def embed_folder(
     overwrite : bool
         Replace an existing output; the old one stays until the new one is complete.
     workers : int
-        Processes that decode and embed; one per core is fastest on CPUs. With several, a script
-        must run under ``if __name__ == "__main__":``, as multiprocessing requires, and a file that
-        crashes its decoder only loses itself.
+        Processes that decode and embed on a CPU, or decode for a GPU; one per core is fastest. With
+        several, a script must run under ``if __name__ == "__main__":``, as multiprocessing
+        requires, and a file that crashes its decoder only loses itself.
 
     Returns
     -------
@@ -175,11 +176,14 @@ def embed_folder(
         If the output belongs to another model or other options, or cannot be extended.
     InUseError
         If another process writes the output.
+    ValueError
+        If an option is wrong, or the model's precision is not for its device.
     WorkerError
         If one of several workers died, and not because of a file.
     """
     one_of(PER_CHOICES, per=per)
     at_least(1, workers=workers)
+    model.inference.check(model.device)
     found = find_audio(inputs)
     report = FolderReport(failed=dict(found.unreadable), ignored=found.ignored)
     with (
@@ -188,9 +192,12 @@ def embed_folder(
     ):
         progress = Progress(report, bar)
         groups = _groups(found.paths, writer, per, progress)
-        if workers > 1:
-            device = str(model.device)
-            with Crew(pickle.dumps(GroupEmbedder(model, device)), workers, device=device) as crew:
+        if works_by_itself(model.device):
+            crew = decoding_crew(model, per, workers) if workers > 1 else None
+            with crew or nullcontext():
+                embed_groups(groups, model, per, progress.note, crew)
+        elif workers > 1:
+            with Crew(pickle.dumps(GroupEmbedder(model)), workers) as crew:
                 crew.run(groups, progress.note)
         else:
             with one_thread():

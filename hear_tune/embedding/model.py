@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator, Sequence
 import torch
 from torch import Tensor, nn
 
-from ..common.devices import heed_fork
+from ..common.devices import exact_float32, heed_fork
 from ..common.samples import Samples
 from ..networks.config import SAMPLE_RATE_HZ, TIMESTAMP_STRIDE, Backend, Precision
 from ..networks.encoders import LayeredEncoder
@@ -134,7 +134,7 @@ class EmbeddingModel(nn.Module):
         network = self.inference.of(self.encoder)
         audio = audio[:, None].to(any_tensor(network).dtype)
         # with batch statistics, a clip's embedding would depend on its batch
-        with evaluating(network):
+        with evaluating(network), exact_float32(audio.device):
             return list(network.features(audio, names).values())
 
     def windows(self, blocks: Iterable[Samples]) -> Iterator[Window]:

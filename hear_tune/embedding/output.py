@@ -12,7 +12,7 @@ import json
 import os
 import shutil
 from collections import ChainMap
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from importlib.util import find_spec
@@ -224,15 +224,31 @@ class PartWriter:
 
 
 def _table(name: str, rows: ClipEmbeddings, identity: Mapping[str, Any]) -> pa.Table:
+    """Make a table of a file's rows.
+
+    From buffers: to convert lists, and even arrays, Arrow imports pandas.
+    """
     count, size = rows.vectors.shape
+    vectors = _numbers(rows.vectors.ravel(), pa.float32())
     columns = {
-        "path": pa.array([name] * count, pa.string()),
-        "start": pa.array(rows.start),
-        "end": pa.array(rows.end),
-        _VECTORS: pa.FixedSizeListArray.from_arrays(rows.vectors.ravel(), size),
-        "model": pa.array([identity["model"]] * count, pa.string()).dictionary_encode(),
+        "path": _repeated(name, count),
+        "start": _numbers(rows.start, pa.float64()),
+        "end": _numbers(rows.end, pa.float64()),
+        _VECTORS: pa.FixedSizeListArray.from_arrays(vectors, size),
+        "model": _repeated(identity["model"], count).dictionary_encode(),
     }
     return pa.table(columns).replace_schema_metadata({_IDENTITY_KEY: json.dumps(identity)})
+
+
+def _numbers(array: npt.NDArray[np.floating], kind: pa.DataType) -> pa.Array:
+    data = np.ascontiguousarray(array, kind.to_pandas_dtype())
+    return pa.Array.from_buffers(kind, len(data), [None, pa.py_buffer(data)])
+
+
+def _repeated(text: str, count: int) -> pa.StringArray:
+    data = text.encode()
+    offsets = np.arange(count + 1, dtype=np.int32) * len(data)
+    return pa.StringArray.from_buffers(count, pa.py_buffer(offsets), pa.py_buffer(data * count))
 
 
 class _RowWriter:
@@ -280,13 +296,17 @@ def _joiner(output: Path) -> Callable[[list[Path], Path], None]:
     return joiners[suffix]
 
 
-def _join_parquet(sources: list[Path], path: Path, dropped: Iterable[str] = ()) -> None:
+def _join_parquet(sources: list[Path], path: Path, dropped: Collection[str] = ()) -> None:
     """Write the rows of several files as one, without those of dropped audio files."""
-    rows, names = _RowWriter(path), pa.array(sorted(dropped), pa.string())
+    rows = _RowWriter(path)
+    names = pa.array(sorted(dropped), pa.string()) if dropped else None
     with _opened(sources[0]) as file:
-        rows.write(file.schema_arrow.empty_table())  # there may be no row in any of them
+        rows.write(
+            pa.Table.from_batches([], file.schema_arrow)
+        )  # there may be no row in any of them
     for batch in _read_rows(sources):
-        rows.write(pa.Table.from_batches([batch]).filter(pc.invert(pc.is_in(batch["path"], names))))
+        table = pa.Table.from_batches([batch])
+        rows.write(table.filter(pc.invert(pc.is_in(batch["path"], names))) if dropped else table)
     rows.close(dict(ChainMap(*map(read_remarks, reversed(sources)))))
 
 

@@ -7,29 +7,32 @@ program is killed and started again. Music and output may lie wherever fsspec re
 
 from __future__ import annotations
 
+import copy
 import logging
 import os
 import pickle
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import fsspec
 import ray
 import ray.data
+import torch
 from fsspec.implementations.local import LocalFileSystem
 
 from ..audio.files import find_audio
 from ..audio.reading import Remarks
+from ..common.devices import AUTO
 from ..common.files import sole_use
 from ..common.progress import progress_bar
 from ..common.ranges import one_of
 from .folder import FolderReport, Progress, groups_to_do, identity_of
 from .framing import PER_CHOICES, Per
-from .groups import Group, GroupEmbedder
+from .groups import Group, GroupEmbedder, decoding_crew, embed_groups
 from .model import EmbeddingModel
 from .object_lock import sole_use_of_store
 from .output import PartWriter, StoreError, files_in, part_name
@@ -38,6 +41,7 @@ from .workers import Crew, Note, Outcome
 OBJECT_STORE_BYTES = 256 << 20  # enough for names and the model
 _MAX_BLOCKS = 10_000
 _CUDA = "cuda"
+_GROUPS_PER_DECODER = 4  # at once: enough that all decoders end at nearly the same time
 _DOING = "writing it"
 
 
@@ -47,7 +51,7 @@ def embed_on_ray(
     model: EmbeddingModel,
     per: Per = "track",
     workers: int | None = None,
-    device: str = "cpu",
+    device: str = AUTO,
     address: str | None = None,
 ) -> FolderReport:
     """Embed folders and files of music on a Ray cluster, with a progress bar.
@@ -65,8 +69,9 @@ def embed_on_ray(
         What each row covers.
     workers : int, optional
         Processes; by default one per core of the cluster, or per GPU.
-    device : {"cpu", "cuda"}
-        With "cuda", each process has a GPU.
+    device : {"auto", "cpu", "cuda"}
+        With "cuda", each process has a GPU, and its share of the cores of its machine decodes for
+        it. "auto" is "cuda" if the cluster has GPUs, else "cpu".
     address : str, optional
         Of a running cluster; by default RAY_ADDRESS, or a new cluster of this machine's cores.
 
@@ -84,8 +89,8 @@ def embed_on_ray(
         If another program writes it, on this machine or, for an object store, on any.
     """
     one_of(PER_CHOICES, per=per)
-    if device not in ("cpu", _CUDA):
-        raise ValueError(f"device must be cpu or {_CUDA} on a Ray cluster, not {device!r}")
+    if device not in (AUTO, "cpu", _CUDA):
+        raise ValueError(f"device must be {AUTO}, cpu or {_CUDA} on a Ray cluster, not {device!r}")
     found = find_audio(inputs)
     report = FolderReport(failed=dict(found.unreadable), ignored=found.ignored)
     parts = _Parts(output, identity_of(model, per))
@@ -98,8 +103,7 @@ def embed_on_ray(
         ]
         if groups:
             with _cluster(address):
-                work = pickle.dumps(GroupEmbedder(model, device))
-                task = _Task(parts, work, per, device)
+                task = _Task(parts, copy.deepcopy(model).cpu(), per, device)
                 _embed(groups, task, workers, progress.note)
     return report
 
@@ -154,15 +158,37 @@ class _Task:
     """What all workers have in common."""
 
     parts: _Parts
-    work: bytes  # as for `Crew`
+    model: EmbeddingModel
     per: Per
     device: str
+    decoders: int = 0  # of each process, for a GPU
+
+
+def _placed(task: _Task) -> _Task:
+    """Choose the device, and the decoders of each GPU, by the machines of the cluster."""
+    cores = [_cores_per_gpu(node["Resources"]) for node in ray.nodes() if node["Alive"]]
+    cores = [count for count in cores if count]
+    device = task.device
+    if device == AUTO:
+        device = _CUDA if cores else "cpu"
+    task.model.inference.check(torch.device(device))
+    return replace(task, device=device, decoders=min(cores, default=1) if device == _CUDA else 0)
+
+
+def _cores_per_gpu(resources: Mapping[str, float]) -> int:
+    """Return the share of each of a machine's GPUs in its cores; 0 without a GPU."""
+    gpus = resources.get("GPU", 0)
+    return max(1, int(resources.get("CPU", 0) / gpus)) if gpus else 0
 
 
 _Groups = Sequence[tuple[str, Sequence[Path | str]]]
 
 
 def _embed(groups: _Groups, task: _Task, workers: int | None, note: Note) -> None:
+    _run(groups, _placed(task), workers, note)
+
+
+def _run(groups: _Groups, task: _Task, workers: int | None, note: Note) -> None:
     on_gpu = task.device == _CUDA
     resources: dict[str, float] = ray.cluster_resources()
     count = workers or int(resources.get("GPU" if on_gpu else "CPU", 1)) or 1
@@ -170,11 +196,11 @@ def _embed(groups: _Groups, task: _Task, workers: int | None, note: Note) -> Non
     items = [{"name": name, "paths": pickle.dumps(list(paths))} for name, paths in groups]
     dataset = ray.data.from_items(items, override_num_blocks=min(len(items), _MAX_BLOCKS))
     outcomes = dataset.map_batches(
-        _Actor,
-        batch_size=1,
+        _DecodingActor if task.decoders else _Actor,
+        batch_size=_groups_at_once(len(items), task.decoders, count),
         fn_constructor_args=(task, os.getcwd()),
         compute=ray.data.ActorPoolStrategy(size=min(count, len(items))),
-        num_cpus=1,
+        num_cpus=max(1, task.decoders),
         num_gpus=1 if on_gpu else 0,
     )
     noted: set[Path | str] = set()
@@ -185,21 +211,53 @@ def _embed(groups: _Groups, task: _Task, workers: int | None, note: Note) -> Non
             note(outcome)
 
 
+def _groups_at_once(groups: int, decoders: int, processes: int) -> int:
+    """Return the number of groups to give to a process: several to each decoder, if there are."""
+    return max(1, min(_GROUPS_PER_DECODER * decoders, groups // processes))
+
+
 class _Actor:
     """A process of the cluster, with a worker that a bad file may kill."""
 
     def __init__(self, task: _Task, folder: str) -> None:
         os.chdir(folder)  # relative paths start there
         self._task = task
-        self._crew = Crew(task.work, workers=1, device=task.device)
+        self._workers = self._hire()
+
+    def _hire(self) -> Crew:
+        return Crew(pickle.dumps(GroupEmbedder(self._task.model)), workers=1)
 
     def __call__(self, batch: dict[str, Any]) -> dict[str, list[bytes]]:
         outcomes: list[bytes] = []
-        for name, paths in zip(batch["name"], batch["paths"], strict=True):
-            with self._task.parts.new(name) as part:
-                group = Group(tuple(pickle.loads(paths)), part, self._task.per)
-                self._crew.run([group], lambda o: outcomes.append(pickle.dumps(o)))
+        groups = {
+            name: tuple(pickle.loads(paths))
+            for name, paths in zip(batch["name"], batch["paths"], strict=True)
+        }
+        self._embed(groups, lambda outcome: outcomes.append(pickle.dumps(outcome)))
         return {"outcome": outcomes}
+
+    def _embed(self, groups: Mapping[str, tuple[Path | str, ...]], note: Note) -> None:
+        for name, paths in groups.items():
+            with self._task.parts.new(name) as part:
+                self._workers.run([Group(paths, part, self._task.per)], note)
+
+
+class _DecodingActor(_Actor):
+    """A process of the cluster with a GPU, and workers that decode for it."""
+
+    def _hire(self) -> Crew:
+        self._model = self._task.model.to(self._task.device)
+        return decoding_crew(self._model, self._task.per, self._task.decoders)
+
+    def _embed(self, groups: Mapping[str, tuple[Path | str, ...]], note: Note) -> None:
+        per = self._task.per
+        wanted = (Group(paths, self._written(name), per) for name, paths in groups.items())
+        embed_groups(wanted, self._model, per, note, self._workers)
+
+    @contextmanager
+    def _written(self, name: str) -> Iterator[PartWriter]:
+        with self._task.parts.new(name) as part, part:
+            yield part
 
 
 @contextmanager

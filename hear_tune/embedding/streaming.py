@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable
 from typing import Any, Literal, get_args
 
 import numpy as np
@@ -11,7 +11,7 @@ import numpy.typing as npt
 from ..audio.reading import MonoStream
 from ..common.ranges import at_least, one_of
 from ..networks.config import SAMPLE_RATE_HZ
-from .batching import ClipEmbeddings, concatenate, embed_segments, embed_windows
+from .batching import ClipEmbeddings, concatenate, embed_pieces
 from .framing import Cutter, Segment, Window, cut
 from .model import EmbeddingModel
 
@@ -74,16 +74,16 @@ class Embedder:
         self._stream = MonoStream(sample_rate)
         self._finished = False
         self._cutter: Cutter[Any]
-        self._embed: Callable[..., Iterator[tuple[None, ClipEmbeddings]]]
+        self._per = per
         if per == "timestamp":
             cutter = model.segment_cutter(max(1, round(step_ms * SAMPLE_RATE_HZ / 1000)))
             behind = cutter.size + cutter.after
-            self._cutter, self._embed = cutter, embed_segments
+            self._cutter = cutter
             self._size = model.timestamp_embedding_size
             self.cost = (cutter.before + behind) / cutter.size
         else:
             behind = 0
-            self._cutter, self._embed = model.window_cutter(), embed_windows
+            self._cutter = model.window_cutter()
             self._size = model.scene_embedding_size
             self.cost = model.window_samples / model.hop_samples
         self.latency_ms = 1000 * (behind / SAMPLE_RATE_HZ + self._stream.delay_seconds)
@@ -125,7 +125,7 @@ class Embedder:
         return self._rows(cut([self._stream.finish()], self._cutter))
 
     def _rows(self, pieces: Iterable[Segment | Window]) -> ClipEmbeddings:
-        parts = [rows for _, rows in self._embed(self._model, ((None, piece) for piece in pieces))]
+        parts = embed_pieces(self._model, pieces, self._per)
         nothing = ClipEmbeddings(np.empty((0, self._size), np.float32), np.empty(0), np.empty(0))
         return concatenate([nothing, *parts])
 

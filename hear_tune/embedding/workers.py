@@ -1,8 +1,9 @@
-"""Processes that each do whole jobs on one core, so that nothing large passes between them.
+"""Processes that each do whole jobs on one core.
 
 A worker gets one job at a time, such as a group of files to embed or decode, and reports the
 outcome of each file. If a file kills it, as one can crash a decoder, that file is named and a new
-worker takes over the rest of the job.
+worker takes over the rest of the job. Nothing large passes between processes, except from those
+that decode for a GPU.
 """
 
 from __future__ import annotations
@@ -12,13 +13,13 @@ import pickle
 import signal
 import sys
 import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from multiprocessing import get_context, parent_process
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 
@@ -74,6 +75,24 @@ class Job:
         """Return the job without a file."""
         return replace(self, paths=tuple(other for other in self.paths if other != path))
 
+    def taken_over(self, pending: Sequence[Path | str]) -> Job:
+        """Return the job of a new worker after a file killed one.
+
+        Parameters
+        ----------
+        pending : sequence of Path or str
+            The files without an outcome, of which the first is the one that killed the worker.
+
+        Returns
+        -------
+        Job
+            By default all other files again, as their results were lost with the worker.
+        """
+        return self.without(pending[0])
+
+
+AnyJob = TypeVar("AnyJob", bound=Job)
+
 
 class Crew:
     """Workers, started as needed, which take jobs until the context ends.
@@ -82,11 +101,10 @@ class Crew:
     ----------
     work : bytes
         The pickled function that does a job: it takes the job and a function to call with the
-        outcome of each file, in order. Each worker unpickles it once.
+        outcome of each file, in order, and with anything else that is to be sent here. Each worker
+        unpickles it once.
     workers : int
         Largest number of processes.
-    device : str
-        Where the work computes.
     task : str
         What the work did with a file, for the error of one that killed its worker: "decoded".
 
@@ -96,11 +114,9 @@ class Crew:
         If `workers` is below 1.
     """
 
-    def __init__(
-        self, work: bytes, workers: int, device: str = "cpu", task: str = "decoded"
-    ) -> None:
+    def __init__(self, work: bytes, workers: int, task: str = "decoded") -> None:
         at_least(1, workers=workers)
-        self._work, self._size, self._device, self._task = work, workers, device, task
+        self._work, self._size, self._task = work, workers, task
         self._workers: list[_Worker] = []
 
     def __enter__(self) -> Crew:
@@ -111,7 +127,7 @@ class Crew:
             worker.stop()
 
     def run(self, jobs: Iterable[Job], note: Note) -> None:
-        """Do jobs.
+        """Do jobs that send nothing but outcomes.
 
         Parameters
         ----------
@@ -127,23 +143,41 @@ class Crew:
         Exception
             Whatever a job raises, such as an `OSError` if it cannot write.
         """
+        for _, message in self.messages(jobs):
+            if message is not None:
+                note(message)
+
+    def messages(self, jobs: Iterable[AnyJob]) -> Iterator[tuple[AnyJob, Any]]:
+        """Do jobs, and yield what they send; parameters and errors are those of `run`.
+
+        Workers wait while nothing is read from them.
+
+        Yields
+        ------
+        job, message
+            As given, and the `Outcome` of a file, anything else that the job sent, or None when it
+            has ended. The messages of one job come in order, and one outcome of each file.
+        """
         waiting = iter(jobs)
-        idle, busy = list(self._workers), set[_Worker]()
+        idle, busy = list(self._workers), dict[_Worker, AnyJob]()
         while True:
             while len(busy) < self._size and (job := next(waiting, None)) is not None:
                 worker = idle.pop() if idle else self._hire()
                 worker.begin(job)
-                busy.add(worker)
+                busy[worker] = job
             if not busy:
                 return
             ready = wait([worker.connection for worker in busy])
             for worker in [worker for worker in busy if worker.connection in ready]:
-                if not worker.listen(note):
-                    busy.remove(worker)
-                    idle.append(worker)
+                job = busy[worker]
+                for message in worker.listen():
+                    yield job, message
+                    if message is None:
+                        del busy[worker]
+                        idle.append(worker)
 
     def _hire(self) -> _Worker:
-        worker = _Worker(self._work, self._device, self._task)
+        worker = _Worker(self._work, self._task)
         self._workers.append(worker)
         return worker
 
@@ -151,14 +185,13 @@ class Crew:
 class _Worker:
     """A worker process, seen from its parent."""
 
-    def __init__(self, work: bytes, device: str, task: str) -> None:
+    def __init__(self, work: bytes, task: str) -> None:
         self._work = work
         self._task = task
-        self._start_method = _start_method(device)
         self._start()
 
     def _start(self) -> None:
-        context: Any = get_context(self._start_method)  # typeshed lacks its Process
+        context: Any = get_context(_start_method())  # typeshed lacks its Process
         self.connection, theirs = context.Pipe()
         self._process = context.Process(target=_work, args=(theirs,), daemon=True)
         self._process.start()
@@ -176,33 +209,33 @@ class _Worker:
             with suppress(ConnectionError):  # a dead process is noticed next
                 self.connection.send(self._job)
 
-    def listen(self, note: Note) -> bool:
-        """Receive one message; return whether the job goes on."""
+    def listen(self) -> Iterator[Any]:
+        """Receive one message, and yield it if the job sent it; None if the job has ended."""
         try:
             message = self.connection.recv()
         except (EOFError, ConnectionError):
-            self._take_over(note)
-            return True
+            yield from self._take_over()
+            return
         if message == _READY:
             self._ready = True
             with suppress(ConnectionError):
                 self.connection.send_bytes(self._work)
             self._send()
-            return True
-        if isinstance(message, BaseException):
+        elif isinstance(message, BaseException):
             raise message
-        if message is None:
-            return False
-        self._pending.remove(message.path)
-        self._note(message, note)
-        return True
+        elif isinstance(message, Outcome):
+            self._pending.remove(message.path)
+            yield from self._once(message)
+        else:
+            yield message
 
-    def _note(self, outcome: Outcome, note: Note) -> None:
+    def _once(self, outcome: Outcome) -> Iterator[Outcome]:
+        """Yield the outcome of a file unless one is known."""
         if outcome.path not in self._noted:
             self._noted.add(outcome.path)
-            note(outcome)
+            yield outcome
 
-    def _take_over(self, note: Note) -> None:
+    def _take_over(self) -> Iterator[Outcome]:
         """Start a new process for the job, without the file that killed this one."""
         self._process.join()
         how = _describe(self._process.exitcode)
@@ -214,11 +247,11 @@ class _Worker:
         if not self._pending:
             raise WorkerError(f"a worker {how}, not because of a file; try fewer workers")
         culprit = self._pending[0]
-        self._note(Outcome(culprit, error=f"the process that {self._task} it {how}"), note)
-        self._job = self._job.without(culprit)
+        self._job = self._job.taken_over(self._pending)
         self.connection.close()
         self._start()
         self._send()
+        yield from self._once(Outcome(culprit, error=f"the process that {self._task} it {how}"))
 
     def stop(self) -> None:
         self._process.kill()
@@ -226,9 +259,9 @@ class _Worker:
         self.connection.close()
 
 
-def _start_method(device: str) -> str:
-    """Fork where possible, to import torch only once; a forked process cannot use a GPU."""
-    return "fork" if sys.platform == "linux" and device == "cpu" else "spawn"
+def _start_method() -> str:
+    """Fork where possible, to import torch only once; no worker uses a GPU."""
+    return "fork" if sys.platform == "linux" else "spawn"
 
 
 def _describe(exit_code: int | None) -> str:

@@ -20,11 +20,14 @@ MAX_CHANNELS = 1 << 16
 TAIL_DOUBLINGS = 5  # the published tails stop widening at 32 times the base filters
 
 Backend = Literal["auto", "eager", "folded"]
-Precision = Literal["float32", "bfloat16"]
+Precision = Literal["float32", "bfloat16", "float16"]
 BACKENDS: tuple[Backend, ...] = get_args(Backend)
 PRECISIONS: tuple[Precision, ...] = get_args(Precision)
 BACKEND_HELP = "eager: the plain network; folded: rearranged for CPUs; auto: folded on CPUs"
-PRECISION_HELP = "bfloat16 is faster on CPUs that support it, but rounds"
+PRECISION_HELP = (
+    "bfloat16 is faster on GPUs and on CPUs that support it, but rounds; float16, for GPUs only, "
+    "rounds less (default: float32)"
+)
 
 
 class ConfigError(HearTuneError, ValueError):

@@ -223,8 +223,10 @@ def _emphasis(across: Tensor, gain: float) -> Tensor:
 
 def _rotation(size: int, seed: int) -> Tensor:
     generator = torch.Generator().manual_seed(seed)
-    return torch.linalg.qr(torch.randn(size, size, dtype=torch.float64, generator=generator))[0]
+    rotation: Tensor
+    rotation, _ = torch.linalg.qr(torch.randn(size, size, dtype=torch.float64, generator=generator))
+    return rotation
 
 
 def _mean_variance(weight: Tensor, covariance: Tensor) -> Tensor:
-    return torch.einsum("si,ij,sj->", weight, covariance, weight) / len(weight)
+    return ((weight @ covariance) * weight).sum() / len(weight)

@@ -39,7 +39,7 @@ def run(options: argparse.Namespace) -> dict[str, str]:
         raise ValueError(f"one task at a time, not {', '.join(options.task)}")
     task, root = _task(options)
     model, name = _model(options)
-    workers = options.workers or (core_count() if model.device.type == "cpu" else 1)
+    workers = options.workers or core_count()
     keep_freed_memory()
     features = embed_task(task, model, options.cache, workers)
 

@@ -4,9 +4,9 @@ import json
 
 import pytest
 import soundfile
-from conftest import noise
+from conftest import ROOT, noise
 
-from hear_tune.benchmarks import embed
+from hear_tune.benchmarks import embed, suite
 from hear_tune.benchmarks.embed import Contender
 from hear_tune.benchmarks.machine import in_turns
 from hear_tune.cli import main
@@ -45,19 +45,25 @@ def test_embedding_is_compared_with_a_plain_program(tmp_path):
     assert cosines["rounded"] == pytest.approx(1, abs=5e-4)
     assert cosines["ours"] != cosines["rounded"]
     assert all(50e6 < row["peak_bytes"] < 5e9 for row in result["networks"])
-    assert len(result["folders"]) == 3
-    assert len(embed.table(result).splitlines()) == 1 + 3 + 1 + 1 + 3
+    assert [row["name"] for row in result["folders"]] == [
+        "plain: file by file, read whole",
+        "decoding alone",
+        "hear-tune embed",
+        "hear-tune embed --precision bfloat16",
+    ]
+    assert len(embed.table(result).splitlines()) == 1 + 3 + 1 + 1 + 4
 
 
 def test_results_are_printed_and_saved(tmp_path, monkeypatch, capsys):
     network = {"name": "clmr", "audio_per_second": {1: 20.4}, "ratio": 2.5, "cosine": None}
-    result = {"machine": {"cores": 2}, "networks": [{**network, "peak_bytes": 3e6}], "folders": []}
+    result = {"machine": {"cores": 2}, "networks": [{**network, "peak_bytes": 3e6}]}
+    result |= {"gpu_networks": [], "folders": []}
     monkeypatch.setattr(embed, "benchmark_embed", lambda *_: result)
     assert main(["benchmark", "embed", "--json", str(tmp_path / "speed.json")]) == 0
     machine, header, row = capsys.readouterr().out.splitlines()
     assert machine == "cores 2"
-    assert header.startswith("seconds of audio/s  batch 1  x plain")
-    assert row.split() == ["clmr", "20", "2.50", "3"]
+    assert header.startswith("seconds of audio/s  batch 1  windows/s  ratio")
+    assert row.split() == ["clmr", "20", "8", "2.50", "3"]
     saved = json.loads((tmp_path / "speed.json").read_text())
     assert saved["networks"][0]["name"] == "clmr"
 
@@ -69,8 +75,123 @@ def test_steps_of_training_learn_the_same(tmp_path, capsys):
     assert "x plain" in capsys.readouterr().out
     result = json.loads((tmp_path / "speed.json").read_text())
     stages = {stage["name"]: stage for stage in result["stages"]}
-    assert list(stages) == ["read", "augment", "step, plain", "step, bfloat16"]
+    assert list(stages) == [
+        "read",
+        "augment",
+        "step, plain",
+        "step, bfloat16",
+        "augment and step, bfloat16",
+    ]
     plain, trained = stages["step, plain"]["loss"], stages["step, bfloat16"]["loss"]
     assert trained == pytest.approx(plain, abs=0.05)
     assert trained != plain  # one of them is rounded
     assert 50e6 < stages["step, bfloat16"]["peak_bytes"] < 5e9
+
+
+MACHINE = {"processor": "Zen 4", "cores": 2, "threads": 2, "python": "3.11", "torch": "2.14"}
+NETWORK = {"name": "tune+", "audio_per_second": {"16": 1234.4}, "ratio": 1, "cosine": 1}
+STAGE = {"name": "step", "seconds": 0.5, "windows_per_second": 64, "ratio": 2, "loss": 3}
+
+
+@pytest.fixture
+def measured(monkeypatch):
+    """Results without measurements, and what was asked for."""
+    asked = []
+
+    def of_embedding(*_, **options):
+        asked.append(options)
+        networks = [NETWORK | {"peak_bytes": 3e6}]
+        on_gpu = [] if suite.best_device() == "cpu" else networks
+        settings = {"tracks": 24, "repeats": 3}
+        folders = [{"name": "hear-tune embed", "audio_per_second": 187, "ratio": 2.3}]
+        result = {"machine": MACHINE, "settings": settings, "networks": networks}
+        return result | {"gpu_networks": on_gpu, "folders": folders}
+
+    def of_training(_, batch_size=16, **options):
+        asked.append(options)
+        return {"settings": {"batch_size": batch_size}, "stages": [STAGE | {"peak_bytes": 2e6}]}
+
+    monkeypatch.setattr(suite, "benchmark_embed", of_embedding)
+    monkeypatch.setattr(suite, "benchmark_pretrain", of_training)
+    monkeypatch.setattr(suite, "best_device", lambda: "cpu")
+    return asked
+
+
+PAGE = """# Speed
+
+<!-- hear-tune benchmark: begin -->
+stale tables
+<!-- hear-tune benchmark: end -->
+
+The end.
+"""
+
+
+@pytest.mark.usefixtures("measured")
+def test_all_benchmarks_of_a_machine_without_a_gpu(tmp_path, capsys):
+    """The result is saved, and a page made anew from it, now or later."""
+    page, saved = tmp_path / "page.md", tmp_path / "speed.json"
+    page.write_text(PAGE)
+    assert main(["benchmark", "--json", str(saved), "--page", str(page)]) == 0
+    assert f"written: {saved}" in capsys.readouterr().out
+    made = page.read_text()
+    assert made.startswith("# Speed\n\n<!-- hear-tune benchmark: begin -->\n\nOn 2 cores of Zen 4")
+    assert "| tune+ | 1,234 | 461 | 1.00 | 1.000000 | 3 |\n" in made
+    assert "Rows for a GPU are missing" in made
+    assert made.endswith("<!-- hear-tune benchmark: end -->\n\nThe end.\n")
+    assert "stale" not in made
+    page.write_text(PAGE)
+    assert main(["benchmark", "page", str(saved), str(page)]) == 0
+    assert page.read_text() == made
+
+
+def test_a_gpu_adds_rows(tmp_path, monkeypatch, measured):
+    monkeypatch.setattr(suite, "best_device", lambda: "cuda")
+    monkeypatch.setattr(suite, "find_device", lambda name: name)
+    monkeypatch.setattr(suite, "describe", lambda _: "cuda (H200)")
+    page = tmp_path / "page.md"
+    page.write_text(PAGE)
+    options = ["--thorough", "--json", str(tmp_path / "speed.json"), "--page", str(page)]
+    assert main(["benchmark", *options]) == 0
+    assert measured[-1] == {"repeats": 5, "device": "cuda"}
+    made = page.read_text()
+    assert "On cuda (H200), with copies" in made
+    assert made.count("| tune+ | 1,234 |") == 2
+    assert made.count("| step | 0.5000 | 64.0 | 2.00 | 3.0000 | 2 |") == 2
+    assert "missing" not in made
+
+
+def test_a_page_without_a_place_for_tables_is_named(tmp_path, capsys):
+    (tmp_path / "page.md").write_text("# Speed\n")
+    (tmp_path / "speed.json").write_text("{}")
+    assert main(["benchmark", "page", f"{tmp_path}/speed.json", f"{tmp_path}/page.md"]) == 2
+    assert "page.md: has no lines <!-- hear-tune benchmark: begin -->" in capsys.readouterr().err
+
+
+def test_the_page_on_speed_is_made_from_its_measurements(tmp_path):
+    page = tmp_path / "speed.md"
+    page.write_bytes((ROOT / "docs/speed.md").read_bytes())
+    assert main(["benchmark", "page", str(ROOT / "docs/speed.json"), str(page)]) == 0
+    assert page.read_bytes() == (ROOT / "docs/speed.md").read_bytes()
+
+
+def test_large_collections(tmp_path, capsys):
+    options = ["--files", "3", "--rows", "300", "--points", "20"]
+    assert main(["benchmark", "scale", *options, "--json", str(tmp_path / "scale.json")]) == 0
+    result = json.loads((tmp_path / "scale.json").read_text())
+    names = [row["name"] for row in result["measurements"]]
+    assert names[0] == "embed 3 files"
+    assert names[-1] == "map 20 points"
+    assert all(50e6 < row["peak_bytes"] < 5e9 for row in result["measurements"])
+    assert 0.9 < result["recall"] <= 1
+    assert "recall at 10 of the index" in capsys.readouterr().out
+
+
+def test_folders_are_embedded_on_the_gpu_too():
+    """As options of the command say."""
+    assert list(embed._programs(VARIANT, "cpu")) == ["", " --precision bfloat16"]
+    *on_cpu, plain, rounded, half = embed._programs(VARIANT, "cuda").items()
+    assert [contender.device for _, contender in on_cpu] == ["cpu", "cpu"]
+    assert plain == (" --device cuda", Contender("", VARIANT, device="cuda"))
+    assert rounded[0] == " --device cuda --precision bfloat16"
+    assert half[1].precision == "float16"

@@ -41,6 +41,18 @@ def test_embed(music, tmp_path, capsys):
     assert rows["model"][0].startswith("custom sha256:")
 
 
+def test_embed_loads_no_library_that_it_can_do_without(music, tmp_path):
+    """Arrow would load pandas, which takes a third of a second."""
+    program = (
+        "import sys; from hear_tune.cli import main; assert main(sys.argv[1:]) == 0; "
+        "assert not {'pandas', 'lightning', 'scipy', 'sklearn'} & sys.modules.keys()"
+    )
+    arguments = [music, "-o", tmp_path / "o.parquet", "--workers", "1"]
+    arguments += ["--model", tmp_path / "small.safetensors"]
+    command = [sys.executable, "-c", program, "embed", *map(str, arguments)]
+    subprocess.run(command, check=True)
+
+
 def test_failures_are_listed_and_the_exit_code_says_so(music, tmp_path, capsys):
     (music / "bad\nname.wav").write_text("no sound")
     arguments = ["embed", str(music), str(tmp_path / "gone.wav"), "-o", str(tmp_path / "o.parquet")]

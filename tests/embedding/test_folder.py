@@ -13,7 +13,7 @@ import pytest
 import soundfile
 import torch
 from conftest import noise
-from models import CrashingModel, ModelElsewhere
+from models import CrashingModel
 from sound_files import bad_files, odd_files
 
 import hear_tune
@@ -335,15 +335,6 @@ def test_a_part_of_an_earlier_version_with_dropped_rows_is_made_anew(small_model
 # --- Interruptions ---
 
 
-@pytest.fixture
-def library(tmp_path):
-    folder = tmp_path / "library"
-    folder.mkdir()
-    for number in range(23):
-        soundfile.write(folder / f"{number:02d}.wav", noise(15_000 + 9_000 * number, number), RATE)
-    return folder
-
-
 @pytest.mark.parametrize("per", PER_CHOICES)
 @pytest.mark.parametrize("break_at", [1, 7, 22])
 def test_interrupted_and_resumed_equals_uninterrupted(
@@ -443,7 +434,7 @@ def test_real_recordings(model, shared_data, tmp_path):
 def test_workers_write_what_one_process_writes(
     small_model, library, tmp_path, monkeypatch, start_method
 ):
-    monkeypatch.setattr(workers, "_start_method", lambda _: start_method)
+    monkeypatch.setattr(workers, "_start_method", lambda: start_method)
     monkeypatch.setattr(files, "GROUP_FILES", 12)  # two groups
     (library / "05.wav").write_text("no sound")
     soundfile.write(library / "06.wav", np.zeros(30_000), RATE)
@@ -492,14 +483,6 @@ def test_rows_are_the_same_to_the_last_bit_however_they_are_computed(model, tmp_
     assert torch.get_num_threads() == 2
 
 
-def test_workers_use_the_device_of_the_model(small_model, library, tmp_path):
-    """They are spawned, as a forked process cannot use a GPU."""
-    model = ModelElsewhere(small_model.encoder, log=tmp_path / "log")
-    report = hear_tune.embed_folder([library / "00.wav"], tmp_path / "o.parquet", model, workers=2)
-    assert report.embedded == 1
-    assert (tmp_path / "log").read_text() == "SpawnProcess: to cuda:0\n"
-
-
 def test_a_file_that_kills_its_worker_is_named_and_the_others_are_embedded(
     small_model, library, tmp_path, monkeypatch
 ):
@@ -522,7 +505,7 @@ def test_a_worker_that_cannot_begin_ends_the_work(library, tmp_path, guarded):
     lines = [
         "import multiprocessing, sys, hear_tune",
         "from hear_tune.embedding import workers",
-        "workers._start_method = lambda _: 'spawn'",
+        "workers._start_method = lambda: 'spawn'",
         "model = hear_tune.load_model()",
         *(["if multiprocessing.parent_process(): sys.exit(3)"] if guarded else []),
         body,

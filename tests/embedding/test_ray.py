@@ -17,11 +17,13 @@ import hear_tune
 from hear_tune.audio import files
 from hear_tune.cli import main
 from hear_tune.common.files import InUseError, sole_use
-from hear_tune.embedding.output import StoreError, read_library
+from hear_tune.embedding.folder import identity_of
+from hear_tune.embedding.output import StoreError, part_name, read_library
 
 pytest.importorskip("ray", reason="Ray is not installed")
 import psutil
 
+from hear_tune.embedding import ray
 from hear_tune.embedding.ray import embed_on_ray
 
 RATE = 22_050
@@ -66,6 +68,23 @@ def test_rows_are_those_of_the_local_engine(small_model, tracks, tmp_path):
     assert (more.embedded, more.skipped) == (1, 10)
     with pytest.raises(StoreError, match=r"begun with .*per 'window', not 'track'"):
         embed_on_ray([tracks], str(out), small_model)
+
+
+@pytest.mark.slow
+def test_decoders_for_a_gpu(small_model, tracks, tmp_path):
+    """With the CPU as the device."""
+    (tracks / "04.wav").write_text("no sound")
+    hear_tune.embed_folder([tracks], tmp_path / "local.parquet", small_model, "window")
+    parts = ray._Parts(str(tmp_path / "out"), identity_of(small_model, "window"))
+    task = ray._Task(parts, small_model, "window", "cpu", decoders=2)
+    names = enumerate(files.group_files(sorted(tracks.iterdir())))
+    outcomes = []
+    with ray._cluster(None):
+        groups = [(part_name(number, set()), paths) for number, paths in names]
+        ray._run(groups, task, 1, outcomes.append)
+    assert len(outcomes) == 11
+    assert [outcome.path.name for outcome in outcomes if outcome.error] == ["04.wav"]
+    assert_same_rows(tmp_path / "out", tmp_path / "local.parquet")
 
 
 @pytest.mark.slow
@@ -159,7 +178,7 @@ def test_two_programs_cannot_write_one_output(small_model, tracks, tmp_path):
 
 
 def test_wrong_options(small_model, tracks, tmp_path, capsys):
-    with pytest.raises(ValueError, match="device must be cpu or cuda"):
+    with pytest.raises(ValueError, match="device must be auto, cpu or cuda"):
         embed_on_ray([tracks], str(tmp_path / "out"), small_model, device="mps")
     (tmp_path / "other").mkdir()
     pq.write_table(pq.read_table(make_parquet(tmp_path)), tmp_path / "other" / "mine.parquet")

@@ -1,6 +1,8 @@
 """Output of the Ray engine and its lock, without a cluster."""
 
 import importlib
+import os
+import pickle
 import sys
 import types
 from contextlib import nullcontext
@@ -14,6 +16,7 @@ from conftest import noise
 
 from hear_tune.common.files import InUseError
 from hear_tune.embedding import object_lock
+from hear_tune.embedding.folder import identity_of
 from hear_tune.embedding.groups import Group, embed_group
 from hear_tune.embedding.object_lock import sole_use_of_store
 
@@ -92,6 +95,60 @@ def test_two_programs_cannot_write_one_output(engine, small_model, music, output
     with parts.locked(), pytest.raises(InUseError, match=r"another \w+ is writing it"):
         engine.embed_on_ray([music / "a"], output, small_model)
     assert engine.embed_on_ray([music / "a"], output, small_model).embedded == 3
+
+
+# --- GPUs ---
+
+
+def test_a_process_with_a_gpu_embeds_groups_that_its_decoders_read(
+    engine, small_model, music, output
+):
+    """With the CPU as its device; a bad file is reported, and each group has a part."""
+    (music / "a" / "1.wav").write_text("no sound")
+    parts = engine._Parts(output, identity_of(small_model, "track"))
+    task = engine._Task(parts, small_model, "track", "cpu", decoders=2)
+    groups = {f"{n}.parquet": sorted((music / "ab"[n]).iterdir()) for n in (0, 1)}
+    actor = engine._DecodingActor(task, os.getcwd())
+    with actor._workers:
+        batch = {"name": list(groups), "paths": list(map(pickle.dumps, groups.values()))}
+        outcomes = [pickle.loads(outcome) for outcome in actor(batch)["outcome"]]
+    assert sorted(outcome.path for outcome in outcomes) == [
+        *groups["0.parquet"],
+        *groups["1.parquet"],
+    ]
+    assert [outcome.path.name for outcome in outcomes if outcome.error] == ["1.wav"]
+    assert names_in(output) == ["a/0.wav", "a/2.wav", "b/0.wav", "b/1.wav", "b/2.wav"]
+    assert len(parts._store.glob(f"{parts._root}/*")) == 2
+
+
+CPU_ONLY = {"CPU": 64.0}
+
+
+@pytest.mark.parametrize(
+    ("device", "machines", "expected"),
+    [
+        ("auto", [CPU_ONLY], ("cpu", 0)),
+        ("auto", [CPU_ONLY, {"CPU": 16.0, "GPU": 2.0}, {"CPU": 6.0, "GPU": 1.0}], ("cuda", 6)),
+        ("cpu", [{"CPU": 16.0, "GPU": 2.0}], ("cpu", 0)),
+        ("cuda", [{"CPU": 1.0, "GPU": 4.0}], ("cuda", 1)),
+    ],
+)
+def test_decoders_of_a_gpu_are_its_share_of_the_cores(
+    engine, small_model, monkeypatch, device, machines, expected
+):
+    nodes = [{"Resources": resources, "Alive": True} for resources in machines]
+    dead = {"Resources": {"CPU": 1.0, "GPU": 1.0}, "Alive": False}
+    monkeypatch.setattr(engine.ray, "nodes", lambda: [*nodes, dead], raising=False)
+    task = engine._placed(engine._Task(None, small_model, "track", device))
+    assert (task.device, task.decoders) == expected
+
+
+@pytest.mark.parametrize(
+    ("groups", "decoders", "processes", "expected"),
+    [(100, 0, 2, 1), (100, 8, 2, 32), (10, 8, 2, 5), (1, 8, 2, 1)],
+)
+def test_every_gpu_and_decoder_gets_groups(engine, groups, decoders, processes, expected):
+    assert engine._groups_at_once(groups, decoders, processes) == expected
 
 
 # --- Object stores ---
