@@ -218,7 +218,8 @@ def _emphasis(across: Tensor, gain: float) -> Tensor:
     """
     directions, correlations, _ = torch.linalg.svd(across, full_matrices=False)
     extra = (math.sqrt(1 + gain) - 1) * correlations.square()
-    return torch.eye(len(across)).double() + directions * extra @ directions.T
+    emphasis: Tensor = torch.eye(len(across)).double() + directions * extra @ directions.T
+    return emphasis
 
 
 def _rotation(size: int, seed: int) -> Tensor:
