@@ -17,7 +17,7 @@ def add_command(commands: Commands) -> None:
         "Read a checkpoint of hear-tune, of the TUNE authors (.ckpt) or of CLMR (.pt), without "
         "running any code from it, and write it as safetensors. With --whiten, its layers are "
         "whitened: a projection to at most 512 numbers of unit variance, fitted on the audio of "
-        "stores, becomes the embedding. Directions that predict acoustic features count more."
+        "stores, becomes the embedding."
     )
     parser.add_argument("checkpoint", metavar="FILE")
     parser.add_argument("-o", "--output", required=True, metavar="OUT.safetensors")

@@ -2,7 +2,7 @@
 
 The layers are standardised, and their principal components scaled to nearly the same variance, so
 that components of large variance no longer dominate distances. Directions that predict acoustic
-features of their window keep more variance than the others. A fixed random rotation spreads all
+features of their window can be given more variance than others. A fixed random rotation spreads all
 components evenly over the numbers of the embedding, whose variance is 1: a probe that standardises
 them again leaves the balance as it is.
 """
