@@ -72,7 +72,6 @@ run "MFCC" hear_tune.baselines --model-options '{"name": "mfcc"}'
 run "log-mel" hear_tune.baselines --model-options '{"name": "log-mel"}'
 run "TUNE+" hear_tune --model-options '{"precision": "bfloat16"}'
 run "musicnn" hear_tune.baselines --model-options '{"name": "musicnn"}'
-run "TUNE+ timbre" hear_tune --model tune+-free-timbre --model-options '{"precision": "bfloat16"}'
 for model in "${models[@]}"; do
   run "${model%%=*}" hear_tune --model "${model#*=}" --model-options '{"precision": "bfloat16"}'
 done
