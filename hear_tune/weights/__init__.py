@@ -39,7 +39,7 @@ class Pretrained:
 _ROWS = (
     Pretrained(
         "tune+-acoustic",
-        "2d322f2bfe75a5345c6d2bebf08458eec61ea53618de33a1775ab676a70c1b41",
+        "29b4815cc366c8e88428892adcbd0c02f5baa18b4a8fa050b65212664ce70c89",
         "TUNE+ by CLMR and acoustic features on free game music, soundfonts and speech (133 h)",
     ),
 )
