@@ -242,7 +242,8 @@ def _networks(
             )
             for contender in contenders
         }
-        vectors = {c: pool.submit(_vectors).result() for c, pool in pools.items()}
+        started = {c: pool.submit(_vectors) for c, pool in pools.items()}  # all at once
+        vectors = {c: future.result() for c, future in started.items()}
         speeds: dict[Contender, dict[int, float]] = {c: {} for c in contenders}
         for batch in batches:
             stages = {c: partial(_speed_in, pool, batch) for c, pool in pools.items()}

@@ -33,6 +33,7 @@ NEAREST = 10
 _FOLDER_FILES = 1_000
 _GROUPS, _DIMENSIONS = 1_000, 32  # of the made-up rows: clusters in a space of few dimensions
 _ROWS_AT_ONCE = 10_000
+_IDENTITY = {"model": "made up", "layers": ["made up"], "per": "track"}
 
 
 def benchmark_scale(files: int = 0, rows: int = 0, points: int = 0) -> dict[str, Any]:
@@ -128,7 +129,7 @@ def _make_rows(library: Path, count: int) -> None:
     rng = np.random.default_rng(0)
     centres = rng.standard_normal((_GROUPS, _DIMENSIONS))
     to_rows = rng.standard_normal((_DIMENSIONS, ROW_SIZE)).astype(np.float32)
-    with EmbeddingOutput(library, {"model": "made up"}) as output:
+    with EmbeddingOutput(library, _IDENTITY) as output:
         for first in range(0, count, _ROWS_AT_ONCE):
             some = min(_ROWS_AT_ONCE, count - first)
             places = centres[rng.integers(_GROUPS, size=some)]
