@@ -589,8 +589,8 @@ def test_each_choice_of_layers_is_a_result_of_its_own(labelled, tmp_path):
         assert run(labelled, *options, *layers) == 0
     results = [json.loads(path.read_text()) for path in (tmp_path / "results").glob("*.json")]
     found = sorted(result["layers"] for result in results)
-    default = ["contractive.4", "tail.6", "tail.7"]
-    assert found == [default, ["tail.5"], ["tail.5", "tail.9"]]
+    default = ["whitened"]
+    assert found == [["tail.5"], ["tail.5", "tail.9"], default]
 
 
 def test_probe_of_every_layer(labelled, checkpoint, tmp_path, capsys):
