@@ -175,6 +175,7 @@ def test_the_page_on_speed_is_made_from_its_measurements(tmp_path):
     assert page.read_bytes() == (ROOT / "docs/speed.md").read_bytes()
 
 
+@pytest.mark.slow
 def test_large_collections(tmp_path, capsys):
     options = ["--files", "3", "--rows", "300", "--points", "20"]
     assert main(["benchmark", "scale", *options, "--json", str(tmp_path / "scale.json")]) == 0
