@@ -1,4 +1,4 @@
-"""Keep the scores of two runs of run.sh here, and put their tables into README.md.
+"""Keep the scores of two runs of run.sh here, and put their tables into the pages that show them.
 
 python recipes/hear/tables.py OUT OUT_OF_EVENTS
 """
@@ -7,24 +7,60 @@ from __future__ import annotations
 
 import argparse
 import json
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from hear_tune.hear_benchmark.views import view_tables
 
 HERE = Path(__file__).parent
 README = "README.md"
 SCORES = ("scores.json", "events.json")
+SUMMARISED = (Path("README.md"), Path("MODEL_CARD.md"))  # below the root
+SUMMARY = "summary"
+MODELS = ("TUNE+", "MFCC", "musicnn")
+VIEWS = ("logistic", "knn", "heareval")
+ABSENT = "–"
+
+
+def between(text: str, name: str, table: str) -> str:
+    """Return a page with a table between the marks of that name."""
+    begin, end = f"<!-- {name} -->", f"<!-- end of {name} -->"
+    before, _, rest = text.partition(begin)
+    _, _, after = rest.partition(end)
+    return f"{before}{begin}\n\n{table}\n\n{end}{after}"
 
 
 def with_tables(text: str, folder: Path) -> str:
     """Return a page with the tables of the scores in a folder, each between its own marks."""
     for name in SCORES:
-        begin, end = f"<!-- {name} -->", f"<!-- end of {name} -->"
         rows = json.loads((folder / name).read_text(encoding="utf-8"))
-        before, _, rest = text.partition(begin)
-        _, _, after = rest.partition(end)
-        text = f"{before}{begin}\n\n{view_tables(rows)}\n\n{end}{after}"
+        text = between(text, name, view_tables(rows))
     return text
+
+
+def summary(rows: Sequence[dict[str, Any]]) -> str:
+    """Tabulate the views of a few models, one cell for each task and model; the best are bold."""
+    scores = {(row["task"], row["mode"], row["model"], row["view"]): row["score"] for row in rows}
+    lines = [f"| | {' | '.join(MODELS)} |", f"|---|{'---|' * len(MODELS)}"]
+    for task, mode in sorted({(row["task"], row["mode"]) for row in rows}):
+        best = {
+            view: max(scores.get((task, mode, model, view), 0) for model in MODELS)
+            for view in VIEWS
+        }
+        cells = []
+        for model in MODELS:
+            found = [(scores.get((task, mode, model, view)), best[view]) for view in VIEWS]
+            cells.append(" / ".join(_cell(score, highest) for score, highest in found))
+        title = task if mode == "full" else f"{task} {mode}"
+        lines.append(f"| {title} | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def _cell(score: float | None, best: float) -> str:
+    if score is None:
+        return ABSENT
+    return f"**{score:.3f}**" if round(score, 3) == round(best, 3) else f"{score:.3f}"
 
 
 def main() -> None:
@@ -38,6 +74,10 @@ def main() -> None:
         (HERE / name).write_text(text, encoding="utf-8")
     page = HERE / README
     page.write_text(with_tables(page.read_text(encoding="utf-8"), HERE), encoding="utf-8")
+    table = summary(json.loads((HERE / SCORES[0]).read_text(encoding="utf-8")))
+    for page in (HERE.parents[1] / name for name in SUMMARISED):
+        text = between(page.read_text(encoding="utf-8"), SUMMARY, table)
+        page.write_text(text, encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -209,6 +209,27 @@ def test_the_recipe_shows_the_scores_beside_it(monkeypatch):
     assert tables.with_tables(page, tables.HERE) == page
 
 
+def test_the_summary_is_of_the_same_scores(monkeypatch):
+    tables = recipe_tables(monkeypatch)
+    rows = json.loads((tables.HERE / "scores.json").read_text(encoding="utf-8"))
+    for name in tables.SUMMARISED:
+        page = (ROOT / name).read_text(encoding="utf-8")
+        assert tables.between(page, tables.SUMMARY, tables.summary(rows)) == page
+
+
+def test_a_summary_marks_the_best_of_each_view(monkeypatch):
+    tables = recipe_tables(monkeypatch)
+    place = {"task": "notes", "mode": "full"}
+    rows = [
+        {**place, "model": "TUNE+", "view": "logistic", "score": 0.75},
+        {**place, "model": "MFCC", "view": "logistic", "score": 0.5},
+        {**place, "model": "MFCC", "view": "knn", "score": 0.25},
+        {**place, "model": "another", "view": "knn", "score": 0.9},
+    ]
+    row = tables.summary(rows).splitlines()[-1]
+    assert row == "| notes | **0.750** / – / – | 0.500 / **0.250** / – | – / – / – |"
+
+
 def recipe_tables(monkeypatch):
     monkeypatch.syspath_prepend(ROOT / "recipes" / "hear")
     return import_module("tables")
