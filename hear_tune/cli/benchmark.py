@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Callable
 from typing import Any
 
 from ..networks.config import WINDOW_SAMPLES
 from ..networks.variants import DEFAULT_VARIANT
 from .common import Commands, Parser, add_device, non_negative_int, positive_int, several
 
+_RESULT = "speed.json"
 SUMMARY = "measure speed on this machine"
 
 
@@ -27,7 +29,7 @@ def add_command(commands: Commands) -> None:
         help="add installed peers, larger batches, more music and repeats",
     )
     parser.add_argument(
-        "--json", default="speed.json", metavar="FILE", help="where the result goes (%(default)s)"
+        "--json", metavar="FILE", help=f"where the result goes (default: {_RESULT})"
     )
     parser.add_argument(
         "--page", metavar="PAGE.md", help="Markdown page whose tables are made anew from the result"
@@ -40,7 +42,7 @@ def add_command(commands: Commands) -> None:
     page = kinds.add_parser("page", help="make a page's tables anew from an earlier result")
     page.add_argument("json", metavar="RESULT.json", help="written by hear-tune benchmark")
     page.add_argument("page", metavar="PAGE.md")
-    page.set_defaults(run=_page)
+    _of_a_part(page, _page)
 
 
 def _benchmark(options: argparse.Namespace) -> int:
@@ -49,6 +51,7 @@ def _benchmark(options: argparse.Namespace) -> int:
     from ..benchmarks.suite import benchmark
 
     result = benchmark(options.variant, options.thorough)
+    options.json = options.json or _RESULT
     save(result, options.json)
     _print_machine(result)
     print(embed.table(result))
@@ -62,20 +65,34 @@ def _page(options: argparse.Namespace) -> int:
     from ..benchmarks.machine import load
     from ..benchmarks.page import remake_page
 
-    remake_page(load(options.json), options.page)
+    result = load(options.json)
+    if "training" not in result:
+        raise ValueError(f"{options.json} is of a part of the benchmark: a page needs all of it")
+    remake_page(result, options.page)
     return 0
 
 
-def _add_variant(parser: Parser) -> None:
-    parser.add_argument("--variant", default=DEFAULT_VARIANT, metavar="NAME")
+def _add_variant(parser: Parser, default: str = DEFAULT_VARIANT) -> None:
+    parser.add_argument("--variant", default=default, metavar="NAME")
+
+
+def _of_a_part(parser: Parser, run: Callable[[argparse.Namespace], int], **defaults: str) -> None:
+    """Let a part run, without the options that are for all parts."""
+
+    def checked(options: argparse.Namespace) -> int:
+        if options.thorough or (options.page and run is not _page):
+            raise ValueError("--thorough and --page are for the whole benchmark: leave out WHAT")
+        return run(options)
+
+    parser.set_defaults(run=checked, **defaults)
 
 
 def _add_benchmark_common(parser: Parser) -> None:
-    _add_variant(parser)
+    _add_variant(parser, argparse.SUPPRESS)  # the one before WHAT, if any, stays
     parser.add_argument(
         "--repeats", type=positive_int, default=3, help="the median counts (default: 3)"
     )
-    parser.add_argument("--json", metavar="FILE", help="save the result")
+    parser.add_argument("--json", default=argparse.SUPPRESS, metavar="FILE", help="save the result")
 
 
 def _add_benchmark_embed(parser: Parser) -> None:
@@ -90,7 +107,7 @@ def _add_benchmark_embed(parser: Parser) -> None:
         default=24,
         help="number of synthetic tracks; 0: no folder (default: 24)",
     )
-    parser.set_defaults(run=_benchmark_embed, less_memory="fewer --tracks")
+    _of_a_part(parser, _benchmark_embed, less_memory="fewer --tracks")
 
 
 def _benchmark_embed(options: argparse.Namespace) -> int:
@@ -106,9 +123,7 @@ def _add_benchmark_pretrain(parser: Parser) -> None:
     parser.add_argument("--batch-size", type=several, default=16, help="pairs (default: 16)")
     parser.add_argument("--crop-samples", type=positive_int, default=WINDOW_SAMPLES)
     add_device(parser)
-    parser.set_defaults(
-        run=_benchmark_pretrain, less_memory="a smaller --batch-size or --device cpu"
-    )
+    _of_a_part(parser, _benchmark_pretrain, less_memory="a smaller --batch-size or --device cpu")
 
 
 def _benchmark_pretrain(options: argparse.Namespace) -> int:
@@ -134,8 +149,8 @@ def _add_benchmark_scale(parser: Parser) -> None:
         parser.add_argument(
             f"--{name}", type=non_negative_int, default=0, metavar="N", help="(default: none)"
         )
-    parser.add_argument("--json", metavar="FILE", help="save the result")
-    parser.set_defaults(run=_benchmark_scale, less_memory="fewer --rows and --points")
+    parser.add_argument("--json", default=argparse.SUPPRESS, metavar="FILE", help="save the result")
+    _of_a_part(parser, _benchmark_scale, less_memory="fewer --rows and --points")
 
 
 def _benchmark_scale(options: argparse.Namespace) -> int:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import contextmanager
+from typing import Any
 
 import torch
 
@@ -85,17 +86,19 @@ def one_thread() -> Iterator[None]:
         torch.set_num_threads(before)
 
 
-def exact_float32(device: torch.device) -> AbstractContextManager[None]:
+@contextmanager
+def exact_float32(device: torch.device) -> Iterator[None]:
     """Let float32 mean float32: CUDA GPUs may not round to TF32, as cuDNN does by default."""
-    if device.type != "cuda":
-        return nullcontext()
-    cudnn = torch.backends.cudnn
-    return cudnn.flags(
-        enabled=cudnn.enabled,
-        benchmark=cudnn.benchmark,
-        deterministic=cudnn.deterministic,
-        allow_tf32=False,
-    )
+    modules: tuple[Any, ...] = (torch.backends.cudnn, torch.backends.cuda.matmul)
+    backends = modules if device.type == "cuda" else ()
+    before = [backend.allow_tf32 for backend in backends]
+    for backend in backends:
+        backend.allow_tf32 = False
+    try:
+        yield
+    finally:
+        for backend, allowed in zip(backends, before, strict=True):
+            backend.allow_tf32 = allowed
 
 
 def heed_fork() -> None:

@@ -12,4 +12,5 @@ def lacks_memory(error: BaseException) -> bool:
     """Whether an error is for lack of memory, here or on a device."""
     if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":  # torch's
         return True
-    return isinstance(error, RuntimeError) and "out of memory" in str(error)  # MPS, and cuDNN's
+    texts = ("out of memory", "ALLOC_FAILED")  # of MPS; of cuDNN and cuBLAS
+    return isinstance(error, RuntimeError) and any(text in str(error) for text in texts)

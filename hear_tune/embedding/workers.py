@@ -213,7 +213,7 @@ class _Worker:
         """Receive one message, and yield it if the job sent it; None if the job has ended."""
         try:
             message = self.connection.recv()
-        except (EOFError, ConnectionError):
+        except (EOFError, OSError):  # also if the process died within a message
             yield from self._take_over()
             return
         if message == _READY:

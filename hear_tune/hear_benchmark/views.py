@@ -170,7 +170,9 @@ def _score(task: Task, predictions: Predictions) -> dict[str, Scored]:
 def read_task(folder: Path) -> Task:
     """Read a scene task from the folder of its embeddings; clips are the embeddings' files."""
     metadata = read_json(folder / METADATA_FILE)
-    vocabulary = pd.read_csv(folder / "labelvocabulary.csv").sort_values("idx")
+    vocabulary = pd.read_csv(
+        folder / "labelvocabulary.csv", dtype={"label": str}, keep_default_na=False
+    ).sort_values("idx")
     clips = [
         Clip(
             folder / split / f"{name}.embedding.npy",

@@ -56,7 +56,7 @@ class Block(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         if x.shape[1] == 1 and torch.is_autocast_enabled(x.device.type):
             with torch.autocast(x.device.type, enabled=False):
-                x = self.conv(x)
+                x = self.conv(x.to(self.conv.weight.dtype))
         else:
             x = self.conv(x)
         return self.activation(self.norm(x))

@@ -100,8 +100,8 @@ def whiten(
         channels.
     """
     settings = settings or Whitening()
-    by_window = _Moments(encoder, layers, _WINDOW_FEATURES)
-    by_frame = _Moments(encoder, timestamp_layers, _FRAME_FEATURES)
+    by_window = _Moments(encoder, layers, _WINDOW_FEATURES if settings.gain else ())
+    by_frame = _Moments(encoder, timestamp_layers, _FRAME_FEATURES if settings.gain else ())
     if settings.crops <= by_window.channels:
         raise ValueError(
             f"{settings.crops} crops cannot whiten {by_window.channels} channels: draw more"
@@ -180,10 +180,12 @@ class _Moments:
         correlations = covariance * torch.outer(scale, scale)
         own, other = slice(self.channels), slice(self.channels, None)
         variances, axes = _components(correlations[own, own], settings.size)
-        whitened = axes * variances.rsqrt()  # (channels, size)
-        known, known_axes = _components(correlations[other, other], self.channels)
-        across = whitened.T @ correlations[own, other] @ (known_axes * known.rsqrt())
-        weight = _emphasis(across, settings.gain) @ whitened.T * scale[own]
+        weight = (axes * variances.rsqrt()).T  # whitens (size, channels)
+        if self._targets:
+            known, known_axes = _components(correlations[other, other], len(mean) - self.channels)
+            across = weight @ correlations[own, other] @ (known_axes * known.rsqrt())
+            weight = _emphasis(across, settings.gain) @ weight
+        weight = weight * scale[own]
         weight = variances.pow((1 - settings.power) / 2)[:, None] * weight
         weight = _rotation(len(weight), settings.seed) @ weight
         weight /= _mean_variance(weight, covariance[own, own]).sqrt()

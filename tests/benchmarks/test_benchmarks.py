@@ -188,6 +188,17 @@ def test_large_collections(tmp_path, capsys):
     assert "recall at 10 of the index" in capsys.readouterr().out
 
 
+def test_options_before_a_part_are_not_lost(tmp_path, capsys):
+    assert main(["benchmark", "--thorough", "embed"]) == 2
+    assert "leave out WHAT" in capsys.readouterr().err
+    saved = str(tmp_path / "a.json")
+    options = ["--json", saved, "--variant", "tune-vanilla-small"]
+    assert main(["benchmark", *options, "embed", "--tracks", "0", "--repeats", "1"]) == 0
+    assert "tune-vanilla-small" in capsys.readouterr().out
+    assert main(["benchmark", "page", saved, str(tmp_path / "page.md")]) == 2
+    assert "is of a part of the benchmark" in capsys.readouterr().err
+
+
 def test_folders_are_embedded_on_the_gpu_too():
     """As options of the command say."""
     assert list(embed._programs(VARIANT, "cpu")) == ["", " --precision bfloat16"]

@@ -293,10 +293,16 @@ def test_precisions_of_a_gpu(model, monkeypatch, precision, distance):
 
 
 def test_float32_is_not_rounded_to_tf32():
-    allowed = torch.backends.cudnn.allow_tf32
-    with devices.exact_float32(torch.device("cuda")):
-        assert not torch.backends.cudnn.allow_tf32
-    assert torch.backends.cudnn.allow_tf32 == allowed
+    backends = torch.backends.cudnn, torch.backends.cuda.matmul
+    before = [backend.allow_tf32 for backend in backends]
+    try:
+        torch.backends.cuda.matmul.allow_tf32 = True
+        with devices.exact_float32(torch.device("cuda")):
+            assert not any(backend.allow_tf32 for backend in backends)
+        assert torch.backends.cuda.matmul.allow_tf32
+    finally:
+        torch.backends.cuda.matmul.allow_tf32 = before[1]
+    assert [backend.allow_tf32 for backend in backends] == before
 
 
 def test_weights_are_not_compared_for_each_batch(small_model, library, tmp_path, monkeypatch):

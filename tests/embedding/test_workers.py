@@ -5,6 +5,8 @@ import multiprocessing
 import os
 import pickle
 import signal
+import threading
+import time
 from dataclasses import dataclass, replace
 
 import pytest
@@ -66,6 +68,28 @@ def test_no_more_workers_than_asked_for():
     outcomes, children = run(say_who, [Job((str(number),)) for number in range(9)], 2)
     assert len(outcomes) == 9
     assert children == 2
+
+
+def die_within_a_message(job, note):
+    """Be killed while sending more than a pipe holds."""
+    for path in job.paths:
+        if path == "bad":
+            threading.Timer(0.3, os.kill, (os.getpid(), signal.SIGKILL)).start()
+            note(bytes(50_000_000))
+        note(Outcome(path))
+
+
+def test_a_worker_killed_within_a_message_costs_its_file_alone():
+    outcomes = {}
+    with Crew(pickle.dumps(die_within_a_message), 1) as crew:
+        for _, message in crew.messages([workers.Job(("a", "bad", "b"))]):
+            if isinstance(message, Outcome):
+                outcomes[message.path] = message.error
+                time.sleep(1)  # meanwhile the worker waits for room in the pipe
+    assert outcomes.keys() == {"a", "bad", "b"}
+    assert KILLED in outcomes["bad"]
+    assert not outcomes["a"]
+    assert not outcomes["b"]
 
 
 def test_an_error_that_cannot_be_pickled_is_reported():
