@@ -72,7 +72,7 @@ def load_model(
         several times faster; "auto" chooses the faster one. Embeddings agree up to float32
         rounding.
     precision : {"float32", "bfloat16", "float16"}
-        "bfloat16" is faster still on GPUs and on CPUs that support it. With the weights in the
+        "bfloat16" is faster still on CPUs that support it. With the weights in the
         package, embeddings then lie within a cosine distance of 4e-3 of those in float32.
         "float16" is for GPUs only.
     whitened : bool

@@ -213,20 +213,6 @@ def test_a_model_gets_three_scores_for_each_task(score, shared_data, tmp_path, m
     assert "mfcc: fsdd-digit" in capsys.readouterr().out
 
 
-def test_the_curve_shows_checkpoints_and_baselines(tmp_path, monkeypatch):
-    pytest.importorskip("matplotlib")
-    scores = [("mfcc", 0, 0.8), ("a.safetensors", 2000, 0.7), ("b.safetensors", 1000, 0.6)]
-    lines = [
-        json.dumps({"model": name, "layers": [], "pairs": pairs, "task": [score, score, score]})
-        for name, pairs, score in scores
-    ]
-    (tmp_path / "scores.json").write_text("\n".join(lines))
-    output = tmp_path / "curve.svg"
-    monkeypatch.setattr(sys, "argv", ["curve", str(tmp_path / "scores.json"), "-o", str(output)])
-    recipe("weights/curve").main()
-    assert "<svg" in output.read_text()
-
-
 # HEAR
 
 

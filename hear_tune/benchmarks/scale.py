@@ -27,7 +27,7 @@ from ..networks.encoders import build_encoder
 from .machine import in_a_process, machine, peak_bytes
 
 TINY_FILE_SAMPLES = 1_000  # 45 ms
-ROW_SIZE = 880  # values, as with the weights in the package
+ROW_SIZE = 512  # values, as with the weights in the package
 QUERIES = 100
 NEAREST = 10
 _FOLDER_FILES = 1_000

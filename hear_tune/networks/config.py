@@ -23,10 +23,13 @@ Backend = Literal["auto", "eager", "folded"]
 Precision = Literal["float32", "bfloat16", "float16"]
 BACKENDS: tuple[Backend, ...] = get_args(Backend)
 PRECISIONS: tuple[Precision, ...] = get_args(Precision)
-BACKEND_HELP = "eager: the plain network; folded: rearranged for CPUs; auto: folded on CPUs"
+BACKEND_HELP = (
+    "eager: the plain network; folded: rearranged for CPUs; "
+    "auto: folded on CPUs and in reduced precision"
+)
 PRECISION_HELP = (
-    "bfloat16 is faster on GPUs and on CPUs that support it, but rounds; float16, for GPUs only, "
-    "rounds less (default: float32)"
+    "bfloat16 is faster on CPUs that support it, but rounds; float16, for GPUs only, rounds less "
+    "(default: float32)"
 )
 
 

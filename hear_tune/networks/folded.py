@@ -1,4 +1,4 @@
-"""Encoders rearranged for inference on CPUs: the same outputs, several times faster.
+"""Encoders rearranged for inference: the same outputs, on CPUs several times faster.
 
 Batch normalisation is folded into the convolutions. These become 2-D with channels innermost in
 memory, the layout for which oneDNN has fast kernels at few channels. The transposed convolutions,
