@@ -44,23 +44,24 @@ def summary(rows: Sequence[dict[str, Any]]) -> str:
     scores = {(row["task"], row["mode"], row["model"], row["view"]): row["score"] for row in rows}
     lines = [f"| | {' | '.join(MODELS)} |", f"|---|{'---|' * len(MODELS)}"]
     for task, mode in sorted({(row["task"], row["mode"]) for row in rows}):
-        best = {
-            view: max(scores.get((task, mode, model, view), 0) for model in MODELS)
+        rivals = {
+            view: [scores[key] for model in MODELS if (key := (task, mode, model, view)) in scores]
             for view in VIEWS
         }
-        cells = []
-        for model in MODELS:
-            found = [(scores.get((task, mode, model, view)), best[view]) for view in VIEWS]
-            cells.append(" / ".join(_cell(score, highest) for score, highest in found))
+        cells = [
+            " / ".join(_cell(scores.get((task, mode, model, view)), rivals[view]) for view in VIEWS)
+            for model in MODELS
+        ]
         title = task if mode == "full" else f"{task} {mode}"
         lines.append(f"| {title} | {' | '.join(cells)} |")
     return "\n".join(lines)
 
 
-def _cell(score: float | None, best: float) -> str:
+def _cell(score: float | None, rivals: Sequence[float]) -> str:
     if score is None:
         return ABSENT
-    return f"**{score:.3f}**" if round(score, 3) == round(best, 3) else f"{score:.3f}"
+    best = len(rivals) > 1 and round(score, 3) == round(max(rivals), 3)
+    return f"**{score:.3f}**" if best else f"{score:.3f}"
 
 
 def main() -> None:

@@ -227,7 +227,7 @@ def test_a_summary_marks_the_best_of_each_view(monkeypatch):
         {**place, "model": "another", "view": "knn", "score": 0.9},
     ]
     row = tables.summary(rows).splitlines()[-1]
-    assert row == "| notes | **0.750** / – / – | 0.500 / **0.250** / – | – / – / – |"
+    assert row == "| notes | **0.750** / – / – | 0.500 / 0.250 / – | – / – / – |"
 
 
 def recipe_tables(monkeypatch):
