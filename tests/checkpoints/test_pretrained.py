@@ -86,7 +86,7 @@ def test_a_linear_probe_of_digits_is_better_than_with_random_weights(shared_data
 def digits_told(model, data):
     """Accuracy of a ridge regression to classes, on recordings of the validation clips."""
     parts = []
-    for numbers in (range(10, 16), range(5, 7)):
+    for numbers in (range(10, 13), range(5, 6)):
         paths = [p for n in numbers for p in sorted((data / "fsdd/recordings").glob(f"*_{n}.wav"))]
         vectors = np.concatenate([hear_tune.embed_file(path, model).vectors for path in paths])
         parts.append((vectors, np.array([int(path.name[0]) for path in paths])))
