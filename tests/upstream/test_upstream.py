@@ -72,7 +72,7 @@ def state(expert, *wavs):
 def test_native_rate_gives_the_timestamp_embeddings():
     audio = wav(50_000)
     expected, _ = hear_tune.get_timestamp_embeddings(
-        audio[None], hear_tune.load_model(timestamp_layers="contractive.4,tail.6,tail.7")
+        audio[None], hear_tune.load_model(timestamp_layers="whitened")
     )
     found = state(hubconf.tune(sample_rate=22_050), audio)
     frames = expected.shape[1]
