@@ -46,7 +46,7 @@ def benchmark_scale(files: int = 0, rows: int = 0, points: int = 0) -> dict[str,
     files : int
         Files of 45 ms to embed with a tiny network; 0 for none.
     rows : int
-        Rows of 880 values to search, exactly and by an index.
+        Rows of `ROW_SIZE` values to search, exactly and by an index.
     points : int
         Rows to draw as a map.
 
