@@ -209,9 +209,10 @@ class PartWriter:
 
     def add(self, name: str, embeddings: ClipEmbeddings) -> None:
         """Add rows of one file."""
-        self._names.add(name)
         with _writing(self._path):
-            self._rows.write(_table(name, embeddings, self._identity))
+            rows = _table(name, embeddings, self._identity)
+            self._names.add(name)
+            self._rows.write(rows)
 
     def drop(self, names: Iterable[str]) -> None:
         """Remove the rows of these files."""
@@ -229,20 +230,22 @@ def _table(name: str, rows: ClipEmbeddings, identity: Mapping[str, Any]) -> pa.T
     From buffers: to convert lists, and even arrays, Arrow imports pandas.
     """
     count, size = rows.vectors.shape
-    vectors = _numbers(rows.vectors.ravel(), pa.float32())
+    vectors = _numbers(rows.vectors.ravel(), np.float32)
     columns = {
         "path": _repeated(name, count),
-        "start": _numbers(rows.start, pa.float64()),
-        "end": _numbers(rows.end, pa.float64()),
+        "start": _numbers(rows.start, np.float64),
+        "end": _numbers(rows.end, np.float64),
         _VECTORS: pa.FixedSizeListArray.from_arrays(vectors, size),
         "model": _repeated(identity["model"], count).dictionary_encode(),
     }
     return pa.table(columns).replace_schema_metadata({_IDENTITY_KEY: json.dumps(identity)})
 
 
-def _numbers(array: npt.NDArray[np.floating], kind: pa.DataType) -> pa.Array:
-    data = np.ascontiguousarray(array, kind.to_pandas_dtype())
-    return pa.Array.from_buffers(kind, len(data), [None, pa.py_buffer(data)])
+def _numbers(array: npt.NDArray[np.floating], dtype: type[np.floating]) -> pa.Array:
+    data = np.ascontiguousarray(array, dtype)
+    return pa.Array.from_buffers(
+        pa.from_numpy_dtype(data.dtype), len(data), [None, pa.py_buffer(data)]
+    )
 
 
 def _repeated(text: str, count: int) -> pa.StringArray:
