@@ -78,14 +78,7 @@ class Acoustics:
 
         A harmonic sum of semitone magnitudes; uniform for a silent window.
         """
-        magnitudes = self._semitone_power.sqrt()
-        scores = torch.zeros_like(magnitudes[:, :PITCHES])
-        for number, semitones in enumerate(_PARTIALS):
-            partials = magnitudes[:, semitones : semitones + PITCHES]
-            scores[:, : partials.shape[1]] += _PARTIAL_DECAY**number * partials
-        spread = scores.std(dim=-1, keepdim=True).clamp(min=_SMALLEST_SPREAD)
-        scores = (scores - scores.mean(dim=-1, keepdim=True)) / spread
-        return torch.softmax(_SALIENCE_SHARPNESS * scores, dim=-1)
+        return _salience(self._semitone_power, PITCHES)
 
     @cached_property
     def mel_means(self) -> Tensor:
@@ -111,11 +104,20 @@ class Acoustics:
     @cached_property
     def frame_semitones(self) -> Tensor:
         """Log power of semitones E2 to C8 per timestamp, minus their mean, (batch, 69, frames)."""
-        power = _frame_power(self._audio, SEMITONE_FRAME_SAMPLES, 2 * SEMITONE_FRAME_SAMPLES)
-        skipped = LOWEST_FRAME_PITCH - LOWEST_PITCH
-        bands = _semitone_bands(2 * SEMITONE_FRAME_SAMPLES, self._audio.device)
-        levels = _log(bands[skipped:PITCHES] @ power)
+        levels = _log(self._frame_semitone_power[:, :FRAME_PITCHES])
         return levels - levels.mean(dim=1, keepdim=True)
+
+    @cached_property
+    def frame_salience(self) -> Tensor:
+        """Salience of each pitch from E2 to C8 per timestamp, (batch, 69, frames)."""
+        return _salience(self._frame_semitone_power.mT, FRAME_PITCHES).mT
+
+    @cached_property
+    def _frame_semitone_power(self) -> Tensor:
+        """Power of semitones from E2 up to the Nyquist frequency, (batch, 84, frames)."""
+        power = _frame_power(self._audio, SEMITONE_FRAME_SAMPLES, 2 * SEMITONE_FRAME_SAMPLES)
+        bands = _semitone_bands(2 * SEMITONE_FRAME_SAMPLES, self._audio.device)
+        return bands[LOWEST_FRAME_PITCH - LOWEST_PITCH :] @ power
 
     @cached_property
     def _semitone_power(self) -> Tensor:
@@ -167,8 +169,26 @@ TARGETS: dict[str, Target] = {
     "frame_semitones": Target(
         FRAME_PITCHES, lambda sound: sound.frame_semitones, per_timestamp=True
     ),
+    "frame_salience": Target(
+        FRAME_PITCHES,
+        lambda sound: sound.frame_salience,
+        is_distribution=True,
+        per_timestamp=True,
+    ),
     "frame_mels": Target(MEL_BANDS, lambda sound: sound.frame_mels, per_timestamp=True),
 }
+
+
+def _salience(semitone_power: Tensor, pitches: int) -> Tensor:
+    """Weigh the lowest pitches by the harmonic sum of their partials, (..., pitches)."""
+    magnitudes = semitone_power.sqrt()
+    scores = torch.zeros_like(magnitudes[..., :pitches])
+    for number, semitones in enumerate(_PARTIALS):
+        partials = magnitudes[..., semitones : semitones + pitches]
+        scores[..., : partials.shape[-1]] += _PARTIAL_DECAY**number * partials
+    spread = scores.std(dim=-1, keepdim=True).clamp(min=_SMALLEST_SPREAD)
+    scores = (scores - scores.mean(dim=-1, keepdim=True)) / spread
+    return torch.softmax(_SALIENCE_SHARPNESS * scores, dim=-1)
 
 
 def _log(power: Tensor) -> Tensor:

@@ -51,6 +51,9 @@ def test_frames_follow_time():
     sound = acoustics(np.concatenate([tone(440, SAMPLES // 3), tone(880, 2 * SAMPLES // 3)]))
     pitches = sound.frame_semitones[0].argmax(dim=0) + LOWEST_FRAME_PITCH
     assert pitches.tolist() == pytest.approx([69] * 9 + [81] * 18)
+    salient = sound.frame_salience[0].argmax(dim=0) + LOWEST_FRAME_PITCH
+    assert set(salient[:8].tolist()) == {69}
+    assert set(salient[11:].tolist()) == {81}
     low, high = sound.frame_mels[0, :, 0].argmax(), sound.frame_mels[0, :, -1].argmax()
     assert low < high
 
@@ -60,6 +63,9 @@ def test_a_harmonic_tone_with_a_weak_fundamental_gets_its_pitch(pitch):
     sound = acoustics(harmonic(pitch, [0.05, 0.8, 1, 0.7, 0.5, 0.4]))
     assert sound.semitones.argmax() + LOWEST_PITCH != pitch
     assert sound.salience.argmax() + LOWEST_PITCH == pitch
+    if pitch > LOWEST_FRAME_PITCH:
+        frames = sound.frame_salience[0, :, 3:-3].argmax(dim=0) + LOWEST_FRAME_PITCH
+        assert (frames == pitch).all()
 
 
 def test_an_octave_and_a_twelfth_are_no_lower_pitch():
@@ -103,6 +109,7 @@ def test_silence_is_finite_and_has_no_pitch():
     for name, target in TARGETS.items():
         assert torch.isfinite(target.of(sound)).all(), name
     torch.testing.assert_close(sound.salience[0], torch.full((88,), 1 / 88))
+    torch.testing.assert_close(sound.frame_salience[0], torch.full((69, 27), 1 / 69))
 
 
 @pytest.mark.parametrize("name", TARGETS)
@@ -113,7 +120,7 @@ def test_targets_of_a_window_do_not_depend_on_its_batch(name):
     assert together.shape[2] in (1, SAMPLES // 729)
     torch.testing.assert_close(target.of(acoustics(noise(SAMPLES)))[0], together[0])
     if target.is_distribution:
-        torch.testing.assert_close(together.sum(dim=1), torch.ones(2, 1))
+        torch.testing.assert_close(together.sum(dim=1), torch.ones(2, together.shape[2]))
 
 
 def test_windows_of_another_shape_are_refused():
