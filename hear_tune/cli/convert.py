@@ -4,10 +4,17 @@ from __future__ import annotations
 
 import argparse
 
-from ..pretrain import WHITENED_SIZE, WHITENING_CROPS, WHITENING_GAIN, WHITENING_POWER
+from ..pretrain import (
+    WHITENED_SIZE,
+    WHITENING_CROPS,
+    WHITENING_GAIN,
+    WHITENING_POWER,
+    WHITENING_TIMESTAMP_POWER,
+)
 from .common import SHA256_HELP, Commands, positive_int
 
 SUMMARY = "convert any checkpoint to safetensors"
+_SETTINGS = ("size", "crops", "power", "timestamp_power", "gain")  # of a whitening
 
 
 def add_command(commands: Commands) -> None:
@@ -45,6 +52,11 @@ def add_command(commands: Commands) -> None:
         f"({WHITENING_POWER})",
     )
     parser.add_argument(
+        "--timestamp-power",
+        type=float,
+        help=f"the same for timestamps ({WHITENING_TIMESTAMP_POWER})",
+    )
+    parser.add_argument(
         "--gain",
         type=float,
         help=f"of directions that predict acoustic features; 0 for none ({WHITENING_GAIN:g})",
@@ -63,10 +75,11 @@ def _convert(options: argparse.Namespace) -> int:
 
     if not options.output.endswith(".safetensors"):
         raise ValueError(f"{options.output}: the name must end in .safetensors")
-    chosen = {name: getattr(options, name) for name in ("size", "crops", "power", "gain")}
+    chosen = {name: getattr(options, name) for name in _SETTINGS}
     chosen = {name: value for name, value in chosen.items() if value is not None}
     if not options.whiten and (chosen or options.timestamp_layers is not None):
-        raise ValueError("--timestamp-layers, --size, --crops, --power, --gain go with --whiten")
+        names = (f"--{name.replace('_', '-')}" for name in ("timestamp_layers", *_SETTINGS))
+        raise ValueError(f"{', '.join(names)} go with --whiten")
     encoder = load_checkpoint(options.checkpoint, options.sha256)
     if options.no_whitening:
         drop_projections(encoder)

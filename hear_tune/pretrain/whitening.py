@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -23,7 +23,13 @@ from ..networks.config import TIMESTAMP_STRIDE
 from ..networks.encoders import EMBEDDING_LAYERS, TIMESTAMP_LAYERS, Encoder
 from ..networks.folded import FoldedEncoder
 from ..networks.projection import Projection, to_frames
-from . import WHITENED_SIZE, WHITENING_CROPS, WHITENING_GAIN, WHITENING_POWER
+from . import (
+    WHITENED_SIZE,
+    WHITENING_CROPS,
+    WHITENING_GAIN,
+    WHITENING_POWER,
+    WHITENING_TIMESTAMP_POWER,
+)
 from .acoustic import TARGETS, Acoustics
 from .pairs import to_float, to_pair
 from .pcm_store import AudioStore
@@ -48,6 +54,8 @@ class Whitening:
         Number of crops to fit it on, each as long as a window.
     power : float
         From 0 to 1: a component of variance v keeps v ** (1 - power). At 1, all are equal.
+    timestamp_power : float
+        The same for timestamps, which few components of large variance tell apart best.
     gain : float
         A direction that predicts an acoustic feature with correlation r is scaled by
         1 + (sqrt(1 + gain) - 1) r**2. At 0, none is.
@@ -63,14 +71,17 @@ class Whitening:
     size: int = WHITENED_SIZE
     crops: int = WHITENING_CROPS
     power: float = WHITENING_POWER
+    timestamp_power: float = WHITENING_TIMESTAMP_POWER
     gain: float = WHITENING_GAIN
     seed: int = 0
 
     def __post_init__(self) -> None:
         at_least(1, size=self.size, crops=self.crops)
-        at_least(0, power=self.power, gain=self.gain)
-        if self.power > 1:
-            raise ValueError(f"power must be 1 at most, not {self.power}")
+        powers = {"power": self.power, "timestamp_power": self.timestamp_power}
+        at_least(0, gain=self.gain, **powers)
+        for name, power in powers.items():
+            if power > 1:
+                raise ValueError(f"{name} must be 1 at most, not {power}")
 
 
 def whiten(
@@ -118,7 +129,8 @@ def whiten(
             by_frame.add(features, sound, frames=audio.shape[-1] // TIMESTAMP_STRIDE)
             bar.update(len(audio))
     encoder.add_projection(by_window.projection(WHITENED, settings))
-    encoder.add_projection(by_frame.projection(WHITENED_TIMESTAMPS, settings, TIMESTAMP_STRIDE))
+    of_frames = replace(settings, power=settings.timestamp_power)
+    encoder.add_projection(by_frame.projection(WHITENED_TIMESTAMPS, of_frames, TIMESTAMP_STRIDE))
     encoder.training_record |= {
         EMBEDDING_LAYERS: [WHITENED],
         TIMESTAMP_LAYERS: [WHITENED_TIMESTAMPS],

@@ -55,14 +55,15 @@ def of_store(store, embed):
     return embed(torch.from_numpy(np.stack(crops)) / 2**15)
 
 
-def spectrum(store, settings):
+def spectrum(store, settings, per="windows"):
     """Variances of the principal components of an embedding, from the largest, and its numbers."""
     torch.manual_seed(0)
     config = hear_tune.TuneConfig(4, contractive=2, expansive=2, tail=3, embedding_size=16)
     encoder = hear_tune.build_encoder(config).eval()
     encoder.training_record = {"crop_samples": CROP}
     whiten(encoder, [AudioStore(store)], LAYERS, ["tail.3"], settings)
-    rows = of_store(store, hear_tune.EmbeddingModel(encoder).embed_windows).double()
+    embed = getattr(hear_tune.EmbeddingModel(encoder), f"embed_{per}")
+    rows = of_store(store, embed).double().reshape(-1, settings.size)
     return torch.linalg.eigvalsh(torch.cov(rows.T)).flip(0), rows
 
 
@@ -83,6 +84,15 @@ def test_power_decides_how_alike_components_are(store):
     assert 2 * ratios[0] < ratios[1] < ratios[2] / 2
 
 
+def test_timestamps_have_a_power_of_their_own(store):
+    ratios = []
+    for power in (1, 0):
+        settings = Whitening(SIZE, crops=300, power=0.5, timestamp_power=power)
+        variances, _ = spectrum(store, settings, "timestamps")
+        ratios.append(float(variances[0] / variances[3]))
+    assert 2 * ratios[0] < ratios[1]
+
+
 def test_what_predicts_acoustic_features_counts_more(store):
     tracks = AudioStore(store)
     crops = [tracks.crop(t, s, CROP) for t in tracks.tracks for s in range(0, 110_000, 1_100)]
@@ -97,7 +107,7 @@ def test_what_predicts_acoustic_features_counts_more(store):
 
 
 def test_settings_out_of_range_are_refused():
-    for wrong in ({"power": 1.5}, {"power": -1}, {"gain": -1}, {"size": 0}):
+    for wrong in ({"power": 1.5}, {"power": -1}, {"timestamp_power": 2}, {"gain": -1}, {"size": 0}):
         with pytest.raises(ValueError, match=f"{next(iter(wrong))} must be"):
             Whitening(**wrong)
 
