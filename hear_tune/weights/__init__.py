@@ -39,7 +39,7 @@ class Pretrained:
 _ROWS = (
     Pretrained(
         "tune+-acoustic",
-        "29b4815cc366c8e88428892adcbd0c02f5baa18b4a8fa050b65212664ce70c89",
+        "f56b729dfc4a987677ec01427e7b38aa74d2245890b8af4a253ca8368f0fe9e6",
         "TUNE+ by CLMR and acoustic features on free game music, soundfonts and speech (133 h)",
     ),
 )
