@@ -437,6 +437,37 @@ def read_vectors(path: str | os.PathLike[str]) -> Iterator[Vectors]:
     return (_vectors(batch) for batch in _read_rows(_files_of(path), [_VECTORS]))
 
 
+def read_vectors_of(path: str | os.PathLike[str], rows: npt.NDArray[np.intp]) -> Vectors:
+    """Read the vectors of some rows without reading all of a Parquet file, or folder.
+
+    Parameters
+    ----------
+    path : path-like
+        As for `read_rows`.
+    rows : ndarray (some rows,)
+        Indices in the file or folder.
+
+    Returns
+    -------
+    ndarray (some rows, size), float32
+    """
+    sources = _files_of(path)
+    vectors = np.empty((len(rows), _embedding_size(sources)), np.float32)
+    first = 0
+    for source in sources:
+        with _opened(source) as file:
+            for number in range(file.num_row_groups):
+                stop = first + file.metadata.row_group(number).num_rows
+                wanted = (first <= rows) & (rows < stop)
+                if wanted.any():
+                    group = file.read_row_group(number, [_VECTORS]).to_batches()
+                    vectors[wanted] = np.concatenate(list(map(_vectors, group)))[
+                        rows[wanted] - first
+                    ]
+                first = stop
+    return vectors
+
+
 def _read_identity(source: Path) -> dict[str, Any]:
     with _opened(source) as file:
         return _identity_in(file, source)
@@ -512,7 +543,7 @@ def _files_of(library: str | os.PathLike[str]) -> list[Path]:
     files = sorted(path.glob("*.parquet")) if path.is_dir() else [path]
     if not files or not path.exists():
         raise FileNotFoundError(f"{path}: no such output; hear-tune embed MUSIC -o writes one")
-    if path.suffix.lower() in (".npy", ".h5"):
+    if path.suffix.lower() in (".npy", ".h5", ".hdf5"):
         raise StoreError(f"{path}: only Parquet can be searched; embed with -o NAME.parquet")
     wanted = _read_identity(files[0])
     for file in files[1:]:

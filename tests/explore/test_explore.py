@@ -17,6 +17,7 @@ from conftest import noise, tone
 
 import hear_tune
 from hear_tune.cli import main
+from hear_tune.embedding import output
 from hear_tune.embedding.batching import ClipEmbeddings
 from hear_tune.embedding.output import EmbeddingOutput, LibraryRows, StoreError, read_library
 from hear_tune.explore import ExploreError
@@ -27,6 +28,7 @@ from hear_tune.explore.report import write_report
 from hear_tune.explore.runs import read_run
 from hear_tune.explore.similar import (
     ExactSearch,
+    FileSearch,
     find_similar,
     model_of_library,
     neighbours,
@@ -96,6 +98,57 @@ def test_silence_is_similar_to_nothing(tmp_path):
     library = write_library(tmp_path / "l.parquet", {"zero.wav": [[0, 0]], "one.wav": [[-1, 0.1]]})
     query = ClipEmbeddings(np.array([[1, 0]], np.float32), np.zeros(1), np.ones(1))
     assert find_similar(ExactSearch(library), query)[0].cosine == 0
+
+
+@pytest.fixture
+def folder_library(tmp_path, monkeypatch):
+    """120 tracks of three rows in a folder of two files of several row groups each."""
+    monkeypatch.setattr("hear_tune.embedding.output._ROWS_PER_WRITE", 50)
+    generator = np.random.default_rng(3)
+    (tmp_path / "l").mkdir()
+    for half in range(2):
+        rows = {f"{half}/{n}.wav": generator.normal(size=(3, 6)) for n in range(60)}
+        write_library(tmp_path / "l" / f"{half}.parquet", rows)
+    return tmp_path / "l"
+
+
+@pytest.mark.parametrize("per_track", [True, False])
+def test_a_file_is_searched_as_a_library_in_memory_is(folder_library, per_track, monkeypatch):
+    held, filed = ExactSearch(read_library(folder_library)), FileSearch(folder_library)
+    for name in ("0/0.wav", "0/59.wav", "1/31.wav"):
+        query = query_of_library(filed, name)
+        np.testing.assert_array_equal(query.vectors, query_of_library(held, name).vectors)
+        wanted, found = (
+            find_similar(search, query, 1_000, leave_out=name, per_track=per_track)
+            for search in (held, filed)
+        )
+        assert [match.row for match in found] == [match.row for match in wanted]
+        assert [match.query_start for match in found] == [match.query_start for match in wanted]
+        cosines = [match.cosine for match in wanted]
+        np.testing.assert_allclose([match.cosine for match in found], cosines, atol=1e-6)
+
+
+def test_similar_holds_few_vectors(folder_library, monkeypatch, capsys):
+    """Each query of the command line reads batches; rows of a query are looked up."""
+    sizes = []
+    join = output._vectors
+    monkeypatch.setattr(
+        output, "_vectors", lambda batch: sizes.append(batch.num_rows) or join(batch)
+    )
+    monkeypatch.setattr("hear_tune.embedding.output.read_library", None)
+    assert main(["similar", "1/7.wav", str(folder_library), "-n", "2"]) == 0
+    assert len(capsys.readouterr().out.splitlines()) == 3
+    assert max(sizes) < 60
+    assert sum(sizes) < 360 + 60  # all rows once, and the query's row group
+
+
+def test_a_file_that_changes_under_a_search_is_named(folder_library):
+    search = FileSearch(folder_library)
+    query = query_of_library(search, "0/0.wav")
+    write_library(folder_library / "1.parquet", {"new.wav": [[1] * 6]})
+    for look in (lambda: query_of_library(search, "0/0.wav"), lambda: find_similar(search, query)):
+        with pytest.raises(ExploreError, match="l: has changed; start the search anew"):
+            look()
 
 
 def test_neighbours(random_library):
@@ -423,6 +476,10 @@ def test_libraries_that_are_none(tmp_path):
     (tmp_path / "text.parquet").write_text("no table")
     with pytest.raises(StoreError, match="not a Parquet file"):
         read_library(tmp_path / "text.parquet")
+    for name in ("l.npy", "l.h5", "l.hdf5"):
+        (tmp_path / name).touch()
+        with pytest.raises(StoreError, match=f"{name}: only Parquet can be searched"):
+            FileSearch(tmp_path / name)
 
 
 @pytest.mark.parametrize(
