@@ -554,7 +554,11 @@ def _files_of(library: str | os.PathLike[str]) -> list[Path]:
 @contextmanager
 def _opened(source: str | Path, filesystem: Any = None) -> Iterator[pq.ParquetFile]:
     """Open a Parquet file, and name it in Arrow's errors."""
-    options: dict[str, Any] = {"page_checksum_verification": True, "filesystem": filesystem}
+    options: dict[str, Any] = {
+        "page_checksum_verification": True,
+        "filesystem": filesystem,
+        "pre_buffer": filesystem is not None,  # whole columns, in few requests
+    }
     try:
         with pq.ParquetFile(source, **options) as file:
             yield file

@@ -22,7 +22,7 @@ from ..datasets.tables import read_table
 from ..embedding.output import Library
 from . import MAX_POINTS, ExploreError
 from .pages import fill, read_part
-from .projection import cluster, project
+from .projection import Points, approximate_graph, cluster, project
 from .similar import neighbours
 
 NEIGHBOURS = 10
@@ -105,9 +105,12 @@ def write_map(
     if clusters is not None:
         numbers = cluster(chosen.vectors, clusters)
         groupings.append(_group("cluster", [f"cluster {number + 1}" for number in numbers]))
-    points, projected = project(chosen.vectors, projection)
+    graph = approximate_graph(chosen.vectors)
+    points, projected = project(chosen.vectors, projection, graph)
     about = _about(library, chosen, projected)
-    data = _data(chosen, points, groupings, Path(music), Path(output))
+    count = min(NEIGHBOURS, len(points) - 1)
+    nearest = graph.neighbours(count) if graph else _neighbours(chosen, count)
+    data = _data(chosen, points, nearest, groupings, Path(music), Path(output))
     page = fill(
         "map.html",
         title=html.escape(title),
@@ -177,12 +180,16 @@ def _about(library: Library, chosen: Library, projected: str) -> str:
 
 
 def _data(
-    library: Library, points: Any, groupings: list[Grouping], music: Path, output: Path
+    library: Library,
+    points: Points,
+    nearest: npt.NDArray[np.intp],
+    groupings: list[Grouping],
+    music: Path,
+    output: Path,
 ) -> dict[str, Any]:
     """Collect the data of the page's script; arrays of one value per point are in base64."""
     paths = list(dict.fromkeys(library.paths))
     number = {path: position for position, path in enumerate(paths)}
-    count = min(NEIGHBOURS, len(points) - 1)
     return {
         "files": [{"path": path, "url": _url(path, music, output)} for path in paths],
         "whole": library.identity["per"] == "track",
@@ -191,7 +198,7 @@ def _data(
         "end": _packed(library.end, np.float32),
         "x": _packed(points[:, 0], np.float32),
         "y": _packed(points[:, 1], np.float32),
-        "neighbours": {"count": count, "rows": _packed(_neighbours(library, count), np.uint32)},
+        "neighbours": {"count": nearest.shape[1], "rows": _packed(nearest, np.uint32)},
         "groupings": [
             {"name": g.name, "groups": g.groups, "members": _packed(g.members, np.uint32)}
             for g in groupings

@@ -6,13 +6,14 @@ from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hear_tune.embedding.batching import ClipEmbeddings
-from hear_tune.embedding.output import EmbeddingOutput, StoreError, read_library
+from hear_tune.embedding.output import EmbeddingOutput, StoreError, read_library, read_vectors
 from hear_tune.pretrain.pcm_store import Track
 
 IDENTITY = {"model": "x", "per": "window"}
@@ -67,6 +68,20 @@ def test_an_output_may_have_no_row_at_all(tmp_path, suffix):
         assert np.load(tmp_path / "x.npy").shape == (0, 2)
     else:
         assert pq.read_table(tmp_path / "x.parquet").num_rows == 0
+
+
+def test_memory_holds_few_vectors_of_a_large_file(tmp_path):
+    with EmbeddingOutput(tmp_path / "x.parquet", IDENTITY) as output:
+        with output.new_part() as part:
+            for number in range(8):
+                vectors = np.random.default_rng(number).random((4096, 256), np.float32)
+                start = np.zeros(len(vectors))
+                part.add(f"{number}.wav", ClipEmbeddings(vectors, start, start + 1))
+        output.finish()
+    before = pa.total_allocated_bytes()
+    held = [pa.total_allocated_bytes() - before for _ in read_vectors(tmp_path / "x.parquet")]
+    assert len(held) == 8
+    assert max(held) < 4 * vectors.nbytes
 
 
 def test_a_damaged_footer_is_named_or_harmless(tmp_path):

@@ -23,7 +23,7 @@ from hear_tune.embedding.output import EmbeddingOutput, LibraryRows, StoreError,
 from hear_tune.explore import ExploreError
 from hear_tune.explore.index import IndexSearch, _mark_of
 from hear_tune.explore.map import write_map
-from hear_tune.explore.projection import cluster, project
+from hear_tune.explore.projection import Graph, approximate_graph, cluster, project
 from hear_tune.explore.report import write_report
 from hear_tune.explore.runs import read_run
 from hear_tune.explore.similar import (
@@ -113,7 +113,7 @@ def folder_library(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("per_track", [True, False])
-def test_a_file_is_searched_as_a_library_in_memory_is(folder_library, per_track, monkeypatch):
+def test_a_file_is_searched_as_a_library_in_memory_is(folder_library, per_track):
     held, filed = ExactSearch(read_library(folder_library)), FileSearch(folder_library)
     for name in ("0/0.wav", "0/59.wav", "1/31.wav"):
         query = query_of_library(filed, name)
@@ -538,6 +538,41 @@ def test_umap_keeps_clouds_apart():
     first, second = points[:30], points[30:]
     distances = np.linalg.norm(first[:, None] - second, axis=2)
     assert distances.min() > max(np.ptp(first, axis=0).max(), np.ptp(second, axis=0).max()) / 4
+
+
+def test_neighbours_in_a_graph_are_others():
+    """Wherever the point itself is among its nearest, or if fewer were found."""
+    rows = np.array([[0, 2, 1], [0, 1, 2], [2, -1, -1]], np.int32)
+    graph = Graph(rows, np.zeros((3, 3), np.float32), None)
+    np.testing.assert_array_equal(graph.neighbours(2), [[2, 1], [0, 2], [2, 2]])
+    np.testing.assert_array_equal(graph.neighbours(1), [[2], [0], [2]])
+
+
+def test_few_points_have_exact_neighbours():
+    assert approximate_graph(two_clouds()) is None
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(find_spec("umap") is None, reason="umap-learn is not installed")
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("projection", ["umap", "pca"])
+def test_many_points_have_approximate_neighbours(large_library, tmp_path, monkeypatch, projection):
+    monkeypatch.setattr("hear_tune.explore.projection.EXACT_POINTS", 1_000)
+    monkeypatch.setattr("hear_tune.explore.map.neighbours", None)  # all pairs are not compared
+    library = read_library(large_library)
+    pages = [tmp_path / f"{number}.html" for number in range(2)]
+    for page in pages:
+        about = write_map(library, page, title="", projection=projection)
+        assert projection.upper() in about
+    assert pages[0].read_bytes() == pages[1].read_bytes()
+    content = pages[0].read_text(encoding="utf-8")
+    data = json.loads(re.search(r'id="data">(.*?)</script>', content)[1])
+    rows = np.frombuffer(base64.b64decode(data["neighbours"]["rows"]), "<u4").reshape(-1, 10)
+    exact = np.concatenate(list(neighbours(library.vectors, 10)))
+    assert np.isfinite(np.frombuffer(base64.b64decode(data["x"]), "<f4")).all()
+    assert (rows != np.arange(len(rows))[:, None]).all()
+    found = [len(set(some) & set(wanted)) / 10 for some, wanted in zip(rows, exact, strict=True)]
+    assert np.mean(found) > 0.95
 
 
 def test_clusters_are_numbered_from_the_largest():
