@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import json
 import os
+import sys
 import tempfile
 from collections.abc import Callable, Sequence
 from itertools import islice
@@ -223,5 +224,4 @@ def _recall(
 
 
 def _draw(library: Path) -> None:
-    rows = read_library(library)
-    write_map(rows, library.with_suffix(".html"), title="", max_points=len(rows.paths))
+    write_map(library, library.with_suffix(".html"), title="", max_points=sys.maxsize)

@@ -592,6 +592,24 @@ def test_a_large_library_is_sampled(random_library, tmp_path):
         random_library, tmp_path / "m.html", title="", projection="pca", max_points=30
     )
     assert about.startswith("30 of 100 windows of ")
+    about_file = write_map(
+        tmp_path / "random.parquet", tmp_path / "f.html", title="", projection="pca", max_points=30
+    )
+    assert about_file == about
+    assert (tmp_path / "f.html").read_bytes() == (tmp_path / "m.html").read_bytes()
+
+
+def test_a_map_holds_the_vectors_of_its_sample(folder_library, tmp_path, monkeypatch):
+    held = []
+    read = output.read_vectors_of
+    monkeypatch.setattr(
+        "hear_tune.explore.map.read_vectors_of",
+        lambda *arguments: held.append(read(*arguments)) or held[-1],
+    )
+    monkeypatch.setattr(output, "read_library", None)
+    options = ["--points", "30", "--projection", "pca"]
+    assert main(["map", str(folder_library), "-o", str(tmp_path / "m.html"), *options]) == 0
+    assert [vectors.shape for vectors in held] == [(30, 6)]
 
 
 # --- map, in a browser ---
