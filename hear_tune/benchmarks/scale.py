@@ -23,12 +23,7 @@ from ..common.ranges import at_least
 from ..embedding.batching import ClipEmbeddings
 from ..embedding.folder import embed_folder
 from ..embedding.model import EmbeddingModel
-from ..embedding.output import (
-    EmbeddingOutput,
-    read_library,
-    read_vectors,
-    read_vectors_of,
-)
+from ..embedding.output import EmbeddingOutput, read_library, read_vectors, read_vectors_of
 from ..explore.index import IndexSearch
 from ..explore.map import write_map
 from ..explore.similar import FileSearch, Search, find_similar, unit

@@ -450,6 +450,11 @@ def read_vectors_of(path: str | os.PathLike[str], rows: npt.NDArray[np.intp]) ->
     Returns
     -------
     ndarray (some rows, size), float32
+
+    Raises
+    ------
+    FileNotFoundError, StoreError
+        As by `read_rows`, or if it has no such row.
     """
     sources = _files_of(path)
     vectors = np.empty((len(rows), _embedding_size(sources)), np.float32)
@@ -457,14 +462,21 @@ def read_vectors_of(path: str | os.PathLike[str], rows: npt.NDArray[np.intp]) ->
     for source in sources:
         with _opened(source) as file:
             for number in range(file.num_row_groups):
-                stop = first + file.metadata.row_group(number).num_rows
-                wanted = (first <= rows) & (rows < stop)
+                count = file.metadata.row_group(number).num_rows
+                wanted = (first <= rows) & (rows < first + count)
                 if wanted.any():
-                    group = file.read_row_group(number, [_VECTORS]).to_batches()
-                    vectors[wanted] = np.concatenate(list(map(_vectors, group)))[
-                        rows[wanted] - first
-                    ]
-                first = stop
+                    vectors[wanted] = _vectors_in(file, number, count)[rows[wanted] - first]
+                first += count
+    if rows.max(initial=-1) >= first:
+        raise StoreError(f"{os.fspath(path)}: has {first} rows, not {rows.max() + 1}")
+    return vectors
+
+
+def _vectors_in(file: pq.ParquetFile, group: int, count: int) -> Vectors:
+    batches = file.read_row_group(group, [_VECTORS]).to_batches()
+    vectors = np.concatenate([_vectors(batch) for batch in batches])
+    if len(vectors) != count:  # as the footer, which has no checksum, was damaged
+        raise ValueError(f"{count - len(vectors)} rows are missing")
     return vectors
 
 
