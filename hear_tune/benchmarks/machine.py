@@ -8,8 +8,10 @@ import os
 import platform
 import statistics
 import sys
-from collections.abc import Callable, Mapping
+import threading
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ProcessPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -20,6 +22,8 @@ from ..common.files import write_whole
 
 Key = TypeVar("Key")
 Result = TypeVar("Result")
+
+_SECONDS_BETWEEN_SAMPLES = 0.1
 
 
 def machine() -> dict[str, Any]:
@@ -39,6 +43,55 @@ def peak_bytes() -> int:
 
     unit = 1 if sys.platform == "darwin" else 1024
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+
+
+class PeakMemory:
+    """Peak memory of this process and its children while a context lasts.
+
+    The peak of this process alone is exact. On Linux, the sum over it and its children is sampled
+    ten times a second, with memory that they share counted once; elsewhere, children do not count.
+
+    Attributes
+    ----------
+    bytes : int
+        After the context, the higher of the two.
+    """
+
+    def __enter__(self) -> PeakMemory:
+        self.bytes = 0
+        self._ended = threading.Event()
+        self._watch = threading.Thread(target=self._sample, daemon=True)
+        self._watch.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._ended.set()
+        self._watch.join()
+        self.bytes = max(self.bytes, peak_bytes())
+
+    def _sample(self) -> None:
+        while not self._ended.wait(_SECONDS_BETWEEN_SAMPLES):
+            family = list(_family(os.getpid()))
+            if len(family) > 1:
+                self.bytes = max(self.bytes, sum(map(_proportional_bytes, family)))
+
+
+def _family(process: int) -> Iterator[int]:
+    """Yield a process and its descendants, as far as Linux tells."""
+    yield process
+    for children in Path(f"/proc/{process}/task").glob("*/children"):
+        with suppress(OSError):  # it has ended
+            for child in map(int, children.read_text().split()):
+                yield from _family(child)
+
+
+def _proportional_bytes(process: int) -> int:
+    """Memory of a process, with its share of what it shares with others; 0 if it has ended."""
+    with suppress(OSError):
+        for line in Path(f"/proc/{process}/smaps_rollup").read_text().splitlines():
+            if line.startswith("Pss:"):
+                return 1024 * int(line.split()[1])
+    return 0
 
 
 def in_turns(

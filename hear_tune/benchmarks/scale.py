@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import base64
+import json
 import os
+import sys
 import tempfile
 from collections.abc import Callable, Sequence
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -15,16 +19,17 @@ import soundfile
 from ..common import text
 from ..common.devices import core_count
 from ..common.progress import say
+from ..common.ranges import at_least
 from ..embedding.batching import ClipEmbeddings
 from ..embedding.folder import embed_folder
 from ..embedding.model import EmbeddingModel
-from ..embedding.output import EmbeddingOutput, read_library
+from ..embedding.output import EmbeddingOutput, read_library, read_vectors, read_vectors_of
 from ..explore.index import IndexSearch
 from ..explore.map import write_map
-from ..explore.similar import ExactSearch, Search, find_similar
+from ..explore.similar import FileSearch, Search, find_similar, unit
 from ..networks.config import SAMPLE_RATE_HZ, TuneConfig
 from ..networks.encoders import build_encoder
-from .machine import in_a_process, machine, peak_bytes
+from .machine import PeakMemory, in_a_process, machine
 
 TINY_FILE_SAMPLES = 1_000  # 45 ms
 ROW_SIZE = 512  # values, as with the weights in the package
@@ -46,19 +51,22 @@ def benchmark_scale(files: int = 0, rows: int = 0, points: int = 0) -> dict[str,
     files : int
         Files of 45 ms to embed with a tiny network; 0 for none.
     rows : int
-        Rows of `ROW_SIZE` values to search, exactly and by an index.
+        Rows of `ROW_SIZE` values to search, exactly and by an index; 0 for none.
     points : int
-        Rows to draw as a map.
+        Rows to draw as a map; 0 for none.
 
     Returns
     -------
     dict
         JSON-ready: "machine"; "measurements", each with a "name", "core_seconds" (which other
-        programs on the machine hardly change) and "peak_bytes"; and "recall", the share of the 10
-        nearest rows that the index finds (None without rows).
+        programs on the machine hardly change) and "peak_bytes" (see `PeakMemory`); "recall", the
+        share of the 10 nearest rows that the "index" and the "map" find; and "page_bytes", the size
+        of the map (None without points).
     """
+    at_least(NEAREST + 1, rows=rows or None, points=points or None)
     measurements: list[dict[str, Any]] = []
-    recall = None
+    recall: dict[str, float] = {}
+    page_bytes = None
 
     def measure(name: str, function: Callable[[Path], object], place: Path) -> None:
         seconds, peak = in_a_process(_measured, function, place)
@@ -75,13 +83,21 @@ def benchmark_scale(files: int = 0, rows: int = 0, points: int = 0) -> dict[str,
         if rows:
             library = folder / f"{rows}.parquet"
             measure(f"read {rows:,} rows", read_library, library)
-            measure(f"read and compare {rows:,} rows", _compare, library)
+            measure(f"compare {rows:,} rows in their file", _compare, library)
             measure(f"index {rows:,} rows", IndexSearch, library)
             measure(f"search {rows:,} rows by the index", _search, library)
-            recall = in_a_process(_recall, library)
+            recall["index"] = in_a_process(_recall_of_index, library)
         if points:
-            measure(f"map {points:,} points", _draw, folder / f"{points}.parquet")
-    return {"machine": machine(), "measurements": measurements, "recall": recall}
+            library = folder / f"{points}.parquet"
+            measure(f"map {points:,} points", _draw, library)
+            page_bytes = library.with_suffix(".html").stat().st_size
+            recall["map"] = in_a_process(_recall_of_map, library)
+    return {
+        "machine": machine(),
+        "measurements": measurements,
+        "recall": recall,
+        "page_bytes": page_bytes,
+    }
 
 
 def table(result: dict[str, Any]) -> str:
@@ -91,17 +107,22 @@ def table(result: dict[str, Any]) -> str:
         [row["name"], f"{row['core_seconds']:,.1f}", f"{row['peak_bytes'] / 1e6:,.0f}"]
         for row in result["measurements"]
     ]
-    found = result["recall"]
-    recall = "" if found is None else f"\nrecall at {NEAREST} of the index: {found:.3f}"
-    return text.table(rows) + recall
+    notes = [
+        f"recall at {NEAREST} of the {name}: {found:.3f}"
+        for name, found in result["recall"].items()
+    ]
+    if result["page_bytes"] is not None:
+        notes.append(f"size of the map: {result['page_bytes'] / 1e6:,.1f} MB")
+    return "\n".join([text.table(rows), *notes])
 
 
 def _measured(function: Callable[[Path], object], place: Path) -> tuple[float, int]:
-    """Return the processor time of a call in this process and its children, and peak memory."""
+    """Return the processor time and peak memory of a call, with those of its children."""
     before = os.times()
-    function(place)
+    with PeakMemory() as peak:
+        function(place)
     after = os.times()
-    return sum(after[:4]) - sum(before[:4]), peak_bytes()
+    return sum(after[:4]) - sum(before[:4]), peak.bytes
 
 
 # --- Many files ---
@@ -110,9 +131,13 @@ def _measured(function: Callable[[Path], object], place: Path) -> tuple[float, i
 def _make_files(folder: Path, count: int) -> None:
     noise = np.random.default_rng(0).uniform(-0.3, 0.3, TINY_FILE_SAMPLES).astype(np.float32)
     for number in range(count):
-        place = folder / f"{number // _FOLDER_FILES:05d}"
-        place.mkdir(parents=True, exist_ok=True)
-        soundfile.write(place / f"{number:08d}.wav", noise, SAMPLE_RATE_HZ)
+        track = folder / _track(number)
+        track.parent.mkdir(parents=True, exist_ok=True)
+        soundfile.write(track, noise, SAMPLE_RATE_HZ)
+
+
+def _track(number: int) -> str:
+    return f"{number // _FOLDER_FILES:05d}/{number:08d}.wav"
 
 
 def _embed(folder: Path) -> None:
@@ -129,20 +154,21 @@ def _make_rows(library: Path, count: int) -> None:
     rng = np.random.default_rng(0)
     centres = rng.standard_normal((_GROUPS, _DIMENSIONS))
     to_rows = rng.standard_normal((_DIMENSIONS, ROW_SIZE)).astype(np.float32)
+    start = np.zeros(1)
     with EmbeddingOutput(library, _IDENTITY) as output:
         for first in range(0, count, _ROWS_AT_ONCE):
             some = min(_ROWS_AT_ONCE, count - first)
             places = centres[rng.integers(_GROUPS, size=some)]
             places = places + 0.5 * rng.standard_normal((some, _DIMENSIONS))
             vectors = places.astype(np.float32) @ to_rows
-            times = np.zeros(some)
             with output.new_part() as part:
-                part.add(f"{first}.mp3", ClipEmbeddings(vectors, times, times + 1))
+                for number, vector in enumerate(vectors, first):
+                    part.add(_track(number), ClipEmbeddings(vector[None], start, start + 1))
         output.finish()
 
 
 def _compare(library: Path) -> None:
-    _search_once(ExactSearch(read_library(library)))
+    _search_once(FileSearch(library))
 
 
 def _search(library: Path) -> None:
@@ -150,26 +176,47 @@ def _search(library: Path) -> None:
 
 
 def _search_once(search: Search) -> None:
-    _nearest(search, search.vectors(np.arange(1)))
+    query = ClipEmbeddings(search.vectors(np.arange(1)), np.zeros(1), np.ones(1))
+    find_similar(search, query, NEAREST)
 
 
-def _recall(library: Path) -> float:
-    """Return the share of the nearest rows that the index finds."""
-    exact, index = ExactSearch(read_library(library)), IndexSearch(library)
-    rows = np.linspace(0, len(exact.library.paths) - 1, QUERIES).astype(np.intp)
+def _recall_of_index(library: Path) -> float:
+    search = IndexSearch(library)
+    rows = _some(len(search.library.paths))
     found = [
-        len(_nearest(exact, query) & _nearest(index, query)) / NEAREST
-        for query in exact.vectors(rows)[:, None]
+        [match.row for match in islice(search.ranked(query), NEAREST)]
+        for query in read_vectors_of(library, rows)[:, None]
     ]
-    return float(np.mean(found))
+    return _recall(library, rows, found)
 
 
-def _nearest(search: Search, query: npt.NDArray[np.float32]) -> set[int]:
-    time_of_it = np.zeros(1)
-    matches = find_similar(search, ClipEmbeddings(query, time_of_it, time_of_it), NEAREST)
-    return {match.row for match in matches}
+def _recall_of_map(library: Path) -> float:
+    """Return the share of the nearest rows on a page that was drawn."""
+    page = library.with_suffix(".html").read_text(encoding="utf-8")
+    start = page.index("{", page.index('id="data"'))
+    data, _ = json.JSONDecoder().raw_decode(page, start)
+    shown = np.frombuffer(base64.b64decode(data["neighbours"]["rows"]), "<u4")
+    shown = shown.reshape(-1, data["neighbours"]["count"])
+    rows = _some(len(shown))
+    return _recall(library, rows, shown[rows], itself=False)
+
+
+def _some(count: int) -> npt.NDArray[np.intp]:
+    return np.linspace(0, count - 1, min(count, QUERIES)).astype(np.intp)
+
+
+def _recall(
+    library: Path, rows: npt.NDArray[np.intp], found: npt.ArrayLike, itself: bool = True
+) -> float:
+    """Return the share of the nearest of some rows that was found; a row may be its own nearest."""
+    queries = unit(read_vectors_of(library, rows))
+    cosines = np.concatenate([queries @ unit(some).T for some in read_vectors(library)], axis=1)
+    if not itself:
+        cosines[np.arange(len(rows)), rows] = -np.inf
+    nearest = np.argpartition(-cosines, NEAREST - 1, axis=1)[:, :NEAREST]
+    pairs = zip(nearest, np.asarray(found), strict=True)
+    return float(np.mean([np.isin(wanted, some).mean() for wanted, some in pairs]))
 
 
 def _draw(library: Path) -> None:
-    rows = read_library(library)
-    write_map(rows, library.with_suffix(".html"), title="", max_points=len(rows.paths))
+    write_map(library, library.with_suffix(".html"), title="", max_points=sys.maxsize)

@@ -47,11 +47,10 @@ def add_command(commands: Commands) -> None:
 
 
 def _map(options: argparse.Namespace) -> int:
-    from ..embedding.output import read_library
     from ..explore.map import write_map
 
     about = write_map(
-        read_library(options.library),
+        options.library,
         options.output,
         title=f"Map of {Path(options.library).name}",
         music=options.music,

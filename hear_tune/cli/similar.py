@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Callable
 
 from .common import Commands, non_negative_float, positive_int
 
@@ -42,10 +43,9 @@ def add_command(commands: Commands) -> None:
 
 
 def _similar(options: argparse.Namespace) -> int:
-    from ..embedding.output import read_library
     from ..explore.index import IndexSearch
     from ..explore.similar import (
-        ExactSearch,
+        FileSearch,
         Search,
         covering,
         embed_query,
@@ -55,11 +55,8 @@ def _similar(options: argparse.Namespace) -> int:
         table,
     )
 
-    search: Search
-    if options.index:
-        search = IndexSearch(options.library)
-    else:
-        search = ExactSearch(read_library(options.library))
+    kind: Callable[[str], Search] = IndexSearch if options.index else FileSearch
+    search = kind(options.library)
     own = own_paths(search.library, options.query)
     if options.query in own:
         query = query_of_library(search, options.query)

@@ -440,6 +440,49 @@ def read_vectors(path: str | os.PathLike[str]) -> Iterator[Vectors]:
     return (_vectors(batch) for batch in _read_rows(_files_of(path), [_VECTORS]))
 
 
+def read_vectors_of(path: str | os.PathLike[str], rows: npt.NDArray[np.intp]) -> Vectors:
+    """Read the vectors of some rows without reading all of a Parquet file, or folder.
+
+    Parameters
+    ----------
+    path : path-like
+        As for `read_rows`.
+    rows : ndarray (some rows,)
+        Indices in the file or folder.
+
+    Returns
+    -------
+    ndarray (some rows, size), float32
+
+    Raises
+    ------
+    FileNotFoundError, StoreError
+        As by `read_rows`, or if it has no such row.
+    """
+    sources = _files_of(path)
+    vectors = np.empty((len(rows), _embedding_size(sources)), np.float32)
+    first = 0
+    for source in sources:
+        with _opened(source) as file:
+            for number in range(file.num_row_groups):
+                count = file.metadata.row_group(number).num_rows
+                wanted = (first <= rows) & (rows < first + count)
+                if wanted.any():
+                    vectors[wanted] = _vectors_in(file, number, count)[rows[wanted] - first]
+                first += count
+    if rows.max(initial=-1) >= first:
+        raise StoreError(f"{os.fspath(path)}: has {first} rows, not {rows.max() + 1}")
+    return vectors
+
+
+def _vectors_in(file: pq.ParquetFile, group: int, count: int) -> Vectors:
+    batches = file.read_row_group(group, [_VECTORS]).to_batches()
+    vectors = np.concatenate([_vectors(batch) for batch in batches])
+    if len(vectors) != count:  # as the footer, which has no checksum, was damaged
+        raise ValueError(f"{count - len(vectors)} rows are missing")
+    return vectors
+
+
 def _read_identity(source: Path) -> dict[str, Any]:
     with _opened(source) as file:
         return _identity_in(file, source)
@@ -515,7 +558,7 @@ def _files_of(library: str | os.PathLike[str]) -> list[Path]:
     files = sorted(path.glob("*.parquet")) if path.is_dir() else [path]
     if not files or not path.exists():
         raise FileNotFoundError(f"{path}: no such output; hear-tune embed MUSIC -o writes one")
-    if path.suffix.lower() in (".npy", ".h5"):
+    if path.suffix.lower() in (".npy", ".h5", ".hdf5"):
         raise StoreError(f"{path}: only Parquet can be searched; embed with -o NAME.parquet")
     wanted = _read_identity(files[0])
     for file in files[1:]:
@@ -526,7 +569,11 @@ def _files_of(library: str | os.PathLike[str]) -> list[Path]:
 @contextmanager
 def _opened(source: str | Path, filesystem: Any = None) -> Iterator[pq.ParquetFile]:
     """Open a Parquet file, and name it in Arrow's errors."""
-    options: dict[str, Any] = {"page_checksum_verification": True, "filesystem": filesystem}
+    options: dict[str, Any] = {
+        "page_checksum_verification": True,
+        "filesystem": filesystem,
+        "pre_buffer": filesystem is not None,  # whole columns, in few requests
+    }
     try:
         with pq.ParquetFile(source, **options) as file:
             yield file

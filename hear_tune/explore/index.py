@@ -27,6 +27,7 @@ from .similar import Ranked, unit
 _SUFFIX = ".usearch"
 _ROWS_PER_SAVE = 1 << 18
 _FIRST_CANDIDATES = 64  # per query
+_EXPANSION_ADD = 64  # candidates per added row; with usearch's 128, building takes twice as long
 _MARK = b"hear-tune library "
 _MARK_BYTES = len(_MARK) + 32  # with a SHA-256
 _UNWRITABLE = (OSError, RuntimeError)  # usearch raises the latter
@@ -124,6 +125,7 @@ def _build(library: Path, count: int, partial: Path, mark: bytes) -> Any:
         for vectors in read_vectors(library):
             if index is None:
                 index = Index(ndim=vectors.shape[1], metric="cos", dtype="f16")
+            index.expansion_add = _EXPANSION_ADD  # not in its file
             rows = np.arange(first, first + len(vectors))
             first += len(vectors)
             new = rows >= held

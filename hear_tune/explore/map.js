@@ -202,7 +202,9 @@ function drawLoop() {
 // --- Points and their names ---
 
 const neighboursOf = (point) =>
-  neighbourRows.subarray(point * data.neighbours.count, (point + 1) * data.neighbours.count);
+  neighbourRows
+    .subarray(point * data.neighbours.count, (point + 1) * data.neighbours.count)
+    .filter((other) => other !== point); // itself where fewer were found
 
 const pathOf = (point) => data.files[file[point]].path;
 const nameOf = (point) => pathOf(point).split(/[\\/]/).pop();

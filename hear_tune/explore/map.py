@@ -19,10 +19,10 @@ from ..common.files import write_whole
 from ..common.progress import progress_bar
 from ..common.ranges import at_least
 from ..datasets.tables import read_table
-from ..embedding.output import Library
+from ..embedding.output import Library, read_rows, read_vectors_of
 from . import MAX_POINTS, ExploreError
 from .pages import fill, read_part
-from .projection import cluster, project
+from .projection import Points, approximate_graph, cluster, project
 from .similar import neighbours
 
 NEIGHBOURS = 10
@@ -51,7 +51,7 @@ class Grouping:
 
 
 def write_map(
-    library: Library,
+    library: Library | str | os.PathLike[str],
     output: str | os.PathLike[str],
     *,
     title: str,
@@ -65,8 +65,9 @@ def write_map(
 
     Parameters
     ----------
-    library : Library
-        From `hear_tune.embedding.output.read_library`.
+    library : Library or path-like
+        From `hear_tune.embedding.output.read_library`, or its file, of which only the vectors of
+        the sample are held.
     output : path-like
         HTML page to write. It plays the library's files in place; relative paths remain valid as
         long as page and music move together.
@@ -81,7 +82,9 @@ def write_map(
     projection : str, optional
         As for `hear_tune.explore.projection.project`.
     max_points : int
-        Larger libraries are reduced to a random sample of this size.
+        Larger libraries are reduced to a random sample of this size. Beyond
+        `hear_tune.explore.projection.EXACT_POINTS`, the points' neighbours are approximate if
+        umap-learn is installed.
 
     Returns
     -------
@@ -90,6 +93,8 @@ def write_map(
 
     Raises
     ------
+    FileNotFoundError, StoreError
+        If the library's file cannot be read.
     ExploreError
         If no path of the library has a label, the output's folder does not exist, or projection or
         clusters are not available.
@@ -98,16 +103,19 @@ def write_map(
     """
     if not Path(output).parent.is_dir():
         raise ExploreError(f"{os.fspath(output)}: there is no such folder")
-    chosen = _choose(library, max_points)
+    total, chosen = _choose(library, max_points)
     groupings = [_group("folder", _folders(chosen.paths))]
     if labels is not None:
         groupings.append(_group("label", _labels(chosen.paths, Path(labels))))
     if clusters is not None:
         numbers = cluster(chosen.vectors, clusters)
         groupings.append(_group("cluster", [f"cluster {number + 1}" for number in numbers]))
-    points, projected = project(chosen.vectors, projection)
-    about = _about(library, chosen, projected)
-    data = _data(chosen, points, groupings, Path(music), Path(output))
+    graph = approximate_graph(chosen.vectors)
+    points, projected = project(chosen.vectors, projection, graph)
+    about = _about(chosen, total, projected)
+    count = min(NEIGHBOURS, len(points) - 1)
+    nearest = graph.neighbours(count) if graph else _neighbours(chosen, count)
+    data = _data(chosen, points, nearest, groupings, Path(music), Path(output))
     page = fill(
         "map.html",
         title=html.escape(title),
@@ -120,19 +128,21 @@ def write_map(
     return about
 
 
-def _choose(library: Library, count: int) -> Library:
+def _choose(library: Library | str | os.PathLike[str], count: int) -> tuple[int, Library]:
+    """Return the number of rows, and at most `count` of them, at random but in order."""
     at_least(1, count=count)
-    if len(library.paths) <= count:
-        return library
+    rows = library if isinstance(library, Library) else read_rows(library)
+    total = len(rows.paths)
+    if isinstance(library, Library) and total <= count:
+        return total, library
     generator = np.random.default_rng(_SEED)
-    rows = np.sort(generator.choice(len(library.paths), count, replace=False))
-    return Library(
-        [library.paths[row] for row in rows],
-        library.start[rows],
-        library.end[rows],
-        library.identity,
-        library.vectors[rows],
-    )
+    sample = np.sort(generator.choice(total, min(count, total), replace=False))
+    if isinstance(library, Library):
+        vectors = library.vectors[sample]
+    else:
+        vectors = read_vectors_of(library, sample)
+    paths = [rows.paths[row] for row in sample]
+    return total, Library(paths, rows.start[sample], rows.end[sample], rows.identity, vectors)
 
 
 def _folders(paths: Sequence[str]) -> list[str]:
@@ -161,11 +171,11 @@ def _group(name: str, values: Sequence[str]) -> Grouping:
     return Grouping(name, names, rank[members])
 
 
-def _about(library: Library, chosen: Library, projected: str) -> str:
+def _about(chosen: Library, total: int, projected: str) -> str:
     """Describe the page's content."""
-    identity = library.identity
+    identity = chosen.identity
     rows, tracks = len(chosen.paths), len(set(chosen.paths))
-    of = f" of {len(library.paths):,}" if rows < len(library.paths) else ""
+    of = f" of {total:,}" if rows < total else ""
     per = f"{rows:,}{of} {_PLURALS[identity['per']]}"
     if identity["per"] != "track":
         per += f" of {tracks:,} files"
@@ -173,16 +183,20 @@ def _about(library: Library, chosen: Library, projected: str) -> str:
     name = f"{model} ({digest[:8]})" if digest else model
     layers = identity["layers"]
     layer = layers[0] if len(layers) == 1 else f"{len(layers)} layers"
-    return f"{per} · {name}, {layer}, {library.vectors.shape[1]} dimensions · {projected}"
+    return f"{per} · {name}, {layer}, {chosen.vectors.shape[1]} dimensions · {projected}"
 
 
 def _data(
-    library: Library, points: Any, groupings: list[Grouping], music: Path, output: Path
+    library: Library,
+    points: Points,
+    nearest: npt.NDArray[np.intp],
+    groupings: list[Grouping],
+    music: Path,
+    output: Path,
 ) -> dict[str, Any]:
     """Collect the data of the page's script; arrays of one value per point are in base64."""
     paths = list(dict.fromkeys(library.paths))
     number = {path: position for position, path in enumerate(paths)}
-    count = min(NEIGHBOURS, len(points) - 1)
     return {
         "files": [{"path": path, "url": _url(path, music, output)} for path in paths],
         "whole": library.identity["per"] == "track",
@@ -191,7 +205,7 @@ def _data(
         "end": _packed(library.end, np.float32),
         "x": _packed(points[:, 0], np.float32),
         "y": _packed(points[:, 1], np.float32),
-        "neighbours": {"count": count, "rows": _packed(_neighbours(library, count), np.uint32)},
+        "neighbours": {"count": nearest.shape[1], "rows": _packed(nearest, np.uint32)},
         "groupings": [
             {"name": g.name, "groups": g.groups, "members": _packed(g.members, np.uint32)}
             for g in groupings

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from importlib.util import find_spec
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -13,11 +14,59 @@ from .similar import unit
 
 Points = npt.NDArray[np.float32]
 
-_UMAP_NEIGHBOURS = 15
+EXACT_POINTS = 50_000  # up to which neighbours are found by comparing all pairs, in a minute or two
+
+_UMAP_NEIGHBOURS = 15  # with the point itself
+_METRIC = "euclidean"  # orders unit vectors as cosine does, but with more precision
 _SEED = 0
 
 
-def project(vectors: Vectors, method: str | None = None) -> tuple[Points, str]:
+class Graph(NamedTuple):
+    """The points nearest to each point, as UMAP takes them.
+
+    Attributes
+    ----------
+    rows : ndarray (points, 15)
+        The nearest first, with the point itself among them; -1 where fewer were found.
+    distances : ndarray (points, 15)
+        Euclidean, of unit vectors.
+    search : object
+        Of no use here, but UMAP asks for it.
+    """
+
+    rows: npt.NDArray[np.int32]
+    distances: npt.NDArray[np.float32]
+    search: Any
+
+    def neighbours(self, count: int) -> npt.NDArray[np.intp]:
+        """Return the nearest other points, at most 14 of each; itself where fewer were found."""
+        own = np.arange(len(self.rows))[:, None]
+        last = (self.rows == own) | (self.rows < 0)
+        order = np.argsort(last, axis=1, kind="stable")[:, :count]
+        return np.take_along_axis(np.where(last, own, self.rows), order, axis=1)
+
+
+def approximate_graph(vectors: Vectors) -> Graph | None:
+    """Find the nearest points of many by UMAP's approximate search, in time hardly above linear.
+
+    Returns
+    -------
+    Graph or None
+        None if umap-learn is missing, or for up to `EXACT_POINTS`, all pairs of which can be
+        compared.
+    """
+    if len(vectors) <= EXACT_POINTS or find_spec("umap") is None:
+        return None
+    from umap.umap_ import nearest_neighbors
+
+    state = np.random.RandomState(_SEED)
+    options = {"metric_kwds": {}, "angular": False, "random_state": state, "n_jobs": 1}
+    return Graph(*nearest_neighbors(unit(vectors), _UMAP_NEIGHBOURS, _METRIC, **options))
+
+
+def project(
+    vectors: Vectors, method: str | None = None, graph: Graph | None = None
+) -> tuple[Points, str]:
     """Project vectors to the plane by cosine similarity.
 
     Parameters
@@ -26,6 +75,8 @@ def project(vectors: Vectors, method: str | None = None) -> tuple[Points, str]:
         (rows, size).
     method : {"umap", "pca"}, optional
         By default UMAP if umap-learn is installed and there are enough rows, else PCA.
+    graph : Graph, optional
+        From `approximate_graph`, so that UMAP need not search again.
 
     Returns
     -------
@@ -47,7 +98,7 @@ def project(vectors: Vectors, method: str | None = None) -> tuple[Points, str]:
         points, share = _pca(units)
         note = f" ({obstacle})" if obstacle and method is None else ""
         return points, f"PCA, {100 * share:.0f} % of the variance{note}"
-    return _umap(units), f"UMAP by cosine, {_UMAP_NEIGHBOURS} neighbours"
+    return _umap(units, graph), f"UMAP by cosine, {_UMAP_NEIGHBOURS} neighbours"
 
 
 def _why_no_umap(rows: int) -> str:
@@ -69,12 +120,12 @@ def _pca(units: Vectors) -> tuple[Points, float]:
     return points, float(values[-2:].clip(0).sum() / total) if total > 0 else 1.0
 
 
-def _umap(units: Vectors) -> Points:
+def _umap(units: Vectors, graph: Graph | None) -> Points:
     import umap
 
-    # Euclidean distance orders unit vectors as cosine does, but with more precision.
+    known = {} if graph is None else {"precomputed_knn": graph}
     reducer = umap.UMAP(
-        n_neighbors=_UMAP_NEIGHBOURS, metric="euclidean", random_state=_SEED, n_jobs=1
+        n_neighbors=_UMAP_NEIGHBOURS, metric=_METRIC, random_state=_SEED, n_jobs=1, **known
     )
     points: Points = reducer.fit_transform(units).astype(np.float32)
     return points

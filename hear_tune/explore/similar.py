@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import warnings
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
@@ -21,7 +21,14 @@ from ..common.ranges import at_least
 from ..embedding.batching import ClipEmbeddings, Vectors
 from ..embedding.folder import embed_file
 from ..embedding.model import EmbeddingModel
-from ..embedding.output import Library, LibraryRows
+from ..embedding.output import (
+    Library,
+    LibraryRows,
+    fingerprint,
+    read_rows,
+    read_vectors,
+    read_vectors_of,
+)
 from ..hear import untrained_encoder
 from ..networks.config import SAMPLE_RATE_HZ
 from ..networks.encoders import Encoder
@@ -82,7 +89,7 @@ class Search(Protocol):
 
 
 class ExactSearch:
-    """Search that compares every row."""
+    """Search that compares every row of a library in memory."""
 
     def __init__(self, library: Library) -> None:
         self.library: LibraryRows = library
@@ -92,15 +99,61 @@ class ExactSearch:
         return self._vectors[rows]
 
     def ranked(self, queries: Vectors) -> Iterator[Ranked]:
-        queries = unit(queries)
-        cosines = np.empty(len(self._vectors), np.float32)
-        moments = np.empty(len(self._vectors), np.intp)
-        for chunk in _chunks(len(cosines), max(queries.shape)):
-            products = unit(self._vectors[chunk]) @ queries.T
-            moments[chunk] = products.argmax(axis=1)
-            cosines[chunk] = products.max(axis=1)
-        for row in np.argsort(-cosines, kind="stable"):
-            yield Ranked(int(row), float(cosines[row]), int(moments[row]))
+        return _ranked(queries, [self._vectors], len(self._vectors))
+
+
+class FileSearch:
+    """Search that compares every row of a file, which is read anew each time.
+
+    The results are those of `ExactSearch`, which is faster for many queries. Memory holds the path
+    and cosine of each row, but few vectors at a time.
+
+    Parameters
+    ----------
+    library : path-like
+        Parquet file, or folder of them, written by ``hear-tune embed``.
+
+    Raises
+    ------
+    FileNotFoundError, StoreError
+        If the file cannot be read, also while searching.
+    ExploreError
+        While searching, if the file has changed.
+    """
+
+    def __init__(self, library: str | os.PathLike[str]) -> None:
+        self._path = library
+        self._fingerprint = fingerprint(library)
+        self.library = read_rows(library)
+
+    def vectors(self, rows: npt.NDArray[np.intp]) -> Vectors:
+        self._check()
+        return read_vectors_of(self._path, rows)
+
+    def ranked(self, queries: Vectors) -> Iterator[Ranked]:
+        self._check()
+        return _ranked(queries, read_vectors(self._path), len(self.library.paths))
+
+    def _check(self) -> None:
+        if fingerprint(self._path) != self._fingerprint:
+            raise ExploreError(f"{os.fspath(self._path)}: has changed; start the search anew")
+
+
+def _ranked(queries: Vectors, batches: Iterable[Vectors], count: int) -> Iterator[Ranked]:
+    """Rank `count` rows, given in batches, by falling similarity to any query."""
+    queries = unit(queries)
+    cosines = np.empty(count, np.float32)
+    moments = np.empty(count, np.int32)
+    first = 0
+    for batch in batches:
+        for chunk in _chunks(len(batch), max(queries.shape)):
+            products = unit(batch[chunk]) @ queries.T
+            rows = slice(first, first + len(products))
+            moments[rows] = products.argmax(axis=1)
+            cosines[rows] = products.max(axis=1)
+            first = rows.stop
+    for row in np.argsort(-cosines, kind="stable"):
+        yield Ranked(int(row), float(cosines[row]), int(moments[row]))
 
 
 def find_similar(
@@ -116,7 +169,7 @@ def find_similar(
     Parameters
     ----------
     search : Search
-        Exact search in the library, or search by an index.
+        Exact search in a library or file, or search by an index.
     query : ClipEmbeddings
         Embeddings by the same model.
     count : int

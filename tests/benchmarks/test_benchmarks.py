@@ -1,14 +1,18 @@
 """Benchmarks compare programs that compute the same."""
 
 import json
+import sys
+import time
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
 
 import pytest
 import soundfile
 from conftest import ROOT, noise
 
-from hear_tune.benchmarks import embed, suite
+from hear_tune.benchmarks import embed, scale, suite
 from hear_tune.benchmarks.embed import Contender
-from hear_tune.benchmarks.machine import in_turns
+from hear_tune.benchmarks.machine import PeakMemory, in_a_process, in_turns, peak_bytes
 from hear_tune.cli import benchmark, main
 
 VARIANT = "tune-vanilla-small"
@@ -185,8 +189,44 @@ def test_large_collections(tmp_path, capsys):
     assert names[0] == "embed 3 files"
     assert names[-1] == "map 20 points"
     assert all(50e6 < row["peak_bytes"] < 5e9 for row in result["measurements"])
-    assert 0.9 < result["recall"] <= 1
-    assert "recall at 10 of the index" in capsys.readouterr().out
+    assert result["recall"].keys() == {"index", "map"}
+    assert all(0.9 < share <= 1 for share in result["recall"].values())
+    assert result["page_bytes"] > 20_000
+    printed = capsys.readouterr().out
+    assert "recall at 10 of the index" in printed
+    assert "size of the map: 0.0 MB" in printed
+
+
+def _hold(byte_count):
+    held = bytearray(b"x" * byte_count)
+    time.sleep(1)
+    return len(held)
+
+
+def _with_children(byte_count):
+    with PeakMemory() as peak, ProcessPoolExecutor(2, get_context("spawn")) as pool:
+        assert sum(pool.map(_hold, [byte_count] * 2)) == 2 * byte_count
+    return peak.bytes, peak_bytes()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="children are seen on Linux only")
+@pytest.mark.slow
+def test_peak_memory_has_that_of_all_children():
+    peak, alone = in_a_process(_with_children, 400_000_000)
+    assert alone < 1e9
+    assert 800e6 < peak < 3e9
+
+
+def test_peak_memory_of_one_process():
+    before = peak_bytes()
+    with PeakMemory() as peak:
+        held = bytearray(b"x" * 50_000_000)
+    assert peak.bytes >= max(before, len(held))
+
+
+def test_too_few_rows_for_a_recall():
+    with pytest.raises(ValueError, match="rows must be at least 11, not 10"):
+        scale.benchmark_scale(rows=10)
 
 
 def test_options_before_a_part_are_not_lost(tmp_path, monkeypatch, capsys):

@@ -6,13 +6,20 @@ from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hear_tune.embedding.batching import ClipEmbeddings
-from hear_tune.embedding.output import EmbeddingOutput, StoreError, read_library
+from hear_tune.embedding.output import (
+    EmbeddingOutput,
+    StoreError,
+    read_library,
+    read_vectors,
+    read_vectors_of,
+)
 from hear_tune.pretrain.pcm_store import Track
 
 IDENTITY = {"model": "x", "per": "window"}
@@ -69,6 +76,20 @@ def test_an_output_may_have_no_row_at_all(tmp_path, suffix):
         assert pq.read_table(tmp_path / "x.parquet").num_rows == 0
 
 
+def test_memory_holds_few_vectors_of_a_large_file(tmp_path):
+    with EmbeddingOutput(tmp_path / "x.parquet", IDENTITY) as output:
+        with output.new_part() as part:
+            for number in range(8):
+                vectors = np.random.default_rng(number).random((4096, 256), np.float32)
+                start = np.zeros(len(vectors))
+                part.add(f"{number}.wav", ClipEmbeddings(vectors, start, start + 1))
+        output.finish()
+    before = pa.total_allocated_bytes()
+    held = [pa.total_allocated_bytes() - before for _ in read_vectors(tmp_path / "x.parquet")]
+    assert len(held) == 8
+    assert max(held) < 4 * vectors.nbytes
+
+
 def test_a_damaged_footer_is_named_or_harmless(tmp_path):
     """It has no checksum: the numbers of rows and columns in it may be wrong."""
     path = tmp_path / "x.parquet"
@@ -83,6 +104,19 @@ def test_a_damaged_footer_is_named_or_harmless(tmp_path):
         with contextlib.suppress(StoreError):
             library = read_library(path)
             assert len(library.paths) == len(library.start) == len(library.vectors) == 3
+        with contextlib.suppress(StoreError):
+            assert (read_vectors_of(path, np.arange(3)) == rows_of(NAMES[2]).vectors).all()
+
+
+def test_some_rows_of_several_row_groups(tmp_path, monkeypatch):
+    monkeypatch.setattr("hear_tune.embedding.output._ROWS_PER_WRITE", 4)
+    session(tmp_path / "x.parquet", NAMES, 3, set(), None, True)
+    every = read_library(tmp_path / "x.parquet").vectors
+    rows = np.array([20, 0, 7, 7, 3])
+    np.testing.assert_array_equal(read_vectors_of(tmp_path / "x.parquet", rows), every[rows])
+    assert read_vectors_of(tmp_path / "x.parquet", rows[:0]).shape == (0, 2)
+    with pytest.raises(StoreError, match=r"x\.parquet: has 24 rows, not 25"):
+        read_vectors_of(tmp_path / "x.parquet", np.array([24]))
 
 
 sessions = st.lists(

@@ -17,16 +17,18 @@ from conftest import noise, tone
 
 import hear_tune
 from hear_tune.cli import main
+from hear_tune.embedding import output
 from hear_tune.embedding.batching import ClipEmbeddings
 from hear_tune.embedding.output import EmbeddingOutput, LibraryRows, StoreError, read_library
 from hear_tune.explore import ExploreError
 from hear_tune.explore.index import IndexSearch, _mark_of
 from hear_tune.explore.map import write_map
-from hear_tune.explore.projection import cluster, project
+from hear_tune.explore.projection import Graph, approximate_graph, cluster, project
 from hear_tune.explore.report import write_report
 from hear_tune.explore.runs import read_run
 from hear_tune.explore.similar import (
     ExactSearch,
+    FileSearch,
     find_similar,
     model_of_library,
     neighbours,
@@ -96,6 +98,57 @@ def test_silence_is_similar_to_nothing(tmp_path):
     library = write_library(tmp_path / "l.parquet", {"zero.wav": [[0, 0]], "one.wav": [[-1, 0.1]]})
     query = ClipEmbeddings(np.array([[1, 0]], np.float32), np.zeros(1), np.ones(1))
     assert find_similar(ExactSearch(library), query)[0].cosine == 0
+
+
+@pytest.fixture
+def folder_library(tmp_path, monkeypatch):
+    """120 tracks of three rows in a folder of two files of several row groups each."""
+    monkeypatch.setattr("hear_tune.embedding.output._ROWS_PER_WRITE", 50)
+    generator = np.random.default_rng(3)
+    (tmp_path / "l").mkdir()
+    for half in range(2):
+        rows = {f"{half}/{n}.wav": generator.normal(size=(3, 6)) for n in range(60)}
+        write_library(tmp_path / "l" / f"{half}.parquet", rows)
+    return tmp_path / "l"
+
+
+@pytest.mark.parametrize("per_track", [True, False])
+def test_a_file_is_searched_as_a_library_in_memory_is(folder_library, per_track):
+    held, filed = ExactSearch(read_library(folder_library)), FileSearch(folder_library)
+    for name in ("0/0.wav", "0/59.wav", "1/31.wav"):
+        query = query_of_library(filed, name)
+        np.testing.assert_array_equal(query.vectors, query_of_library(held, name).vectors)
+        wanted, found = (
+            find_similar(search, query, 1_000, leave_out=name, per_track=per_track)
+            for search in (held, filed)
+        )
+        assert [match.row for match in found] == [match.row for match in wanted]
+        assert [match.query_start for match in found] == [match.query_start for match in wanted]
+        cosines = [match.cosine for match in wanted]
+        np.testing.assert_allclose([match.cosine for match in found], cosines, atol=1e-6)
+
+
+def test_similar_holds_few_vectors(folder_library, monkeypatch, capsys):
+    """Each query of the command line reads batches; rows of a query are looked up."""
+    sizes = []
+    join = output._vectors
+    monkeypatch.setattr(
+        output, "_vectors", lambda batch: sizes.append(batch.num_rows) or join(batch)
+    )
+    monkeypatch.setattr("hear_tune.embedding.output.read_library", None)
+    assert main(["similar", "1/7.wav", str(folder_library), "-n", "2"]) == 0
+    assert len(capsys.readouterr().out.splitlines()) == 3
+    assert max(sizes) < 60
+    assert sum(sizes) < 360 + 60  # all rows once, and the query's row group
+
+
+def test_a_file_that_changes_under_a_search_is_named(folder_library):
+    search = FileSearch(folder_library)
+    query = query_of_library(search, "0/0.wav")
+    write_library(folder_library / "1.parquet", {"new.wav": [[1] * 6]})
+    for look in (lambda: query_of_library(search, "0/0.wav"), lambda: find_similar(search, query)):
+        with pytest.raises(ExploreError, match="l: has changed; start the search anew"):
+            look()
 
 
 def test_neighbours(random_library):
@@ -423,6 +476,10 @@ def test_libraries_that_are_none(tmp_path):
     (tmp_path / "text.parquet").write_text("no table")
     with pytest.raises(StoreError, match="not a Parquet file"):
         read_library(tmp_path / "text.parquet")
+    for name in ("l.npy", "l.h5", "l.hdf5"):
+        (tmp_path / name).touch()
+        with pytest.raises(StoreError, match=f"{name}: only Parquet can be searched"):
+            FileSearch(tmp_path / name)
 
 
 @pytest.mark.parametrize(
@@ -483,6 +540,41 @@ def test_umap_keeps_clouds_apart():
     assert distances.min() > max(np.ptp(first, axis=0).max(), np.ptp(second, axis=0).max()) / 4
 
 
+def test_neighbours_in_a_graph_are_others():
+    """Wherever the point itself is among its nearest, or if fewer were found."""
+    rows = np.array([[0, 2, 1], [0, 1, 2], [2, -1, -1]], np.int32)
+    graph = Graph(rows, np.zeros((3, 3), np.float32), None)
+    np.testing.assert_array_equal(graph.neighbours(2), [[2, 1], [0, 2], [2, 2]])
+    np.testing.assert_array_equal(graph.neighbours(1), [[2], [0], [2]])
+
+
+def test_few_points_have_exact_neighbours():
+    assert approximate_graph(two_clouds()) is None
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(find_spec("umap") is None, reason="umap-learn is not installed")
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("projection", ["umap", "pca"])
+def test_many_points_have_approximate_neighbours(large_library, tmp_path, monkeypatch, projection):
+    monkeypatch.setattr("hear_tune.explore.projection.EXACT_POINTS", 1_000)
+    monkeypatch.setattr("hear_tune.explore.map.neighbours", None)  # all pairs are not compared
+    library = read_library(large_library)
+    pages = [tmp_path / f"{number}.html" for number in range(2)]
+    for page in pages:
+        about = write_map(library, page, title="", projection=projection)
+        assert projection.upper() in about
+    assert pages[0].read_bytes() == pages[1].read_bytes()
+    content = pages[0].read_text(encoding="utf-8")
+    data = json.loads(re.search(r'id="data">(.*?)</script>', content)[1])
+    rows = np.frombuffer(base64.b64decode(data["neighbours"]["rows"]), "<u4").reshape(-1, 10)
+    exact = np.concatenate(list(neighbours(library.vectors, 10)))
+    assert np.isfinite(np.frombuffer(base64.b64decode(data["x"]), "<f4")).all()
+    assert (rows != np.arange(len(rows))[:, None]).all()
+    found = [len(set(some) & set(wanted)) / 10 for some, wanted in zip(rows, exact, strict=True)]
+    assert np.mean(found) > 0.95
+
+
 def test_clusters_are_numbered_from_the_largest():
     assert cluster(two_clouds(), 2) == [0] * 30 + [1] * 20
     with pytest.raises(ExploreError, match="50 points cannot be in 51 clusters"):
@@ -500,6 +592,24 @@ def test_a_large_library_is_sampled(random_library, tmp_path):
         random_library, tmp_path / "m.html", title="", projection="pca", max_points=30
     )
     assert about.startswith("30 of 100 windows of ")
+    about_file = write_map(
+        tmp_path / "random.parquet", tmp_path / "f.html", title="", projection="pca", max_points=30
+    )
+    assert about_file == about
+    assert (tmp_path / "f.html").read_bytes() == (tmp_path / "m.html").read_bytes()
+
+
+def test_a_map_holds_the_vectors_of_its_sample(folder_library, tmp_path, monkeypatch):
+    held = []
+    read = output.read_vectors_of
+    monkeypatch.setattr(
+        "hear_tune.explore.map.read_vectors_of",
+        lambda *arguments: held.append(read(*arguments)) or held[-1],
+    )
+    monkeypatch.setattr(output, "read_library", None)
+    options = ["--points", "30", "--projection", "pca"]
+    assert main(["map", str(folder_library), "-o", str(tmp_path / "m.html"), *options]) == 0
+    assert [vectors.shape for vectors in held] == [(30, 6)]
 
 
 # --- map, in a browser ---
