@@ -62,8 +62,8 @@ def load_model(
         "all". ``hear-tune variants NAME`` lists the names. By default those that the checkpoint
         names (`Encoder.embedding_layers`), else the last, the paper's embedding.
     timestamp_layers : str or sequence of str, optional
-        Layers of timestamp embeddings, likewise; by default three time scales (see
-        `get_timestamp_embeddings`).
+        Layers of timestamp embeddings, likewise; by default those that the checkpoint names, else
+        three time scales (see `get_timestamp_embeddings`).
     hop_ms : float, optional
         Time between the starts of a scene's windows in milliseconds; by default windows are
         adjacent.
@@ -142,11 +142,12 @@ def get_timestamp_embeddings(audio: Tensor, model: EmbeddingModel) -> tuple[Tens
     """Compute one embedding per 729 samples (33.06 ms).
 
     The layers come at the network's several time scales: finer ones are averaged over each
-    timestamp's samples, coarser ones interpolated between the centres of their frames. The default
-    layers of "tune+" are ``contractive.4`` (3.7 ms, local timbre and pitch), ``tail.6`` (33 ms) and
-    ``tail.9`` (893 ms, the embedding). The result is that of one pass over the whole clip, however
-    long: it is computed in segments that overlap by the layers' receptive fields. The clip's end
-    is mirrored where the coarsest frame reaches beyond it.
+    timestamp's samples, coarser ones interpolated between the centres of their frames. By default
+    the weights in the package embed ``tail.4`` (3.7 ms) and ``tail.5`` (11 ms), whitened. Other
+    weights of "tune+" have ``contractive.4`` (3.7 ms, local timbre and pitch), ``tail.6`` (33 ms)
+    and ``tail.9`` (893 ms, the embedding), unless they name others. The result is that of one pass
+    over the whole clip, however long: it is computed in segments that overlap by the layers'
+    receptive fields. The clip's end is mirrored where the coarsest frame reaches beyond it.
 
     Parameters
     ----------
