@@ -82,9 +82,9 @@ def write_map(
     projection : str, optional
         As for `hear_tune.explore.projection.project`.
     max_points : int
-        Larger libraries are reduced to a random sample of this size. Beyond
-        `hear_tune.explore.projection.EXACT_POINTS`, the points' neighbours are approximate if
-        umap-learn is installed.
+        Larger libraries are reduced to a random sample of this size. Of more than
+        ``hear_tune.explore.projection.EXACT_POINTS``, neighbours are approximate if umap-learn is
+        installed.
 
     Returns
     -------
