@@ -46,9 +46,9 @@ def peak_bytes() -> int:
 
 
 class PeakMemory:
-    """Peak memory of this process and its children while a context lasts.
+    """Peak memory of this process, since it began, and of its children while a context lasts.
 
-    The peak of this process alone is exact. On Linux, the sum over it and its children is sampled
+    That of this process alone is exact. On Linux, the sum over it and its children is sampled
     ten times a second, with memory that they share counted once; elsewhere, children do not count.
 
     Attributes
@@ -79,8 +79,8 @@ class PeakMemory:
 def _family(process: int) -> Iterator[int]:
     """Yield a process and its descendants, as far as Linux tells."""
     yield process
-    for children in Path(f"/proc/{process}/task").glob("*/children"):
-        with suppress(OSError):  # it has ended
+    with suppress(OSError):  # it has ended, or a thread of it
+        for children in Path(f"/proc/{process}/task").glob("*/children"):
             for child in map(int, children.read_text().split()):
                 yield from _family(child)
 

@@ -441,7 +441,7 @@ def read_vectors(path: str | os.PathLike[str]) -> Iterator[Vectors]:
 
 
 def read_vectors_of(path: str | os.PathLike[str], rows: npt.NDArray[np.intp]) -> Vectors:
-    """Read the vectors of some rows without reading all of a Parquet file, or folder.
+    """Read the vectors of some rows of a Parquet file, or folder, one row group at a time.
 
     Parameters
     ----------
@@ -470,8 +470,9 @@ def read_vectors_of(path: str | os.PathLike[str], rows: npt.NDArray[np.intp]) ->
                 if wanted.any():
                     vectors[wanted] = _vectors_in(file, number, count)[rows[wanted] - first]
                 first += count
-    if rows.max(initial=-1) >= first:
-        raise StoreError(f"{os.fspath(path)}: has {first} rows, not {rows.max() + 1}")
+    missing = rows[(rows < 0) | (rows >= first)]
+    if len(missing):
+        raise StoreError(f"{os.fspath(path)}: has {first} rows, but no row {missing[0]}")
     return vectors
 
 

@@ -19,11 +19,11 @@ from ..common.files import write_whole
 from ..common.progress import progress_bar
 from ..common.ranges import at_least
 from ..datasets.tables import read_table
-from ..embedding.output import Library, read_rows, read_vectors_of
+from ..embedding.output import Library
 from . import MAX_POINTS, ExploreError
 from .pages import fill, read_part
 from .projection import Points, approximate_graph, cluster, project
-from .similar import neighbours
+from .similar import ExactSearch, FileSearch, neighbours
 
 NEIGHBOURS = 10
 _SEED = 0
@@ -96,8 +96,8 @@ def write_map(
     FileNotFoundError, StoreError
         If the library's file cannot be read.
     ExploreError
-        If no path of the library has a label, the output's folder does not exist, or projection or
-        clusters are not available.
+        If no path of the library has a label, the output's folder does not exist, projection or
+        clusters are not available, or the library's file changes while it is read.
     TaskError
         If the table of labels is invalid.
     """
@@ -131,16 +131,14 @@ def write_map(
 def _choose(library: Library | str | os.PathLike[str], count: int) -> tuple[int, Library]:
     """Return the number of rows, and at most `count` of them, at random but in order."""
     at_least(1, count=count)
-    rows = library if isinstance(library, Library) else read_rows(library)
+    search = ExactSearch(library) if isinstance(library, Library) else FileSearch(library)
+    rows = search.library
     total = len(rows.paths)
     if isinstance(library, Library) and total <= count:
         return total, library
     generator = np.random.default_rng(_SEED)
     sample = np.sort(generator.choice(total, min(count, total), replace=False))
-    if isinstance(library, Library):
-        vectors = library.vectors[sample]
-    else:
-        vectors = read_vectors_of(library, sample)
+    vectors = search.vectors(sample)
     paths = [rows.paths[row] for row in sample]
     return total, Library(paths, rows.start[sample], rows.end[sample], rows.identity, vectors)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import warnings
 from collections.abc import Collection, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
@@ -38,6 +39,7 @@ from ..weights import PRETRAINED
 from . import ExploreError
 
 _FILE_URL = "file://"
+_DECIMALS = 6  # of cosines, beyond which they differ by rounding alone
 _CHUNK_VALUES = 1 << 24  # cosines in memory at a time, 64 MiB of float32
 
 
@@ -99,7 +101,7 @@ class ExactSearch:
         return self._vectors[rows]
 
     def ranked(self, queries: Vectors) -> Iterator[Ranked]:
-        return _ranked(queries, [self._vectors], len(self._vectors))
+        return _ranked(*_compared(queries, [self._vectors], len(self._vectors)))
 
 
 class FileSearch:
@@ -127,32 +129,47 @@ class FileSearch:
         self.library = read_rows(library)
 
     def vectors(self, rows: npt.NDArray[np.intp]) -> Vectors:
-        self._check()
-        return read_vectors_of(self._path, rows)
+        with self._unchanged():
+            return read_vectors_of(self._path, rows)
 
     def ranked(self, queries: Vectors) -> Iterator[Ranked]:
+        with self._unchanged():
+            found = _compared(queries, read_vectors(self._path), len(self.library.paths))
+        return _ranked(*found)
+
+    @contextmanager
+    def _unchanged(self) -> Iterator[None]:
+        """Check the file before and after it is read."""
         self._check()
-        return _ranked(queries, read_vectors(self._path), len(self.library.paths))
+        yield
+        self._check()
 
     def _check(self) -> None:
         if fingerprint(self._path) != self._fingerprint:
             raise ExploreError(f"{os.fspath(self._path)}: has changed; start the search anew")
 
 
-def _ranked(queries: Vectors, batches: Iterable[Vectors], count: int) -> Iterator[Ranked]:
-    """Rank `count` rows, given in batches, by falling similarity to any query."""
+def _compared(
+    queries: Vectors, batches: Iterable[Vectors], count: int
+) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.int32]]:
+    """Compare up to `count` rows, given in batches: cosines with the nearest query, and which."""
     queries = unit(queries)
-    cosines = np.empty(count, np.float32)
-    moments = np.empty(count, np.int32)
+    cosines = np.zeros(count, np.float32)
+    moments = np.zeros(count, np.int32)
     first = 0
     for batch in batches:
         for chunk in _chunks(len(batch), max(queries.shape)):
-            products = unit(batch[chunk]) @ queries.T
+            products = (unit(batch[chunk]) @ queries.T)[: count - first]
             rows = slice(first, first + len(products))
             moments[rows] = products.argmax(axis=1)
             cosines[rows] = products.max(axis=1)
             first = rows.stop
-    for row in np.argsort(-cosines, kind="stable"):
+    return cosines, moments
+
+
+def _ranked(cosines: npt.NDArray[np.float32], moments: npt.NDArray[np.int32]) -> Iterator[Ranked]:
+    """Yield rows by falling cosine; those that differ by rounding alone keep their order."""
+    for row in np.argsort(-cosines.round(_DECIMALS), kind="stable"):
         yield Ranked(int(row), float(cosines[row]), int(moments[row]))
 
 
@@ -182,7 +199,8 @@ def find_similar(
     Returns
     -------
     list of Match
-        Equally similar rows are in the library's order if the search is exact.
+        Rows that are equally similar, to a millionth, are in the library's order if the search is
+        exact.
 
     Raises
     ------

@@ -55,7 +55,7 @@ class Whitening:
     power : float
         From 0 to 1: a component of variance v keeps v ** (1 - power). At 1, all are equal.
     timestamp_power : float
-        The same for timestamps, which few components of large variance tell apart best.
+        The same for timestamps; lower, as a few components of large variance distinguish them best.
     gain : float
         A direction that predicts an acoustic feature with correlation r is scaled by
         1 + (sqrt(1 + gain) - 1) r**2. At 0, none is.

@@ -217,11 +217,16 @@ def test_peak_memory_has_that_of_all_children():
     assert 800e6 < peak < 3e9
 
 
-def test_peak_memory_of_one_process():
+def _alone(byte_count):
     before = peak_bytes()
     with PeakMemory() as peak:
-        held = bytearray(b"x" * 50_000_000)
-    assert peak.bytes >= max(before, len(held))
+        _hold(before + byte_count)
+    return peak.bytes - before
+
+
+@pytest.mark.slow
+def test_peak_memory_of_one_process():
+    assert in_a_process(_alone, 200_000_000) > 150e6
 
 
 def test_too_few_rows_for_a_recall():

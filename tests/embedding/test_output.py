@@ -115,7 +115,7 @@ def test_some_rows_of_several_row_groups(tmp_path, monkeypatch):
     rows = np.array([20, 0, 7, 7, 3])
     np.testing.assert_array_equal(read_vectors_of(tmp_path / "x.parquet", rows), every[rows])
     assert read_vectors_of(tmp_path / "x.parquet", rows[:0]).shape == (0, 2)
-    with pytest.raises(StoreError, match=r"x\.parquet: has 24 rows, not 25"):
+    with pytest.raises(StoreError, match=r"x\.parquet: has 24 rows, but no row 24"):
         read_vectors_of(tmp_path / "x.parquet", np.array([24]))
 
 
