@@ -134,8 +134,6 @@ def _choose(library: Library | str | os.PathLike[str], count: int) -> tuple[int,
     search = ExactSearch(library) if isinstance(library, Library) else FileSearch(library)
     rows = search.library
     total = len(rows.paths)
-    if isinstance(library, Library) and total <= count:
-        return total, library
     generator = np.random.default_rng(_SEED)
     sample = np.sort(generator.choice(total, min(count, total), replace=False))
     vectors = search.vectors(sample)
