@@ -7,6 +7,7 @@ precision. A mark behind usearch's own content identifies the library.
 from __future__ import annotations
 
 import os
+import time
 import warnings
 from collections.abc import Iterator
 from contextlib import suppress
@@ -25,7 +26,8 @@ from . import ExploreError
 from .similar import Ranked, unit
 
 _SUFFIX = ".usearch"
-_ROWS_PER_SAVE = 1 << 18
+_BUILDING_PER_SAVING = 20  # times as long, so that saves cost 5 %
+_FIRST_SAVE_S = 30.0
 _FIRST_CANDIDATES = 64  # per query
 _EXPANSION_ADD = 64  # candidates per added row; with usearch's 128, building takes twice as long
 _MARK = b"hear-tune library "
@@ -119,8 +121,9 @@ def _build(library: Path, count: int, partial: Path, mark: bytes) -> Any:
     from usearch.index import Index
 
     index = _restored(partial, mark)
-    held = saved = 0 if index is None else len(index)
+    held = 0 if index is None else len(index)
     first = 0
+    due = time.monotonic() + _FIRST_SAVE_S
     with progress_bar(total=count, initial=held, desc="index", unit="row") as bar:
         for vectors in read_vectors(library):
             if index is None:
@@ -131,10 +134,10 @@ def _build(library: Path, count: int, partial: Path, mark: bytes) -> Any:
             new = rows >= held
             index.add(rows[new], unit(vectors[new]))
             bar.update(int(new.sum()))
-            if len(index) - saved >= _ROWS_PER_SAVE:
-                saved = len(index)
+            if (start := time.monotonic()) >= due:
                 with suppress(*_UNWRITABLE):  # a warning follows at the end
                     _save(index, partial, mark)
+                due = time.monotonic() + _BUILDING_PER_SAVING * (time.monotonic() - start)
     return index
 
 

@@ -430,7 +430,8 @@ def test_the_making_of_an_index_goes_on_where_it_stopped(large_library, monkeypa
     from usearch.index import Index
 
     monkeypatch.setattr("hear_tune.embedding.output._ROWS_PER_WRITE", 100)
-    monkeypatch.setattr("hear_tune.explore.index._ROWS_PER_SAVE", 500)
+    monkeypatch.setattr("hear_tune.explore.index._FIRST_SAVE_S", 0)
+    monkeypatch.setattr("hear_tune.explore.index._BUILDING_PER_SAVING", 0)
     added, add = [], Index.add
 
     def interrupted(index, keys, vectors):
