@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from sphinx.addnodes import pending_xref
 
+from hear_tune.common.markdown import markdown_table
 from hear_tune.hear import load_model
 from hear_tune.networks.config import SAMPLE_RATE_HZ, TIMESTAMP_STRIDE, WINDOW_SAMPLES
 from hear_tune.networks.figure import network_svg
@@ -71,13 +72,17 @@ def _milliseconds(samples: int) -> str:
 
 def _layers_table() -> str:
     """Return the layers of the default variant as a Markdown table."""
-    lines = ["| layer | channels | a frame every | receptive field |", "|---|--:|--:|--:|"]
-    lines += [
-        f"| `{layer.name}` | {layer.channels} | {_milliseconds(layer.stride)} ms "
-        f"| {_milliseconds(layer.grid.receptive_field)} ms |"
+    rows = [["layer", "channels", "a frame every", "receptive field"]]
+    rows += [
+        [
+            f"`{layer.name}`",
+            str(layer.channels),
+            f"{_milliseconds(layer.stride)} ms",
+            f"{_milliseconds(layer.grid.receptive_field)} ms",
+        ]
         for layer in _model.encoder.layers
     ]
-    return "\n".join(lines)
+    return markdown_table(rows, right=True)
 
 
 def _fenced(kind: str, text: str) -> str:

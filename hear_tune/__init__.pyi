@@ -6,7 +6,7 @@ from .common.files import InUseError
 from .embedding.batching import ClipEmbeddings
 from .embedding.folder import FolderReport, embed_array, embed_file, embed_folder
 from .embedding.model import EmbeddingModel
-from .embedding.output import StoreError
+from .embedding.rows import StoreError
 from .embedding.streaming import Embedder
 from .hear import UntrainedWarning, get_scene_embeddings, get_timestamp_embeddings, load_model
 from .networks.config import ConfigError, SampleCNNConfig, TuneConfig

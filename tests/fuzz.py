@@ -48,7 +48,9 @@ from hear_tune.cli import EXIT_ERROR, EXIT_FAILED, main
 from hear_tune.datasets.labelled import load as load_labelled
 from hear_tune.datasets.task import TaskError
 from hear_tune.embedding.batching import ClipEmbeddings
-from hear_tune.embedding.output import EmbeddingOutput, StoreError, read_library
+from hear_tune.embedding.library import read_library
+from hear_tune.embedding.output import EmbeddingOutput
+from hear_tune.embedding.rows import StoreError
 from hear_tune.explore.report import write_report
 from hear_tune.pretrain import tar_shards as shards
 from hear_tune.pretrain.pairs import PairDataset, Share

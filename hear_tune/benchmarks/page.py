@@ -3,21 +3,13 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
-from ..common.errors import HearTuneError
-from ..common.files import write_whole
+from ..common.markdown import markdown_table, refill
 from .embed import folders_table, networks_table
 from .pretrain import stages_table
 
-BEGIN = "<!-- hear-tune benchmark: begin -->"
-END = "<!-- hear-tune benchmark: end -->"
-
-
-class PageError(HearTuneError, ValueError):
-    """A page has no place for the tables."""
+MARK = "hear-tune benchmark"
 
 
 def remake_page(result: dict[str, Any], page: str | os.PathLike[str]) -> None:
@@ -28,19 +20,15 @@ def remake_page(result: dict[str, Any], page: str | os.PathLike[str]) -> None:
     result : dict
         From `hear_tune.benchmarks.suite.benchmark`.
     page : path-like
-        A Markdown file with the marks `BEGIN` and `END`.
+        A Markdown file with the lines ``<!-- hear-tune benchmark -->`` and ``<!-- end of hear-tune
+        benchmark -->``.
 
     Raises
     ------
     PageError
-        If it lacks a mark.
+        If it lacks one of them.
     """
-    text = Path(page).read_text(encoding="utf-8")
-    before, begin, rest = text.partition(BEGIN)
-    _, end, after = rest.partition(END)
-    if not (begin and end):
-        raise PageError(f"{os.fspath(page)}: has no lines {BEGIN} and {END} to fill")
-    write_whole(page, f"{before}{BEGIN}\n\n{markdown(result)}\n\n{END}{after}")
+    refill(page, MARK, markdown(result))
 
 
 def markdown(result: dict[str, Any]) -> str:
@@ -58,7 +46,9 @@ def markdown(result: dict[str, Any]) -> str:
         ),
         **_training("Training on the GPU", result["gpu_training"]),
     }
-    parts = [f"{title}\n\n{_table(rows)}" for title, rows in titled.items() if rows]
+    parts = [
+        f"{title}\n\n{markdown_table(rows, right=True)}" for title, rows in titled.items() if rows
+    ]
     if result["gpu"] is None:
         parts.append("Rows for a GPU are missing: none was measured.")
     return "\n\n".join(parts)
@@ -69,9 +59,3 @@ def _training(title: str, training: dict[str, Any] | None) -> dict[str, list[lis
         return {}
     pairs = training["settings"]["batch_size"]
     return {f"{title}, {pairs} pairs of windows:": stages_table(training["stages"])}
-
-
-def _table(rows: Sequence[Sequence[str]]) -> str:
-    head, *body = rows
-    rule = ["---", *["--:"] * (len(head) - 1)]
-    return "\n".join(f"| {' | '.join(cells)} |" for cells in (head, rule, *body))

@@ -22,8 +22,9 @@ from ..common.progress import say
 from ..common.ranges import at_least
 from ..embedding.batching import ClipEmbeddings
 from ..embedding.folder import embed_folder
+from ..embedding.library import read_library, read_vectors, read_vectors_of
 from ..embedding.model import EmbeddingModel
-from ..embedding.output import EmbeddingOutput, read_library, read_vectors, read_vectors_of
+from ..embedding.output import EmbeddingOutput
 from ..explore.index import IndexSearch
 from ..explore.map import write_map
 from ..explore.similar import FileSearch, Search, find_similar, unit

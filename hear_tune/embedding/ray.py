@@ -35,7 +35,8 @@ from .framing import PER_CHOICES, Per
 from .groups import Group, GroupEmbedder, decoding_crew, embed_groups
 from .model import EmbeddingModel
 from .object_lock import sole_use_of_store
-from .output import PartWriter, StoreError, files_in, part_name
+from .output import PartWriter, part_name
+from .rows import StoreError, files_in
 from .workers import Crew, Note, Outcome
 
 OBJECT_STORE_BYTES = 256 << 20  # enough for names and the model

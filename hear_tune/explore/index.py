@@ -21,7 +21,7 @@ import numpy.typing as npt
 from ..common.files import replacing
 from ..common.progress import progress_bar
 from ..embedding.batching import Vectors
-from ..embedding.output import fingerprint, read_rows, read_vectors
+from ..embedding.library import fingerprint, read_rows, read_vectors
 from . import ExploreError
 from .similar import Ranked, unit
 

@@ -19,7 +19,7 @@ from ..common.files import write_whole
 from ..common.progress import progress_bar
 from ..common.ranges import at_least
 from ..datasets.tables import read_table
-from ..embedding.output import Library
+from ..embedding.library import Library
 from . import MAX_POINTS, ExploreError
 from .pages import fill, read_part
 from .projection import Points, approximate_graph, cluster, project
@@ -66,7 +66,7 @@ def write_map(
     Parameters
     ----------
     library : Library or path-like
-        From `hear_tune.embedding.output.read_library`, or its file, of which only the vectors of
+        From `hear_tune.embedding.library.read_library`, or its file, of which only the vectors of
         the sample are held.
     output : path-like
         HTML page to write. It plays the library's files in place; relative paths remain valid as

@@ -21,8 +21,7 @@ from ..common.progress import one_line
 from ..common.ranges import at_least
 from ..embedding.batching import ClipEmbeddings, Vectors
 from ..embedding.folder import embed_file
-from ..embedding.model import EmbeddingModel
-from ..embedding.output import (
+from ..embedding.library import (
     Library,
     LibraryRows,
     fingerprint,
@@ -30,6 +29,7 @@ from ..embedding.output import (
     read_vectors,
     read_vectors_of,
 )
+from ..embedding.model import EmbeddingModel
 from ..hear import untrained_encoder
 from ..networks.config import SAMPLE_RATE_HZ
 from ..networks.encoders import Encoder

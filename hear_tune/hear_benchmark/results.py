@@ -8,6 +8,8 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from ..common.markdown import markdown_table
+
 MODEL_FILE = "model.json"  # beside the folder that heareval makes for a model
 METADATA_FILE = "task_metadata.json"
 EMBEDDED_FILE = ".done.embeddings"
@@ -162,9 +164,9 @@ def grid(
     rows: Mapping[tuple[str, ...], Mapping[str, str]],
 ) -> str:
     """Format a Markdown table of rows in order, with a dash for what is missing."""
-    lines = [[*head, *columns], ["---"] * (len(head) + len(columns))]
+    lines = [[*head, *columns]]
     lines += [
         [*names, *(cells.get(column, "–") for column in columns)]
         for names, cells in sorted(rows.items())
     ]
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+    return markdown_table(lines)

@@ -20,7 +20,7 @@ from ..common.files import write_whole
 from ..datasets.task import Clip, Task
 from ..embedding.folder import embed_folder
 from ..embedding.model import EmbeddingModel
-from ..embedding.output import read_remarks
+from ..embedding.rows import read_remarks
 from ..networks.config import WINDOW_SAMPLES
 
 Matrix = npt.NDArray[np.float32]

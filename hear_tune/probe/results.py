@@ -19,6 +19,7 @@ import torch
 
 from ..common.errors import HearTuneError
 from ..common.files import write_whole
+from ..common.markdown import markdown_table
 from ..datasets.task import SPLITS, Task
 from ..embedding.model import EmbeddingModel
 from ..networks.config import SAMPLE_RATE_HZ, WINDOW_SAMPLES
@@ -323,9 +324,7 @@ def layers_text(result: Result) -> str:
 
 
 def _task_table(title: str, results: list[Result]) -> str:
-    head, *rows = task_rows(results)
-    lines = [f"**{title}**", "", _line(head), _line(["---"] * len(head)), *map(_line, rows)]
-    return "\n".join(lines)
+    return f"**{title}**\n\n{markdown_table(task_rows(results))}"
 
 
 def cell(result: Result, metric: str) -> str:
@@ -339,7 +338,3 @@ def cell(result: Result, metric: str) -> str:
 def primary(result: Result) -> str:
     """Return the primary metric of a result."""
     return PRIMARY[result["kind"]]
-
-
-def _line(cells: Sequence[str]) -> str:
-    return f"| {' | '.join(cells)} |"

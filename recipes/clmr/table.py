@@ -6,6 +6,7 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
+from hear_tune.common.markdown import markdown_table
 from hear_tune.networks.variants import get_variant
 from hear_tune.probe.results import cell, load
 
@@ -22,14 +23,14 @@ def main() -> None:
     """Print one row per model."""
     dataset, folder = sys.argv[1].partition("-")[0], Path(sys.argv[2])
     print(f"pre-trained on {dataset}, probed on magnatagatune (clmr-linear, [95 % interval])\n")
-    print("| model | published AUC | AUC | published AP | AP |")
-    print("|---|---|---|---|---|")
+    rows = [["model", "published AUC", "AUC", "published AP", "AP"]]
     for path in sorted(folder.glob("magnatagatune_*.json")):
         result = load(path)
         name = result["model"]
         auc, precision = published(dataset, name)
         cells = [auc, cell(result, "roc_auc"), precision, cell(result, "average_precision")]
-        print(f"| {name} | {' | '.join(cells)} |")
+        rows.append([name, *cells])
+    print(markdown_table(rows))
 
 
 def published(dataset: str, model: str) -> tuple[str, str]:

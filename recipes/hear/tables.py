@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from hear_tune.common.markdown import markdown_table, refill
 from hear_tune.hear_benchmark.views import view_tables
 
 HERE = Path(__file__).parent
@@ -23,26 +24,26 @@ VIEWS = ("logistic", "knn", "heareval")
 ABSENT = "–"
 
 
-def between(text: str, name: str, table: str) -> str:
-    """Return a page with a table between the marks of that name."""
-    begin, end = f"<!-- {name} -->", f"<!-- end of {name} -->"
-    before, _, rest = text.partition(begin)
-    _, _, after = rest.partition(end)
-    return f"{before}{begin}\n\n{table}\n\n{end}{after}"
-
-
-def with_tables(text: str, folder: Path) -> str:
-    """Return a page with the tables of the scores in a folder, each between its own marks."""
+def fill(page: Path, folder: Path) -> None:
+    """Put the tables of the scores in a folder into a page."""
     for name in SCORES:
-        rows = json.loads((folder / name).read_text(encoding="utf-8"))
-        text = between(text, name, view_tables(rows))
-    return text
+        refill(page, name, view_tables(_rows(folder / name)))
+
+
+def fill_summary(page: Path, folder: Path) -> None:
+    """Put the summary of the scores in a folder into a page."""
+    refill(page, SUMMARY, summary(_rows(folder / SCORES[0])))
+
+
+def _rows(path: Path) -> list[dict[str, Any]]:
+    rows: list[dict[str, Any]] = json.loads(path.read_text(encoding="utf-8"))
+    return rows
 
 
 def summary(rows: Sequence[dict[str, Any]]) -> str:
     """Tabulate the views of a few models, one cell for each task and model; the best are bold."""
     scores = {(row["task"], row["mode"], row["model"], row["view"]): row["score"] for row in rows}
-    lines = [f"| | {' | '.join(MODELS)} |", f"|---|{'---|' * len(MODELS)}"]
+    lines = [["", *MODELS]]
     for task, mode in sorted({(row["task"], row["mode"]) for row in rows}):
         rivals = {
             view: [scores[key] for model in MODELS if (key := (task, mode, model, view)) in scores]
@@ -53,8 +54,8 @@ def summary(rows: Sequence[dict[str, Any]]) -> str:
             for model in MODELS
         ]
         title = task if mode == "full" else f"{task} {mode}"
-        lines.append(f"| {title} | {' | '.join(cells)} |")
-    return "\n".join(lines)
+        lines.append([title, *cells])
+    return markdown_table(lines)
 
 
 def _cell(score: float | None, rivals: Sequence[float]) -> str:
@@ -73,12 +74,9 @@ def main() -> None:
     for name, out in zip(SCORES, (options.out, options.events), strict=True):
         text = (out / "scores.json").read_text(encoding="utf-8")
         (HERE / name).write_text(text, encoding="utf-8")
-    page = HERE / README
-    page.write_text(with_tables(page.read_text(encoding="utf-8"), HERE), encoding="utf-8")
-    table = summary(json.loads((HERE / SCORES[0]).read_text(encoding="utf-8")))
-    for page in (HERE.parents[1] / name for name in SUMMARISED):
-        text = between(page.read_text(encoding="utf-8"), SUMMARY, table)
-        page.write_text(text, encoding="utf-8")
+    fill(HERE / README, HERE)
+    for name in SUMMARISED:
+        fill_summary(HERE.parents[1] / name, HERE)
 
 
 if __name__ == "__main__":

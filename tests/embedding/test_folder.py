@@ -22,7 +22,8 @@ from hear_tune.common.files import InUseError
 from hear_tune.embedding import folder as embed
 from hear_tune.embedding import groups, workers
 from hear_tune.embedding.framing import PER_CHOICES
-from hear_tune.embedding.output import StoreError, read_library
+from hear_tune.embedding.library import read_library
+from hear_tune.embedding.rows import StoreError
 
 RATE = 22_050
 
@@ -306,7 +307,7 @@ def test_a_foreign_csv_is_not_overwritten(small_model, music, tmp_path):
 
 
 def test_rows_of_a_file_that_fails_late_are_removed(small_model, tmp_path, monkeypatch):
-    monkeypatch.setattr("hear_tune.embedding.output._ROWS_PER_WRITE", 100)
+    monkeypatch.setattr("hear_tune.embedding.rows._ROWS_PER_WRITE", 100)
     soundfile.write(tmp_path / "whole.wav", noise(3_000_000), RATE)
     soundfile.write(tmp_path / "bad.wav", noise(3_000_000), RATE, subtype="FLOAT")
     data = bytearray((tmp_path / "bad.wav").read_bytes())

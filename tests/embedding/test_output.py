@@ -13,13 +13,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hear_tune.embedding.batching import ClipEmbeddings
-from hear_tune.embedding.output import (
-    EmbeddingOutput,
-    StoreError,
-    read_library,
-    read_vectors,
-    read_vectors_of,
-)
+from hear_tune.embedding.library import read_library, read_vectors, read_vectors_of
+from hear_tune.embedding.output import EmbeddingOutput
+from hear_tune.embedding.rows import StoreError
 from hear_tune.pretrain.pcm_store import Track
 
 IDENTITY = {"model": "x", "per": "window"}
@@ -109,7 +105,7 @@ def test_a_damaged_footer_is_named_or_harmless(tmp_path):
 
 
 def test_some_rows_of_several_row_groups(tmp_path, monkeypatch):
-    monkeypatch.setattr("hear_tune.embedding.output._ROWS_PER_WRITE", 4)
+    monkeypatch.setattr("hear_tune.embedding.rows._ROWS_PER_WRITE", 4)
     session(tmp_path / "x.parquet", NAMES, 3, set(), None, True)
     every = read_library(tmp_path / "x.parquet").vectors
     rows = np.array([20, 0, 7, 7, 3])

@@ -18,7 +18,9 @@ from hear_tune.audio import files
 from hear_tune.cli import main
 from hear_tune.common.files import InUseError, sole_use
 from hear_tune.embedding.folder import identity_of
-from hear_tune.embedding.output import StoreError, part_name, read_library
+from hear_tune.embedding.library import read_library
+from hear_tune.embedding.output import part_name
+from hear_tune.embedding.rows import StoreError
 
 pytest.importorskip("ray", reason="Ray is not installed")
 import psutil

@@ -9,7 +9,7 @@ from conftest import noise
 import hear_tune
 from hear_tune.audio import files
 from hear_tune.cli import main
-from hear_tune.embedding.output import read_library
+from hear_tune.embedding.library import read_library
 
 RATE = 22_050
 

@@ -17,9 +17,11 @@ from conftest import noise, tone
 
 import hear_tune
 from hear_tune.cli import main
-from hear_tune.embedding import output
+from hear_tune.embedding import library as library_files
 from hear_tune.embedding.batching import ClipEmbeddings
-from hear_tune.embedding.output import EmbeddingOutput, LibraryRows, StoreError, read_library
+from hear_tune.embedding.library import LibraryRows, read_library
+from hear_tune.embedding.output import EmbeddingOutput
+from hear_tune.embedding.rows import StoreError
 from hear_tune.explore import ExploreError, similar
 from hear_tune.explore.index import IndexSearch, _mark_of
 from hear_tune.explore.map import write_map
@@ -103,7 +105,7 @@ def test_silence_is_similar_to_nothing(tmp_path):
 @pytest.fixture
 def folder_library(tmp_path, monkeypatch):
     """120 tracks of three rows in a folder of two files of several row groups each."""
-    monkeypatch.setattr("hear_tune.embedding.output._ROWS_PER_WRITE", 50)
+    monkeypatch.setattr("hear_tune.embedding.rows._ROWS_PER_WRITE", 50)
     generator = np.random.default_rng(3)
     (tmp_path / "l").mkdir()
     for half in range(2):
@@ -131,11 +133,11 @@ def test_a_file_is_searched_as_a_library_in_memory_is(folder_library, per_track)
 def test_similar_holds_few_vectors(folder_library, monkeypatch, capsys):
     """Each query of the command line reads batches; rows of a query are looked up."""
     sizes = []
-    join = output._vectors
+    join = library_files.vectors_of
     monkeypatch.setattr(
-        output, "_vectors", lambda batch: sizes.append(batch.num_rows) or join(batch)
+        library_files, "vectors_of", lambda batch: sizes.append(batch.num_rows) or join(batch)
     )
-    monkeypatch.setattr("hear_tune.embedding.output.read_library", None)
+    monkeypatch.setattr("hear_tune.embedding.library.read_library", None)
     assert main(["similar", "1/7.wav", str(folder_library), "-n", "2"]) == 0
     assert len(capsys.readouterr().out.splitlines()) == 3
     assert max(sizes) < 60
@@ -429,7 +431,7 @@ def test_a_damaged_index_is_made_anew(large_library, capsys):
 def test_the_making_of_an_index_goes_on_where_it_stopped(large_library, monkeypatch):
     from usearch.index import Index
 
-    monkeypatch.setattr("hear_tune.embedding.output._ROWS_PER_WRITE", 100)
+    monkeypatch.setattr("hear_tune.embedding.rows._ROWS_PER_WRITE", 100)
     monkeypatch.setattr("hear_tune.explore.index._FIRST_SAVE_S", 0)
     monkeypatch.setattr("hear_tune.explore.index._BUILDING_PER_SAVING", 0)
     added, add = [], Index.add
@@ -629,12 +631,12 @@ def test_a_large_library_is_sampled(random_library, tmp_path):
 
 def test_a_map_holds_the_vectors_of_its_sample(folder_library, tmp_path, monkeypatch):
     held = []
-    read = output.read_vectors_of
+    read = library_files.read_vectors_of
     monkeypatch.setattr(
         "hear_tune.explore.similar.read_vectors_of",
         lambda *arguments: held.append(read(*arguments)) or held[-1],
     )
-    monkeypatch.setattr(output, "read_library", None)
+    monkeypatch.setattr(library_files, "read_library", None)
     options = ["--points", "30", "--projection", "pca"]
     assert main(["map", str(folder_library), "-o", str(tmp_path / "m.html"), *options]) == 0
     assert [vectors.shape for vectors in held] == [(30, 6)]

@@ -3,6 +3,7 @@
 import json
 import pickle
 import random
+import shutil
 from importlib import import_module
 
 import numpy as np
@@ -191,30 +192,35 @@ def test_the_command_writes_a_table_for_each_view(tmp_path, capsys):
 def test_the_recipe_puts_the_tables_between_their_marks(tmp_path, monkeypatch):
     tables = recipe_tables(monkeypatch)
     score_by_heareval(embedded(tmp_path / "out"), wrong_player=3)
-    text = "Before.\n"
+    page, text = tmp_path / "page.md", "Before.\n"
     for name in tables.SCORES:
         (tmp_path / name).write_text(json.dumps(views.collect_views(tmp_path / "out")))
         text += f"<!-- {name} -->\nold\n<!-- end of {name} -->\nAfter {name}.\n"
-    page = tables.with_tables(text, tmp_path)
-    assert "old" not in page
-    assert page.count("| notes | top1_acc | 0.875 [") == 2
-    assert page.startswith("Before.\n<!-- scores.json -->\n\n**heareval, 1 grid point**\n")
-    assert page.endswith("\n<!-- end of events.json -->\nAfter events.json.\n")
-    assert tables.with_tables(page, tmp_path) == page
+    page.write_text(text)
+    tables.fill(page, tmp_path)
+    filled = page.read_text()
+    assert "old" not in filled
+    assert filled.count("| notes | top1_acc | 0.875 [") == 2
+    assert filled.startswith("Before.\n<!-- scores.json -->\n\n**heareval, 1 grid point**\n")
+    assert filled.endswith("\n<!-- end of events.json -->\nAfter events.json.\n")
+    tables.fill(page, tmp_path)
+    assert page.read_text() == filled
 
 
-def test_the_recipe_shows_the_scores_beside_it(monkeypatch):
+def test_the_recipe_shows_the_scores_beside_it(tmp_path, monkeypatch):
     tables = recipe_tables(monkeypatch)
-    page = (tables.HERE / tables.README).read_text(encoding="utf-8")
-    assert tables.with_tables(page, tables.HERE) == page
+    shown = tables.HERE / tables.README
+    page = shutil.copy(shown, tmp_path / "page.md")
+    tables.fill(page, tables.HERE)
+    assert page.read_bytes() == shown.read_bytes()
 
 
-def test_the_summary_is_of_the_same_scores(monkeypatch):
+def test_the_summary_is_of_the_same_scores(tmp_path, monkeypatch):
     tables = recipe_tables(monkeypatch)
-    rows = json.loads((tables.HERE / "scores.json").read_text(encoding="utf-8"))
-    for name in tables.SUMMARISED:
-        page = (ROOT / name).read_text(encoding="utf-8")
-        assert tables.between(page, tables.SUMMARY, tables.summary(rows)) == page
+    for shown in (ROOT / name for name in tables.SUMMARISED):
+        page = shutil.copy(shown, tmp_path / shown.name)
+        tables.fill_summary(page, tables.HERE)
+        assert page.read_bytes() == shown.read_bytes()
 
 
 def test_a_summary_marks_the_best_of_each_view(monkeypatch):

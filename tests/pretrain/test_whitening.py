@@ -194,7 +194,7 @@ def test_the_command_whitens(store, tmp_path, clip):
         assert main(command) == 0
         wanted = hear_tune.load_model(output, whitened=not options)
         expected = hear_tune.embed_array(clip, 22_050, wanted).vectors
-        assert hear_tune.embedding.output.read_library(rows).vectors.shape == expected.shape
+        assert hear_tune.embedding.library.read_library(rows).vectors.shape == expected.shape
 
 
 def test_options_that_need_whitening_are_refused_without_it(encoder, tmp_path, capsys):
