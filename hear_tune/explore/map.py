@@ -22,7 +22,7 @@ from ..datasets.tables import read_table
 from ..embedding.library import Library
 from . import MAX_POINTS, ExploreError
 from .pages import fill, read_part
-from .projection import Points, approximate_graph, cluster, project
+from .projection import Points, approximate_graph, check_method, cluster, project
 from .similar import ExactSearch, FileSearch, neighbours
 
 NEIGHBOURS = 10
@@ -100,9 +100,12 @@ def write_map(
         clusters are not available, or the library's file changes while it is read.
     TaskError
         If the table of labels is invalid.
+    ValueError
+        If there is no such projection.
     """
     if not Path(output).parent.is_dir():
         raise ExploreError(f"{os.fspath(output)}: there is no such folder")
+    check_method(projection)
     total, chosen = _choose(library, max_points)
     groupings = [_group("folder", _folders(chosen.paths))]
     if labels is not None:

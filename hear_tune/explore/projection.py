@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from ..common.ranges import one_of
 from ..embedding.batching import Vectors
 from . import PCA, UMAP, ExploreError
 from .similar import unit
@@ -89,7 +90,10 @@ def project(
     ------
     ExploreError
         If UMAP is requested but not available.
+    ValueError
+        If there is no such method.
     """
+    check_method(method)
     units = unit(vectors)
     obstacle = _why_no_umap(len(vectors))
     if method == UMAP and obstacle:
@@ -99,6 +103,12 @@ def project(
         note = f" ({obstacle})" if obstacle and method is None else ""
         return points, f"PCA, {100 * share:.0f} % of the variance{note}"
     return _umap(units, graph), f"UMAP by cosine, {_UMAP_NEIGHBOURS} neighbours"
+
+
+def check_method(method: str | None) -> None:
+    """Raise ValueError if there is no such method of projection."""
+    if method is not None:
+        one_of((UMAP, PCA), projection=method)
 
 
 def _why_no_umap(rows: int) -> str:

@@ -34,7 +34,7 @@ from ..common.devices import core_count
 from ..common.errors import HearTuneError
 from ..common.files import replacing, sole_use, write_whole, writing
 from ..common.progress import progress_bar
-from ..common.ranges import above, at_least
+from ..common.ranges import at_least
 from ..embedding.workers import Crew, Job, Note, Outcome
 from ..networks.config import SAMPLE_RATE_HZ
 from .pairs import Pairs, Share, draw_starts, to_pair
@@ -42,6 +42,7 @@ from .pcm_store import AudioStore, Pcm, Track, has_types, to_pcm
 
 INDEX = "shards.json"
 FORMAT = "hear-tune shards 1"
+_SHORTEST_CLIP_SECONDS = 0.01
 CLIP_SECONDS = 30.0
 CLIPS_PER_SHARD = 256  # about 200 MB of FLAC
 OPEN_SHARDS = 8  # mixed by a reader at a time
@@ -157,7 +158,7 @@ def write_shards(
     OSError
         If a shard cannot be written.
     """
-    above(0, clip_seconds=clip_seconds)
+    at_least(_SHORTEST_CLIP_SECONDS, clip_seconds=clip_seconds)
     at_least(1, clips_per_shard=clips_per_shard)
     folder = Path(folder)
     names = [os.fspath(store) for store in stores]

@@ -605,6 +605,13 @@ def test_many_points_have_approximate_neighbours(large_library, tmp_path, monkey
     assert np.mean(found) > 0.95
 
 
+def test_an_unknown_projection_is_refused_before_the_library_is_read(tmp_path):
+    with pytest.raises(ValueError, match="projection must be one of umap, pca, not 't-sne'"):
+        write_map(tmp_path / "none", tmp_path / "m.html", title="", projection="t-sne")
+    with pytest.raises(ValueError, match="projection must be one of umap, pca, not 't-sne'"):
+        project(np.eye(5, dtype=np.float32), "t-sne")
+
+
 def test_clusters_are_numbered_from_the_largest():
     assert cluster(two_clouds(), 2) == [0] * 30 + [1] * 20
     with pytest.raises(ExploreError, match="50 points cannot be in 51 clusters"):

@@ -345,8 +345,8 @@ def test_training_streams(store, tmp_path, capsys):
 @pytest.mark.parametrize(
     ("number", "message"),
     [
-        ({"clip_seconds": float("nan")}, "clip_seconds must be a finite number above 0"),
-        ({"clip_seconds": 0}, "clip_seconds must be above 0, not 0"),
+        ({"clip_seconds": float("nan")}, "clip_seconds must be a finite number of at least 0.01"),
+        ({"clip_seconds": 1e-5}, "clip_seconds must be at least 0.01, not 1e-05"),
         ({"clips_per_shard": 0}, "clips_per_shard must be at least 1, not 0"),
     ],
 )
