@@ -81,8 +81,7 @@ def save_checkpoint(encoder: Encoder, path: str | os.PathLike[str]) -> str:
         "sample_rate": SAMPLE_RATE_HZ,
         "training": encoder.training_record,
         "projections": {
-            name: {"layers": p.sources, "size": p.layer.channels, "stride": p.layer.stride}
-            for name, p in ((name, encoder.projection(name)) for name in encoder.projections)
+            name: _description(encoder.projection(name)) for name in encoder.projections
         },
         "hear_tune_version": version("hear-tune"),
     }
@@ -135,9 +134,10 @@ def _load(path: Path, sha256: str | None) -> Encoder:
         training = metadata["training"]
         with torch.device("meta"):  # no random weights only to overwrite them
             encoder = build_encoder(config)
-            for projection in _projections(encoder, metadata.get("projections", {})):
+            _check_crop(config, training)
+            window = training.get(CROP_SAMPLES, encoder.window_samples)
+            for projection in _projections(encoder, metadata.get("projections", {}), window):
                 encoder.add_projection(projection)
-        _check_crop(config, training)
         _check_layers(encoder, training)
         tensors = {name: _as_float32(tensor) for name, tensor in tensors.items()}
         _check_fit(encoder, tensors)
@@ -256,20 +256,31 @@ def _check_crop(config: EncoderConfig, training: dict[str, Any]) -> None:
         )
 
 
-def _projections(encoder: Encoder, described: object) -> Iterator[Projection]:
+def _description(projection: Projection) -> dict[str, Any]:
+    layer = projection.layer
+    return {
+        "layers": projection.sources,
+        "size": layer.channels,
+        "stride": layer.stride,
+        "statistics": projection.scale is not None,
+    }
+
+
+def _projections(encoder: Encoder, described: object, window: int) -> Iterator[Projection]:
     """Build the projections that a checkpoint's metadata describe, without their weights."""
     layers = {layer.name: layer for layer in encoder.layers}
-    strides = {layer.stride for layer in encoder.layers} | {TIMESTAMP_STRIDE}
+    strides = {layer.stride for layer in encoder.layers} | {TIMESTAMP_STRIDE, window}
     if not isinstance(described, dict):
         raise CheckpointError("its metadata are damaged: projections")
     for name, facts in described.items():
         try:
             sources = [layers[source] for source in facts["layers"]]
             size, stride = facts["size"], facts["stride"]
+            statistics = facts.get("statistics", False)  # not in files of earlier versions
             valid = name.isidentifier() and sources and type(size) is int and size > 0
             if not valid or type(stride) is not int or stride not in strides:
                 raise ValueError
-            yield Projection(name, sources, size, stride)
+            yield Projection(name, sources, size, stride, bool(statistics))
         except (LookupError, TypeError, ValueError, RuntimeError) as error:
             raise CheckpointError(f"its metadata are damaged: projection {name!r}") from error
 

@@ -6,15 +6,15 @@ import argparse
 
 from ..pretrain import (
     WHITENED_SIZE,
+    WHITENING_COMPRESSION,
     WHITENING_CROPS,
-    WHITENING_GAIN,
     WHITENING_POWER,
     WHITENING_TIMESTAMP_POWER,
 )
-from .common import SHA256_HELP, Commands, positive_int
+from .common import SHA256_HELP, Commands, positive_float, positive_int
 
 SUMMARY = "convert any checkpoint to safetensors"
-_SETTINGS = ("size", "crops", "power", "timestamp_power", "gain")  # of a whitening
+_SETTINGS = ("size", "crops", "power", "timestamp_power", "compression")  # of a whitening
 
 
 def add_command(commands: Commands) -> None:
@@ -57,9 +57,9 @@ def add_command(commands: Commands) -> None:
         help=f"the same for timestamps ({WHITENING_TIMESTAMP_POWER})",
     )
     parser.add_argument(
-        "--gain",
-        type=float,
-        help=f"of directions that predict acoustic features; 0 for none ({WHITENING_GAIN:g})",
+        "--compression",
+        type=positive_float,
+        help=f"how far statistics are compressed ({WHITENING_COMPRESSION:g})",
     )
     parser.add_argument("--no-whitening", action="store_true", help="drop a whitening it has")
     parser.set_defaults(run=_convert)

@@ -1,4 +1,4 @@
-"""A fitted layer: a linear map of several concatenated layers."""
+"""A fitted layer: a linear map of several layers, or of their statistics."""
 
 from __future__ import annotations
 
@@ -14,8 +14,10 @@ from .geometry import Layer, TimeGrid
 class Projection(nn.Module):
     """Project several layers, resampled to one frame rate and concatenated.
 
-    Linear maps commute with averages over time, so the mean of its frames is the projection of the
-    layers' means. It is always computed in float32.
+    With statistics, a frame is not the mean of each channel over the frame's time, but the mean and
+    the standard deviation (statistics pooling, as in x-vectors: Snyder et al., 2018), both
+    compressed from x to log(1 + x / scale), so that quiet channels count too. It is always
+    computed in float32.
 
     Parameters
     ----------
@@ -27,6 +29,13 @@ class Projection(nn.Module):
         Number of output channels.
     stride : int, optional
         Samples per frame; by default the coarsest stride of the sources.
+    statistics : bool
+        Whether to project statistics; the stride must be a multiple of those of the sources then.
+
+    Raises
+    ------
+    ValueError
+        If a frame is shorter than one of a source that statistics are asked of.
 
     Attributes
     ----------
@@ -34,16 +43,28 @@ class Projection(nn.Module):
         Its name, channels, stride and receptive field.
     sources : list of str
         Names of the input layers.
+    scale : Tensor or None
+        (inputs,), of each statistic.
     """
 
+    scale: Tensor | None
+
     def __init__(
-        self, name: str, sources: Sequence[Layer], size: int, stride: int | None = None
+        self,
+        name: str,
+        sources: Sequence[Layer],
+        size: int,
+        stride: int | None = None,
+        statistics: bool = False,
     ) -> None:
         super().__init__()
-        inputs = sum(source.channels for source in sources)
+        inputs = sum(source.channels for source in sources) * (2 if statistics else 1)
         self.sources = [source.name for source in sources]
         self.linear = nn.Linear(inputs, size)
         stride = max(source.stride for source in sources) if stride is None else stride
+        if statistics and any(stride % source.stride for source in sources):
+            raise ValueError(f"no statistics of frames of {stride} samples: a layer's are longer")
+        self.register_buffer("scale", torch.ones(inputs) if statistics else None)
         grids = [_resampled(source.grid, stride) for source in sources]
         grid = TimeGrid(stride, min(grid.first for grid in grids), max(grid.last for grid in grids))
         self.layer = Layer(name, inputs, size, grid, inputs * size)
@@ -65,8 +86,13 @@ class Projection(nn.Module):
         """
         frames = samples // self.layer.stride
         with torch.autocast(self.linear.weight.device.type, enabled=False):
-            joined = [to_frames(features[name].float(), frames) for name in self.sources]
-            projected: Tensor = self.linear(torch.cat(joined, dim=1).mT)
+            maps = [features[name].float() for name in self.sources]
+            if self.scale is None:
+                rows = torch.cat([to_frames(feature, frames) for feature in maps], dim=1).mT
+            else:
+                joined = torch.cat([to_statistics(feature, frames) for feature in maps], dim=1)
+                rows = compressed(joined.mT, self.scale)
+            projected: Tensor = self.linear(rows)
         return projected.mT
 
 
@@ -90,6 +116,32 @@ def to_frames(feature: Tensor, frames: int) -> Tensor:
     if feature.shape[-1] >= frames:
         return F.avg_pool1d(feature, feature.shape[-1] // frames)
     return F.interpolate(feature, size=frames, mode="linear", align_corners=False)
+
+
+def to_statistics(feature: Tensor, frames: int) -> Tensor:
+    """Return means and standard deviations over time.
+
+    Parameters
+    ----------
+    feature : Tensor
+        (batch, channels, T).
+    frames : int
+        Number of frames; a divisor of T.
+
+    Returns
+    -------
+    Tensor
+        (batch, 2 channels, frames).
+    """
+    cells = feature.reshape(*feature.shape[:-1], frames, -1)
+    mean = cells.mean(dim=-1)
+    deviation = (cells - mean[..., None]).square().mean(dim=-1).sqrt()
+    return torch.cat([mean, deviation], dim=1)
+
+
+def compressed(statistics: Tensor, scale: Tensor) -> Tensor:
+    """Compress statistics (..., inputs), none of which is below 0, as layers end in a ReLU."""
+    return torch.log1p(statistics / scale)
 
 
 def _resampled(grid: TimeGrid, stride: int) -> TimeGrid:

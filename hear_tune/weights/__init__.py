@@ -39,7 +39,7 @@ class Pretrained:
 _ROWS = (
     Pretrained(
         "tune+-acoustic",
-        "f56b729dfc4a987677ec01427e7b38aa74d2245890b8af4a253ca8368f0fe9e6",
+        "ad2141f8872221cd2a561e324fee202efc942f6abd63f65760618c1a57dc8b5d",
         "TUNE+ by CLMR and acoustic features on free game music, soundfonts and speech (133 h)",
     ),
 )

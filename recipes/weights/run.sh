@@ -16,5 +16,5 @@ stores=("$work"/{music,solo,instruments,speech})
 audio=$(IFS=, && echo "[${stores[*]}]")
 hear-tune pretrain --config "$here/acoustic.yaml" --output "$work/run" --data.audio "$audio" "$@"
 hear-tune convert "$work/run/last.safetensors" -o "$work/weights.safetensors" --half \
-  --layers contractive.4,tail.6,tail.7 --timestamp-layers tail.4,tail.5 \
+  --layers contractive.4,tail.4,tail.6,tail.7 --timestamp-layers tail.4,tail.5 \
   --whiten "${stores[@]}"
