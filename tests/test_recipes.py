@@ -256,3 +256,23 @@ def test_the_hear_recipe_goes_on_after_a_failure(tmp_path):
     assert all(call.endswith(ending) for call in runs)
     assert any("hear_tune --model mine.pt" in call and "--name Mine" in call for call in runs)
     assert calls[-1] == "hear-tune hear table out --views --json out/scores.json"
+
+
+def test_the_comparison_shows_the_last_and_the_best_layer_over_seeds():
+    def result(model, layer, accuracy):
+        scores = {"accuracy": {"mean": accuracy}}
+        return {"model": model, "task": "notes", "layers": [layer], "scores": scores}
+
+    results = [
+        result("tune+ clmr 1", "tail.8", 0.5),
+        result("tune+ clmr 1", "tail.9", 0.25),
+        result("tune+ clmr 2", "tail.8", 0.7),
+        result("tune+ clmr 2", "tail.9", 0.35),
+        result("tune+ untrained", "tail.9", 0.125),
+        result("mfcc", "mfcc", 0.75),
+    ]
+    assert recipe("comparison/table").table(results).splitlines()[2:] == [
+        "| mfcc |  | 0.750 |",
+        "| TUNE+ clmr | 2 | 0.300, 0.600 (`tail.8`) |",
+        "| TUNE+ untrained | 1 | 0.125, 0.125 (`tail.9`) |",
+    ]
