@@ -142,6 +142,7 @@ def _load(path: Path, sha256: str | None) -> Encoder:
         tensors = {name: _as_float32(tensor) for name, tensor in tensors.items()}
         _check_fit(encoder, tensors)
         _check_finite(tensors)
+        _check_scales(tensors)
     except (CheckpointError, ConfigError) as error:
         raise CheckpointError(f"{path}: {error}") from error
     encoder.load_state_dict(tensors, assign=True)
@@ -280,7 +281,9 @@ def _projections(encoder: Encoder, described: object, window: int) -> Iterator[P
             valid = name.isidentifier() and sources and type(size) is int and size > 0
             if not valid or type(stride) is not int or stride not in strides:
                 raise ValueError
-            yield Projection(name, sources, size, stride, bool(statistics))
+            if type(statistics) is not bool:
+                raise TypeError
+            yield Projection(name, sources, size, stride, statistics)
         except (LookupError, TypeError, ValueError, RuntimeError) as error:
             raise CheckpointError(f"its metadata are damaged: projection {name!r}") from error
 
@@ -320,6 +323,17 @@ def _check_fit(encoder: Encoder, tensors: dict[str, Tensor]) -> None:
         listed = first_n(problems, _LISTED_PROBLEMS, "; ")
         variant = variant_name(encoder.config)
         raise CheckpointError(f"its tensors do not fit a {variant} encoder: {listed}")
+
+
+def _check_scales(tensors: dict[str, Tensor]) -> None:
+    """Statistics are divided by their scales."""
+    broken = [
+        name
+        for name, tensor in tensors.items()
+        if name.startswith("projections.") and name.endswith(".scale") and (tensor <= 0).any()
+    ]
+    if broken:
+        raise CheckpointError(f"not above 0 in {', '.join(broken)}")
 
 
 def _check_finite(tensors: dict[str, Tensor]) -> None:

@@ -26,6 +26,7 @@ import hear_tune
 from hear_tune import CheckpointError, TuneConfig, build_encoder, load_checkpoint, save_checkpoint
 from hear_tune.common.files import sha256_of
 from hear_tune.networks.config import config_from_dict
+from hear_tune.networks.projection import Projection
 
 SMALL = TuneConfig(2, contractive=2, expansive=2, tail=3, embedding_size=8)
 
@@ -114,6 +115,8 @@ def test_an_unpickled_encoder_can_be_saved_for_the_hub(encoder, tmp_path):
         {"a": {"layers": ["contractive.1"], "size": 4, "stride": None}},
         {"a": {"layers": ["contractive.1"], "size": 4, "stride": 3**12}},
         {"a,b": {"layers": ["contractive.1"], "size": 4, "stride": 3}},
+        {"a": {"layers": ["contractive.1"], "size": 4, "stride": 1, "statistics": True}},
+        {"a": {"layers": ["contractive.1"], "size": 4, "stride": 3, "statistics": "yes"}},
         {
             "a": {"layers": ["contractive.1"], "size": 4, "stride": 3},
             "b": {"layers": ["a"], "size": 4, "stride": 3},
@@ -434,6 +437,27 @@ def rewritten(encoder, path, change_tensors=lambda t: t, **changes):
         tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     save_file(change_tensors(tensors), path, {"hear_tune": metadata})
     return path
+
+
+def test_a_projection_of_an_earlier_version_is_of_means(encoder, tmp_path):
+    projected = hear_tune.build_encoder(encoder.config).eval()
+    projected.add_projection(Projection("old", projected.layers[:2], 5))
+    described = {"old": {"layers": ["contractive.0", "contractive.1"], "size": 5, "stride": 3}}
+    loaded = load_checkpoint(
+        rewritten(projected, tmp_path / "x.safetensors", projections=described)
+    )
+    assert loaded.projection("old").scale is None
+    assert same(projected, loaded)
+
+
+@pytest.mark.parametrize("scale", [0.0, -1.0])
+def test_statistics_have_positive_scales(encoder, tmp_path, scale):
+    projected = hear_tune.build_encoder(encoder.config).eval()
+    projected.add_projection(Projection("a", projected.layers[:1], 4, 9, statistics=True))
+    projected.projection("a").scale[2] = scale
+    save_checkpoint(projected, tmp_path / "x.safetensors")
+    with pytest.raises(CheckpointError, match=r"not above 0 in projections\.a\.scale"):
+        load_checkpoint(tmp_path / "x.safetensors")
 
 
 def without(name):
