@@ -140,4 +140,6 @@ _ROOMS = {
 
 
 if __name__ == "__main__":
+    if Path(sys.argv[1]).suffix != ".svg":
+        sys.exit("rooms.py OUT.svg")
     Path(sys.argv[1]).write_text(svg(edges()), encoding="utf-8")

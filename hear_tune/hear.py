@@ -73,7 +73,7 @@ def load_model(
         rounding.
     precision : {"float32", "bfloat16", "float16"}
         "bfloat16" is faster still on CPUs that support it. With the weights in the
-        package, embeddings then lie within a cosine distance of 4e-3 of those in float32.
+        package, embeddings then lie within a cosine distance of 3e-3 of those in float32.
         "float16" is for GPUs only.
     whitened : bool
         Embed with the checkpoint's whitened layers, if it has them and no layers are named. False

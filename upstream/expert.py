@@ -30,7 +30,9 @@ class UpstreamExpert(nn.Module):
 
     All layers are resampled to one stride as in `hear_tune.get_timestamp_embeddings`. The frames of
     an utterance do not depend on the rest of the batch: only utterances of equal length pass
-    through the network together, without padding.
+    through the network together, without padding. Statistics of whole windows, as the whitened
+    embedding has them, are interpolated between the windows' centres, the last one of which ends in
+    silence.
 
     Parameters
     ----------
@@ -63,6 +65,7 @@ class UpstreamExpert(nn.Module):
             raise ValueError(f"sample_rate must be {known}, not {sample_rate!r}")
         self.encoder = encoder
         self.layers = list(layers)
+        self._of_windows = any(encoder.has_statistics(name) for name in self.layers)
         self.width = max(encoder.layer(name).channels for name in self.layers)
         self.concatenate = concatenate
         self.sample_rate = sample_rate
@@ -139,7 +142,7 @@ class UpstreamExpert(nn.Module):
         return self.training and trainable and torch.is_grad_enabled()
 
     def _prepare(self, wav: Tensor) -> Tensor:
-        """Resample a waveform to the encoder's rate, and mirror its end to a valid length."""
+        """Resample a waveform to the encoder's rate, and extend it to a valid length."""
         if wav.ndim != 1 or len(wav) == 0:
             raise ValueError(f"a waveform must be (samples,), at least one, not {tuple(wav.shape)}")
         wav = wav.detach().cpu()
@@ -147,7 +150,11 @@ class UpstreamExpert(nn.Module):
             (wav.float() if wav.is_floating_point() else wav).numpy(), self.sample_rate
         )
         unit = self.encoder.timestamp_unit(self.layers)
-        return torch.from_numpy(np.ascontiguousarray(mirror_to_multiple(samples, unit)))
+        if self._of_windows:
+            extended = self.encoder.fill(samples, -(-len(samples) // unit) * unit)
+        else:
+            extended = mirror_to_multiple(samples, unit)
+        return torch.from_numpy(np.ascontiguousarray(extended))
 
     def _embed(self, audio: Tensor) -> list[Tensor]:
         """Map (batch, samples) to hidden states, each (batch, samples / 729, channels)."""

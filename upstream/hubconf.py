@@ -41,7 +41,11 @@ dependencies = ["hear_tune", "torch", "yaml"]  # read by torch.hub
 
 
 def tune(ckpt: str | None = None, **options: Any) -> UpstreamExpert:
-    """Concatenate the default layers of `hear_tune.load_model` in one hidden state."""
+    """Concatenate the default layers of `hear_tune.load_model` in one hidden state.
+
+    The weights in the package have one frame per window of 893 ms, interpolated: for utterances,
+    not for events.
+    """
     model, rate = _load(ckpt, **options)
     return UpstreamExpert(model.encoder, model.layers, sample_rate=rate)
 

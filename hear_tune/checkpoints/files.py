@@ -88,6 +88,7 @@ def save_checkpoint(encoder: Encoder, path: str | os.PathLike[str]) -> str:
     tensors = {name: t.detach().cpu().contiguous() for name, t in encoder.state_dict().items()}
     try:
         _check_finite(tensors)
+        _check_scales(tensors)
     except CheckpointError as error:
         raise CheckpointError(f"{os.fspath(path)}: not written: {error}") from error
     # one key only: safetensors writes several in random order
@@ -281,6 +282,8 @@ def _projections(encoder: Encoder, described: object, window: int) -> Iterator[P
             valid = name.isidentifier() and sources and type(size) is int and size > 0
             if not valid or type(stride) is not int or stride not in strides:
                 raise ValueError
+            if stride > TIMESTAMP_STRIDE and stride % TIMESTAMP_STRIDE:
+                raise ValueError
             if type(statistics) is not bool:
                 raise TypeError
             yield Projection(name, sources, size, stride, statistics)
@@ -333,7 +336,7 @@ def _check_scales(tensors: dict[str, Tensor]) -> None:
         if name.startswith("projections.") and name.endswith(".scale") and (tensor <= 0).any()
     ]
     if broken:
-        raise CheckpointError(f"not above 0 in {', '.join(broken)}")
+        raise CheckpointError(f"scales that are not above 0 in {', '.join(broken)}")
 
 
 def _check_finite(tensors: dict[str, Tensor]) -> None:

@@ -134,7 +134,7 @@ def _build(library: Path, count: int, partial: Path, mark: bytes) -> Any:
             new = rows >= held
             index.add(rows[new], unit(vectors[new]))
             bar.update(int(new.sum()))
-            if (start := time.monotonic()) >= due:
+            if new.any() and (start := time.monotonic()) >= due:
                 with suppress(*_UNWRITABLE):  # a warning follows at the end
                     _save(index, partial, mark)
                 due = time.monotonic() + _BUILDING_PER_SAVING * (time.monotonic() - start)

@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from ..common.ranges import one_of
 from ..embedding.batching import Vectors
-from . import PCA, UMAP, ExploreError
+from . import PCA, PROJECTIONS, UMAP, ExploreError
 from .similar import unit
 
 Points = npt.NDArray[np.float32]
@@ -108,7 +108,7 @@ def project(
 def check_method(method: str | None) -> None:
     """Raise ValueError if there is no such method of projection."""
     if method is not None:
-        one_of((UMAP, PCA), projection=method)
+        one_of(PROJECTIONS, projection=method)
 
 
 def _why_no_umap(rows: int) -> str:

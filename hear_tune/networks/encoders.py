@@ -84,7 +84,7 @@ class LayeredEncoder(nn.Module, ABC):
     layers : tuple of Layer
         The layers in the order of computation.
     projections : ModuleDict
-        Linear maps of these layers, found by name like any layer.
+        Fitted projections of these layers, found by name like any layer.
     """
 
     layers: tuple[Layer, ...]
@@ -187,6 +187,10 @@ class LayeredEncoder(nn.Module, ABC):
         projection = self.projections[name]
         assert isinstance(projection, Projection)
         return projection
+
+    def has_statistics(self, name: str) -> bool:
+        """Whether a layer is a projection of statistics."""
+        return name in self.projections and self.projection(name).scale is not None
 
     def unprojected(self, names: Sequence[str]) -> list[str]:
         """Return names of layers, with each projection replaced by its sources."""

@@ -14,9 +14,9 @@ from .geometry import Layer, TimeGrid
 class Projection(nn.Module):
     """Project several layers, resampled to one frame rate and concatenated.
 
-    With statistics, a frame is not the mean of each channel over the frame's time, but the mean and
-    the standard deviation (statistics pooling, as in x-vectors: Snyder et al., 2018), both
-    compressed from x to log(1 + x / scale), so that quiet channels count too. It is always
+    What is projected are the means of each channel over a frame's time or, with statistics, the
+    means and the standard deviations (statistics pooling, as in x-vectors: Snyder et al., 2018),
+    compressed from x to log(1 + x / scale) so that quiet channels count too. Projections are always
     computed in float32.
 
     Parameters
@@ -35,7 +35,7 @@ class Projection(nn.Module):
     Raises
     ------
     ValueError
-        If a frame is shorter than one of a source that statistics are asked of.
+        If statistics are asked of frames that are not whole frames of each source.
 
     Attributes
     ----------
@@ -62,8 +62,12 @@ class Projection(nn.Module):
         self.sources = [source.name for source in sources]
         self.linear = nn.Linear(inputs, size)
         stride = max(source.stride for source in sources) if stride is None else stride
-        if statistics and any(stride % source.stride for source in sources):
-            raise ValueError(f"no statistics of frames of {stride} samples: a layer's are longer")
+        for source in sources:
+            if statistics and stride % source.stride:
+                raise ValueError(
+                    f"no statistics of {stride} samples: they are not whole frames of "
+                    f"{source.name}, of {source.stride}"
+                )
         self.register_buffer("scale", torch.ones(inputs) if statistics else None)
         grids = [_resampled(source.grid, stride) for source in sources]
         grid = TimeGrid(stride, min(grid.first for grid in grids), max(grid.last for grid in grids))
@@ -135,7 +139,9 @@ def to_statistics(feature: Tensor, frames: int) -> Tensor:
     """
     cells = feature.reshape(*feature.shape[:-1], frames, -1)
     mean = cells.mean(dim=-1)
-    deviation = (cells - mean[..., None]).square().mean(dim=-1).sqrt()
+    variance = (cells - mean[..., None]).square().mean(dim=-1)
+    # of a channel that is constant, the root has no finite gradient
+    deviation = variance.clamp(min=torch.finfo(variance.dtype).tiny).sqrt()
     return torch.cat([mean, deviation], dim=1)
 
 

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from ..common.progress import progress_bar
-from ..common.ranges import above, at_least
+from ..common.ranges import at_least
 from ..networks.config import TIMESTAMP_STRIDE
 from ..networks.encoders import EMBEDDING_LAYERS, TIMESTAMP_LAYERS, Encoder
 from ..networks.folded import FoldedEncoder
@@ -36,6 +36,8 @@ from .pcm_store import AudioStore
 WHITENED, WHITENED_TIMESTAMPS = "whitened", "whitened_timestamps"  # names of the projections
 RIDGE = 1e-3  # relative to the mean variance, so that tiny components are not amplified
 _BATCH = 16  # crops
+_ROWS = 1024  # in double precision at a time
+_LEAST_COMPRESSION = 0.01  # hardly any
 _SMALLEST_DEVIATION = 1e-4  # of a channel or statistic; a dead one stays at zero
 
 
@@ -46,9 +48,11 @@ class Whitening:
     Parameters
     ----------
     size : int
-        Size of the embedding, at most the number of channels.
+        Size of the embedding, at most the number of statistics; of timestamps, at most that of
+        channels.
     crops : int
-        Number of crops to fit it on, each as long as a window.
+        Number of crops to fit it on, each as long as a window; more than there are statistics, two
+        for each channel.
     power : float
         From 0 to 1: a component of variance v keeps v ** (1 - power). At 1, all are equal.
     timestamp_power : float
@@ -76,7 +80,7 @@ class Whitening:
         at_least(1, size=self.size, crops=self.crops)
         powers = {"power": self.power, "timestamp_power": self.timestamp_power}
         at_least(0, **powers)
-        above(0, compression=self.compression)
+        at_least(_LEAST_COMPRESSION, compression=self.compression)
         for name, power in powers.items():
             if power > 1:
                 raise ValueError(f"{name} must be 1 at most, not {power}")
@@ -105,12 +109,17 @@ def whiten(
     Raises
     ------
     ValueError
-        If a layer is unknown, no track is as long as a window, or there are no more crops than
-        statistics.
+        If a layer is unknown, no track is as long as a window, windows are no multiple of a
+        timestamp, or there are no more crops than statistics.
     """
     settings = settings or Whitening()
     scene = [encoder.layer(name) for name in layers]
     moment = [encoder.layer(name) for name in timestamp_layers]
+    if encoder.window_samples % TIMESTAMP_STRIDE:
+        raise ValueError(
+            f"windows of {encoder.window_samples} samples cannot be whitened: they are no multiple "
+            f"of a timestamp's {TIMESTAMP_STRIDE}"
+        )
     count = 2 * sum(layer.channels for layer in scene)
     if settings.crops <= count:
         raise ValueError(f"{settings.crops} crops cannot whiten {count} statistics: draw more")
@@ -186,10 +195,11 @@ class _Moments:
 
     def add(self, rows: Tensor) -> None:
         """Add rows (count, width)."""
-        rows = rows.double()
-        self._count += len(rows)
-        self._sum += rows.sum(dim=0)
-        self._products += rows.T @ rows
+        for part in torch.split(rows, _ROWS):
+            exact = part.double()
+            self._count += len(exact)
+            self._sum += exact.sum(dim=0)
+            self._products += exact.T @ exact
 
     def projection(
         self,

@@ -117,6 +117,7 @@ def test_an_unpickled_encoder_can_be_saved_for_the_hub(encoder, tmp_path):
         {"a,b": {"layers": ["contractive.1"], "size": 4, "stride": 3}},
         {"a": {"layers": ["contractive.1"], "size": 4, "stride": 1, "statistics": True}},
         {"a": {"layers": ["contractive.1"], "size": 4, "stride": 3, "statistics": "yes"}},
+        {"a": {"layers": ["contractive.1"], "size": 4, "stride": 756, "statistics": True}},
         {
             "a": {"layers": ["contractive.1"], "size": 4, "stride": 3},
             "b": {"layers": ["a"], "size": 4, "stride": 3},
@@ -127,6 +128,7 @@ def test_impossible_projections_are_refused(encoder, tmp_path, projections):
     path = tmp_path / "x.safetensors"
     save_checkpoint(encoder, path)
     metadata = read_metadata(path) | {"projections": projections}
+    metadata["training"] = {"crop_samples": 756}
     save_file(encoder.state_dict(), path, {"hear_tune": json.dumps(metadata)})
     with pytest.raises(CheckpointError, match="its metadata are damaged: projection"):
         load_checkpoint(path)
@@ -454,10 +456,16 @@ def test_a_projection_of_an_earlier_version_is_of_means(encoder, tmp_path):
 def test_statistics_have_positive_scales(encoder, tmp_path, scale):
     projected = hear_tune.build_encoder(encoder.config).eval()
     projected.add_projection(Projection("a", projected.layers[:1], 4, 9, statistics=True))
-    projected.projection("a").scale[2] = scale
-    save_checkpoint(projected, tmp_path / "x.safetensors")
+    path = rewritten(projected, tmp_path / "x.safetensors", with_scale(scale))
     with pytest.raises(CheckpointError, match=r"not above 0 in projections\.a\.scale"):
-        load_checkpoint(tmp_path / "x.safetensors")
+        load_checkpoint(path)
+    projected.projection("a").scale[2] = scale
+    with pytest.raises(CheckpointError, match=r"not written: scales that are not above 0"):
+        save_checkpoint(projected, tmp_path / "y.safetensors")
+
+
+def with_scale(scale):
+    return lambda tensors: tensors | {"projections.a.scale": torch.full((4,), scale)}
 
 
 def without(name):

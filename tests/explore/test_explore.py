@@ -137,7 +137,6 @@ def test_similar_holds_few_vectors(folder_library, monkeypatch, capsys):
     monkeypatch.setattr(
         library_files, "vectors_of", lambda batch: sizes.append(batch.num_rows) or join(batch)
     )
-    monkeypatch.setattr("hear_tune.embedding.library.read_library", None)
     assert main(["similar", "1/7.wav", str(folder_library), "-n", "2"]) == 0
     assert len(capsys.readouterr().out.splitlines()) == 3
     assert max(sizes) < 60
@@ -460,6 +459,31 @@ def test_the_making_of_an_index_goes_on_where_it_stopped(large_library, monkeypa
     ]
 
 
+def test_an_index_is_saved_as_seldom_as_it_takes_long(large_library, monkeypatch):
+    """Rows take a second each time, and a save ten: one for each 200 s of building."""
+    from usearch.index import Index
+
+    clock, saves = [0.0], []
+    monkeypatch.setattr("hear_tune.embedding.rows._ROWS_PER_WRITE", 2)
+    monkeypatch.setattr("hear_tune.explore.index.time", SimpleNamespace(monotonic=lambda: clock[0]))
+    add = Index.add
+
+    def adding(index, keys, vectors):
+        clock[0] += 1
+        return add(index, keys, vectors)
+
+    def saving(index, *_):
+        clock[0] += 10
+        saves.append(len(index))
+
+    monkeypatch.setattr(Index, "add", adding)
+    monkeypatch.setattr("hear_tune.explore.index._save", saving)
+    IndexSearch(large_library)
+    parts = saves[:-1]  # the last is the index itself
+    assert parts[0] == 2 * 30
+    assert set(np.diff(parts)) == {2 * 200}
+
+
 # --- The model of a query ---
 
 
@@ -643,7 +667,6 @@ def test_a_map_holds_the_vectors_of_its_sample(folder_library, tmp_path, monkeyp
         "hear_tune.explore.similar.read_vectors_of",
         lambda *arguments: held.append(read(*arguments)) or held[-1],
     )
-    monkeypatch.setattr(library_files, "read_library", None)
     options = ["--points", "30", "--projection", "pca"]
     assert main(["map", str(folder_library), "-o", str(tmp_path / "m.html"), *options]) == 0
     assert [vectors.shape for vectors in held] == [(30, 6)]

@@ -9,6 +9,7 @@ from conftest import noise
 import hear_tune
 from hear_tune.cli import main
 from hear_tune.embedding.library import read_library
+from hear_tune.pretrain import WHITENING_COMPRESSION
 from hear_tune.pretrain.pcm_store import AudioStore, build_store
 from hear_tune.pretrain.whitening import (
     WHITENED,
@@ -58,7 +59,7 @@ def of_store(store, embed):
 
 
 def spectrum(store, settings, per="windows"):
-    """Variances of the principal components of an embedding, from the largest, and its numbers."""
+    """Variances of the principal components of an embedding, from the largest."""
     torch.manual_seed(0)
     config = hear_tune.TuneConfig(4, contractive=2, expansive=2, tail=3, embedding_size=16)
     encoder = hear_tune.build_encoder(config).eval()
@@ -66,7 +67,7 @@ def spectrum(store, settings, per="windows"):
     whiten(encoder, [AudioStore(store)], LAYERS, ["tail.3"], settings)
     embed = getattr(hear_tune.EmbeddingModel(encoder), f"embed_{per}")
     rows = of_store(store, embed).double().reshape(-1, settings.size)
-    return torch.linalg.eigvalsh(torch.cov(rows.T)).flip(0), rows
+    return torch.linalg.eigvalsh(torch.cov(rows.T)).flip(0)
 
 
 def test_numbers_have_unit_variance(encoder, store):
@@ -81,7 +82,7 @@ def test_numbers_have_unit_variance(encoder, store):
 def test_power_decides_how_alike_components_are(store):
     ratios = []
     for power in (1, 0.5, 0):
-        variances, _ = spectrum(store, Whitening(SIZE, crops=300, power=power))
+        variances = spectrum(store, Whitening(SIZE, crops=300, power=power))
         ratios.append(float(variances[0] / variances[3]))
     assert 2 * ratios[0] < ratios[1] < ratios[2] / 2
 
@@ -90,7 +91,7 @@ def test_timestamps_have_a_power_of_their_own(store):
     ratios = []
     for power in (1, 0):
         settings = Whitening(SIZE, crops=300, power=0.5, timestamp_power=power)
-        variances, _ = spectrum(store, settings, "timestamps")
+        variances = spectrum(store, settings, "timestamps")
         ratios.append(float(variances[0] / variances[3]))
     assert 2 * ratios[0] < ratios[1]
 
@@ -101,7 +102,7 @@ def test_timestamps_have_a_power_of_their_own(store):
         {"power": 1.5},
         {"power": -1},
         {"timestamp_power": 2},
-        {"compression": 0},
+        {"compression": 1e-4},
         {"size": 0},
     ],
 )
@@ -118,19 +119,57 @@ def test_timestamps_are_whitened_by_themselves(encoder, store):
     assert 0.7 < rows[:, :4].std(dim=0).mean() < 1.3
 
 
-@torch.no_grad()
-def test_the_projection_is_of_the_layers_statistics(encoder, clip):
-    audio = torch.from_numpy(clip[: 3 * CROP]).reshape(3, 1, CROP)
-    features = encoder.features(audio, LAYERS).values()
+def statistics_of(encoder, crops):
+    """Means and deviations over time of the layers of crops (crops, CROP)."""
+    features = encoder.features(crops[:, None], LAYERS).values()
     means = [feature.mean(dim=2) for feature in features]
     deviations = [feature.std(dim=2, correction=0) for feature in features]
-    statistics = torch.cat([*itertools.chain(*zip(means, deviations, strict=True))], dim=1)
+    return torch.cat([*itertools.chain(*zip(means, deviations, strict=True))], dim=1)
+
+
+@torch.no_grad()
+def test_the_projection_is_of_the_layers_statistics(encoder, clip):
+    crops = torch.from_numpy(clip[: 3 * CROP]).reshape(3, CROP)
     projection = encoder.projection(WHITENED)
+    statistics = statistics_of(encoder, crops)
     expected = projection.linear(torch.log1p(statistics / projection.scale))
-    found = hear_tune.EmbeddingModel(encoder).embed_windows(audio[:, 0])
+    found = hear_tune.EmbeddingModel(encoder).embed_windows(crops)
     torch.testing.assert_close(found, expected, atol=1e-4, rtol=1e-4)
-    together = encoder.features(audio.reshape(1, 1, -1), [WHITENED])[WHITENED]
-    assert together.shape == (1, SIZE, 3)
+
+
+@torch.no_grad()
+def test_each_window_has_statistics_of_its_own(encoder, clip):
+    audio = torch.from_numpy(clip[: 3 * CROP])[None, None]
+    features = encoder.features(audio, [*LAYERS, WHITENED])
+    parts = {name: torch.cat(features[name].chunk(3, dim=2)) for name in LAYERS}
+    expected = encoder.projection(WHITENED)(parts, CROP)
+    torch.testing.assert_close(features[WHITENED][0].T, expected[..., 0])
+
+
+@torch.no_grad()
+def test_the_more_compression_the_smaller_the_scale(encoder, store):
+    statistics = of_store(store, lambda crops: statistics_of(encoder, crops))
+    alive = statistics.std(dim=0) > 1e-3
+    ratio = encoder.projection(WHITENED).scale[alive] / statistics.std(dim=0)[alive]
+    assert alive.sum() > 10
+    assert 0.8 < ratio.median() * WHITENING_COMPRESSION < 1.25
+
+
+def test_silence_has_a_gradient(encoder):
+    """The deviation of a constant channel is 0."""
+    encoder.zero_grad()
+    encoder.features(torch.zeros(2, 1, CROP), [WHITENED])[WHITENED].sum().backward()
+    gradients = [p.grad for p in encoder.parameters() if p.grad is not None]
+    assert gradients
+    assert all(torch.isfinite(gradient).all() for gradient in gradients)
+    encoder.zero_grad()
+
+
+def test_windows_must_be_whole_timestamps(store):
+    encoder = hear_tune.build_encoder(hear_tune.TuneConfig(2, 2, 2, 2, embedding_size=8)).eval()
+    encoder.training_record = {"crop_samples": 810}
+    with pytest.raises(ValueError, match="windows of 810 samples cannot be whitened"):
+        whiten(encoder, [AudioStore(store)], ["tail.2"], ["tail.2"], Whitening(crops=64))
 
 
 @torch.no_grad()
@@ -198,10 +237,18 @@ def test_the_command_whitens(store, tmp_path, clip):
     encoder.training_record = {"crop_samples": CROP}
     hear_tune.save_checkpoint(encoder, tmp_path / "plain.safetensors")
     arguments = ["--whiten", str(store), "--layers", "contractive.2,tail.4", "--crops", "64"]
+    arguments += ["--compression", "0.5"]
     output = str(tmp_path / "x.safetensors")
     assert main(["convert", str(tmp_path / "plain.safetensors"), "-o", output, *arguments]) == 0
     model = hear_tune.load_model(output)
     assert model.scene_embedding_size == 32  # no more than there are statistics
+    stronger = [*arguments[:-1], "5"]
+    again = str(tmp_path / "y.safetensors")
+    assert main(["convert", str(tmp_path / "plain.safetensors"), "-o", again, *stronger]) == 0
+    scales = [hear_tune.load_checkpoint(x).projection(WHITENED).scale for x in (output, again)]
+    changed = scales[0] != scales[1]  # not those of statistics that hardly vary
+    assert changed.any()
+    torch.testing.assert_close(scales[0][changed], 10 * scales[1][changed])
     soundfile.write(tmp_path / "clip.wav", clip, 22_050)
     for options in ([], ["--no-whitening"]):
         rows = str(tmp_path / f"rows{len(options)}.parquet")
