@@ -7,6 +7,7 @@ import re
 import shutil
 import time
 from importlib.util import find_spec
+from types import SimpleNamespace
 from xml.etree import ElementTree
 
 import fsspec
