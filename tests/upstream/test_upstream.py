@@ -71,13 +71,19 @@ def state(expert, *wavs):
 
 def test_native_rate_gives_the_timestamp_embeddings():
     audio = wav(50_000)
-    expected, _ = hear_tune.get_timestamp_embeddings(
-        audio[None], hear_tune.load_model(timestamp_layers="whitened")
-    )
-    found = state(hubconf.tune(sample_rate=22_050), audio)
+    expected, _ = hear_tune.get_timestamp_embeddings(audio[None], hear_tune.load_model())
+    found = state(hubconf.tune_concat(sample_rate=22_050), audio)
     frames = expected.shape[1]
     assert found.shape == (1, -(-50_000 // 729), 512)
     torch.testing.assert_close(found[:, :frames], expected, rtol=1e-4, atol=1e-5)
+
+
+def test_all_frames_of_a_short_clip_are_its_scene_embedding():
+    audio = wav(9_000)
+    expected = hear_tune.get_scene_embeddings(audio[None], hear_tune.load_model())
+    found = state(hubconf.tune(sample_rate=22_050), audio)
+    assert found.shape == (1, 13, 512)
+    torch.testing.assert_close(found, expected[:, None].expand_as(found), rtol=1e-4, atol=1e-4)
 
 
 def test_16_khz_is_resampled_as_files_are():
