@@ -113,39 +113,28 @@ def whiten(
         timestamp, or there are no more crops than statistics.
     """
     settings = settings or Whitening()
-    scene = [encoder.layer(name) for name in layers]
-    moment = [encoder.layer(name) for name in timestamp_layers]
-    if encoder.window_samples % TIMESTAMP_STRIDE:
-        raise ValueError(
-            f"windows of {encoder.window_samples} samples cannot be whitened: they are no multiple "
-            f"of a timestamp's {TIMESTAMP_STRIDE}"
-        )
-    count = 2 * sum(layer.channels for layer in scene)
-    if settings.crops <= count:
-        raise ValueError(f"{settings.crops} crops cannot whiten {count} statistics: draw more")
+    _check(encoder, layers, settings)
     drop_projections(encoder)
-    network = FoldedEncoder(encoder)
-    names = list(dict.fromkeys([*layers, *timestamp_layers]))
-    of_windows: list[Tensor] = []
-    of_timestamps = _Moments(sum(layer.channels for layer in moment))
-    bar = progress_bar(total=settings.crops, desc="whiten", unit="crop")
-    with torch.inference_mode(), bar:
-        for audio in _batches(stores, encoder.window_samples, settings.crops, settings.seed):
-            features = network.features(audio[:, None], names)
-            of_windows.append(_rows(to_statistics(features[name], 1) for name in layers))
-            frames = audio.shape[-1] // TIMESTAMP_STRIDE
-            of_timestamps.add(_rows(to_frames(features[n], frames) for n in timestamp_layers))
-            bar.update(len(audio))
-        statistics = torch.cat(of_windows)
-        deviation = statistics.std(dim=0)
-        scale = torch.where(deviation > _SMALLEST_DEVIATION, deviation / settings.compression, 1.0)
-        compressed_statistics = _Moments(count)
-        compressed_statistics.add(compressed(statistics, scale))
-    scenes = compressed_statistics.projection(
-        WHITENED, scene, settings, settings.power, encoder.window_samples, scale
+    statistics: list[Tensor] = []
+    of_timestamps = _Moments()
+    for rows, frames in _measured(encoder, stores, layers, timestamp_layers, settings):
+        statistics.append(rows)
+        of_timestamps.add(frames)
+    scale, of_windows = _compression(torch.cat(statistics), settings)
+    scenes = of_windows.projection(
+        WHITENED,
+        [encoder.layer(name) for name in layers],
+        settings,
+        settings.power,
+        encoder.window_samples,
+        scale,
     )
     timestamps = of_timestamps.projection(
-        WHITENED_TIMESTAMPS, moment, settings, settings.timestamp_power, TIMESTAMP_STRIDE
+        WHITENED_TIMESTAMPS,
+        [encoder.layer(name) for name in timestamp_layers],
+        settings,
+        settings.timestamp_power,
+        TIMESTAMP_STRIDE,
     )
     encoder.add_projection(scenes)
     encoder.add_projection(timestamps)
@@ -153,6 +142,47 @@ def whiten(
         EMBEDDING_LAYERS: [WHITENED],
         TIMESTAMP_LAYERS: [WHITENED_TIMESTAMPS],
     }
+
+
+def _check(encoder: Encoder, layers: Sequence[str], settings: Whitening) -> None:
+    if encoder.window_samples % TIMESTAMP_STRIDE:
+        raise ValueError(
+            f"windows of {encoder.window_samples} samples cannot be whitened: they are no multiple "
+            f"of a timestamp's {TIMESTAMP_STRIDE}"
+        )
+    count = 2 * sum(encoder.layer(name).channels for name in layers)
+    if settings.crops <= count:
+        raise ValueError(f"{settings.crops} crops cannot whiten {count} statistics: draw more")
+
+
+def _measured(
+    encoder: Encoder,
+    stores: Sequence[AudioStore],
+    layers: Sequence[str],
+    timestamp_layers: Sequence[str],
+    settings: Whitening,
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """Yield the statistics of some crops' layers, a row each, and a row for each timestamp."""
+    network = FoldedEncoder(encoder)
+    names = list(dict.fromkeys([*layers, *timestamp_layers]))
+    with progress_bar(total=settings.crops, desc="whiten", unit="crop") as bar:
+        for audio in _batches(stores, encoder.window_samples, settings.crops, settings.seed):
+            frames = audio.shape[-1] // TIMESTAMP_STRIDE
+            with torch.no_grad():
+                features = network.features(audio[:, None], names)
+                statistics = _rows(to_statistics(features[name], 1) for name in layers)
+                timestamps = _rows(to_frames(features[name], frames) for name in timestamp_layers)
+            yield statistics, timestamps
+            bar.update(len(audio))
+
+
+def _compression(statistics: Tensor, settings: Whitening) -> tuple[Tensor, _Moments]:
+    """Return the scale of each statistic, and the moments of the compressed ones."""
+    deviation = statistics.std(dim=0)
+    scale = torch.where(deviation > _SMALLEST_DEVIATION, deviation / settings.compression, 1.0)
+    moments = _Moments()
+    moments.add(compressed(statistics, scale))
+    return scale, moments
 
 
 def drop_projections(encoder: Encoder) -> None:
@@ -188,18 +218,17 @@ def _rows(maps: Iterable[Tensor]) -> Tensor:
 class _Moments:
     """Mean and covariance of rows, in double precision."""
 
-    def __init__(self, width: int) -> None:
+    def __init__(self) -> None:
         self._count = 0
-        self._sum = torch.zeros(width, dtype=torch.float64)
-        self._products = torch.zeros(width, width, dtype=torch.float64)
+        self._sum = self._products = torch.zeros((), dtype=torch.float64)
 
     def add(self, rows: Tensor) -> None:
         """Add rows (count, width)."""
         for part in torch.split(rows, _ROWS):
             exact = part.double()
             self._count += len(exact)
-            self._sum += exact.sum(dim=0)
-            self._products += exact.T @ exact
+            self._sum = self._sum + exact.sum(dim=0)
+            self._products = self._products + exact.T @ exact
 
     def projection(
         self,
