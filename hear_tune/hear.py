@@ -184,10 +184,10 @@ def get_timestamp_embeddings(audio: Tensor, model: EmbeddingModel) -> tuple[Tens
 def _embed(
     audio: Tensor | Sequence[Tensor], model: EmbeddingModel, per: Per
 ) -> Iterable[tuple[int, ClipEmbeddings]]:
-    clips = [_samples(clip) for clip in audio]
-    if (isinstance(audio, Tensor) and audio.ndim != 2) or not clips:
+    if (isinstance(audio, Tensor) and audio.ndim != 2) or len(audio) == 0:
         shape = tuple(audio.shape) if isinstance(audio, Tensor) else "an empty list"
         raise ValueError(f"audio must be (n_sounds, n_samples), at least one of each, not {shape}")
+    clips = [_samples(clip) for clip in audio]
     if isinstance(audio, Tensor) and audio.shape[0] > audio.shape[1]:
         raise ValueError(
             f"audio of shape {tuple(audio.shape)} has more sounds than samples: transpose it to "

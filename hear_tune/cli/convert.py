@@ -80,6 +80,8 @@ def _convert(options: argparse.Namespace) -> int:
     if not options.whiten and (chosen or options.timestamp_layers is not None):
         names = (f"--{name.replace('_', '-')}" for name in ("timestamp_layers", *_SETTINGS))
         raise ValueError(f"{', '.join(names)} go with --whiten")
+    if options.whiten and options.no_whitening:
+        raise ValueError("--whiten and --no-whitening exclude each other")
     encoder = load_checkpoint(options.checkpoint, options.sha256)
     if options.no_whitening:
         drop_projections(encoder)

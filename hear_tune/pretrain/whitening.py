@@ -152,7 +152,9 @@ def _check(encoder: Encoder, layers: Sequence[str], settings: Whitening) -> None
         )
     count = 2 * sum(encoder.layer(name).channels for name in layers)
     if settings.crops <= count:
-        raise ValueError(f"{settings.crops} crops cannot whiten {count} statistics: draw more")
+        raise ValueError(
+            f"{settings.crops} crops cannot whiten {count} statistics: draw more than {count}"
+        )
 
 
 def _measured(

@@ -264,6 +264,8 @@ def test_options_that_need_whitening_are_refused_without_it(encoder, tmp_path, c
     hear_tune.save_checkpoint(encoder, path)
     assert main(["convert", path, "-o", output, "--size", "3"]) == 2
     assert "go with --whiten" in capsys.readouterr().err
+    assert main(["convert", path, "-o", output, "--no-whitening", "--whiten", "store"]) == 2
+    assert "exclude each other" in capsys.readouterr().err
     assert main(["convert", path, "-o", output, "--no-whitening"]) == 0
     assert hear_tune.load_model(output).layers == LAYERS
 
