@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 
+from ..networks.variants import VARIANTS
 from ..weights import PRETRAINED, find_pretrained
 from .hub import Encoder, load_checkpoint
 
@@ -30,6 +31,7 @@ def load_encoder(name_or_path: str | os.PathLike[str], sha256: str | None = None
     try:
         return load_checkpoint(name_or_path, sha256)
     except FileNotFoundError as error:
+        hint = f"; random weights: variant={name_or_path!r}" if name_or_path in VARIANTS else ""
         raise FileNotFoundError(
-            f"{error}; or the name of weights in the package: {', '.join(PRETRAINED)}"
+            f"{error}; or the name of weights in the package: {', '.join(PRETRAINED)}{hint}"
         ) from error

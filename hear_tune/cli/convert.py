@@ -26,7 +26,7 @@ def add_command(commands: Commands) -> None:
         "whitened: a projection to at most 512 numbers of unit variance, fitted on the audio of "
         "stores, becomes the embedding."
     )
-    parser.add_argument("checkpoint", metavar="FILE")
+    parser.add_argument("checkpoint", metavar="NAME|FILE", help="weights of the package, or a file")
     parser.add_argument("-o", "--output", required=True, metavar="OUT.safetensors")
     parser.add_argument("--sha256", help=SHA256_HELP)
     parser.add_argument(
@@ -66,7 +66,8 @@ def add_command(commands: Commands) -> None:
 
 
 def _convert(options: argparse.Namespace) -> int:
-    from ..checkpoints.files import load_checkpoint, save_checkpoint
+    from ..checkpoints.files import save_checkpoint
+    from ..checkpoints.pretrained import load_encoder
     from ..embedding.model import EmbeddingModel, choose_layers
     from ..networks.encoders import EMBEDDING_LAYERS
     from ..networks.variants import variant_name
@@ -82,7 +83,7 @@ def _convert(options: argparse.Namespace) -> int:
         raise ValueError(f"{', '.join(names)} go with --whiten")
     if options.whiten and options.no_whitening:
         raise ValueError("--whiten and --no-whitening exclude each other")
-    encoder = load_checkpoint(options.checkpoint, options.sha256)
+    encoder = load_encoder(options.checkpoint, options.sha256)
     if options.no_whitening:
         drop_projections(encoder)
     if options.layers is not None:

@@ -13,6 +13,7 @@ from conftest import noise, tone
 
 import hear_tune
 from hear_tune.checkpoints.pretrained import load_encoder
+from hear_tune.cli import main
 from hear_tune.weights import DEFAULT_PRETRAINED, FORMER_NAMES
 
 
@@ -35,6 +36,20 @@ def test_former_names_warn_and_give_what_replaced_them(name):
     assert encoder.identity == load_encoder(DEFAULT_PRETRAINED).identity
     with pytest.warns(FutureWarning):
         assert hear_tune.load_model(name).layers == hear_tune.load_model().layers
+
+
+def test_a_variant_is_no_name_of_weights():
+    with pytest.raises(
+        FileNotFoundError, match=r"tune\+-acoustic; random weights: variant='tune\+'"
+    ):
+        load_encoder("tune+")
+
+
+def test_they_are_converted_by_name(tmp_path):
+    output = str(tmp_path / "x.safetensors")
+    assert main(["convert", DEFAULT_PRETRAINED, "-o", output, "--no-whitening"]) == 0
+    converted = hear_tune.load_model(output)
+    assert converted.layers == hear_tune.load_model(whitened=False).layers
 
 
 def test_they_are_the_default():
