@@ -88,7 +88,7 @@ def save_checkpoint(encoder: Encoder, path: str | os.PathLike[str]) -> str:
     tensors = {name: t.detach().cpu().contiguous() for name, t in encoder.state_dict().items()}
     try:
         _check_finite(tensors)
-        _check_scales(tensors)
+        _check_scales(encoder)
     except CheckpointError as error:
         raise CheckpointError(f"{os.fspath(path)}: not written: {error}") from error
     # one key only: safetensors writes several in random order
@@ -143,10 +143,10 @@ def _load(path: Path, sha256: str | None) -> Encoder:
         tensors = {name: _as_float32(tensor) for name, tensor in tensors.items()}
         _check_fit(encoder, tensors)
         _check_finite(tensors)
-        _check_scales(tensors)
+        encoder.load_state_dict(tensors, assign=True)
+        _check_scales(encoder)
     except (CheckpointError, ConfigError) as error:
         raise CheckpointError(f"{path}: {error}") from error
-    encoder.load_state_dict(tensors, assign=True)
     encoder.training_record = training
     return encoder.eval()
 
@@ -328,12 +328,13 @@ def _check_fit(encoder: Encoder, tensors: dict[str, Tensor]) -> None:
         raise CheckpointError(f"its tensors do not fit a {variant} encoder: {listed}")
 
 
-def _check_scales(tensors: dict[str, Tensor]) -> None:
+def _check_scales(encoder: Encoder) -> None:
     """Statistics are divided by their scales."""
+    scales = {name: encoder.projection(name).scale for name in encoder.projections}
     broken = [
-        name
-        for name, tensor in tensors.items()
-        if name.startswith("projections.") and name.endswith(".scale") and (tensor <= 0).any()
+        f"projections.{name}.scale"
+        for name, scale in scales.items()
+        if scale is not None and (scale <= 0).any()
     ]
     if broken:
         raise CheckpointError(f"scales that are not above 0 in {', '.join(broken)}")

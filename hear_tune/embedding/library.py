@@ -11,12 +11,12 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import pyarrow.parquet as pq
 
 from .batching import Vectors
 from .rows import (
     VECTORS,
     StoreError,
+    batches_of,
     check_identity,
     count_rows,
     embedding_size,
@@ -134,19 +134,12 @@ def read_vectors_of(path: str | os.PathLike[str], rows: npt.NDArray[np.intp]) ->
                 count = file.metadata.row_group(number).num_rows
                 wanted = (first <= rows) & (rows < first + count)
                 if wanted.any():
-                    vectors[wanted] = _vectors_in(file, number, count)[rows[wanted] - first]
+                    group = map(vectors_of, batches_of(file, [VECTORS], number))
+                    vectors[wanted] = np.concatenate([*group])[rows[wanted] - first]
                 first += count
     missing = rows[(rows < 0) | (rows >= first)]
     if len(missing):
         raise StoreError(f"{os.fspath(path)}: has {first} rows, but no row {missing[0]}")
-    return vectors
-
-
-def _vectors_in(file: pq.ParquetFile, group: int, count: int) -> Vectors:
-    batches = file.read_row_group(group, [VECTORS]).to_batches()
-    vectors = np.concatenate([vectors_of(batch) for batch in batches])
-    if len(vectors) != count:  # as the footer, which has no checksum, was damaged
-        raise ValueError(f"{count - len(vectors)} rows are missing")
     return vectors
 
 

@@ -157,7 +157,7 @@ def files_in(
         if _json_in(file, _DROPPED_KEY):
             return {}
         names: set[str] = set()
-        for batch in _batches(file, ["path"]):
+        for batch in batches_of(file, ["path"]):
             names.update(pc.unique(batch["path"]).to_pylist())
         remarks = _remarks_in(file)
     return {name: remarks.get(name, ()) for name in names}
@@ -181,7 +181,7 @@ def read_batches(sources: list[Path], columns: list[str] | None = None) -> Itera
     """Yield the rows of Parquet files, or some columns of them, some thousands at a time."""
     for source in sources:
         with opened(source) as file:
-            yield from _batches(file, columns)
+            yield from batches_of(file, columns)
 
 
 def count_rows(sources: list[Path]) -> int:
@@ -202,9 +202,14 @@ def vectors_of(batch: pa.RecordBatch) -> Vectors:
     return vectors
 
 
-def _batches(file: pq.ParquetFile, columns: list[str] | None) -> Iterator[pa.RecordBatch]:
-    missing = file.metadata.num_rows
-    for batch in file.iter_batches(_ROWS_PER_WRITE, columns=columns):
+def batches_of(
+    file: pq.ParquetFile, columns: list[str] | None, group: int | None = None
+) -> Iterator[pa.RecordBatch]:
+    """Yield the rows of an open Parquet file, or of one of its row groups."""
+    part = file.metadata if group is None else file.metadata.row_group(group)
+    groups = None if group is None else [group]
+    missing = part.num_rows
+    for batch in file.iter_batches(_ROWS_PER_WRITE, groups, columns):
         missing -= batch.num_rows
         yield batch
     if missing:  # as the footer, which has no checksum, was damaged

@@ -12,10 +12,12 @@ from typing import Any
 import numpy as np
 
 from hear_tune.common.markdown import markdown_table
+from hear_tune.networks.geometry import encoder_layers
+from hear_tune.networks.variants import get_variant
 from hear_tune.probe.results import load
 
 TITLES = {"tune+": "TUNE+", "tune-tail+5": "Tail+5", "clmr": "CLMR's encoder"}
-LAST = {"tune+": "tail.9", "tune-tail+5": "tail.9", "clmr": "blocks.10"}
+LAST = {name: encoder_layers(get_variant(name).config)[-1].name for name in TITLES}
 
 Scores = dict[str, list[float]]  # by layer, one for each seed
 
