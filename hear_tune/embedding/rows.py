@@ -42,11 +42,13 @@ class RowWriter:
         self._path = path
         self._writer: pq.ParquetWriter | None = None
         self._waiting: list[pa.Table] = []
+        self._rows_waiting = 0
 
     def write(self, rows: pa.Table) -> None:
         """Add a table of `file_rows`, or of several files."""
         self._waiting.append(rows)
-        if sum(map(len, self._waiting)) >= _ROWS_PER_WRITE:
+        self._rows_waiting += len(rows)
+        if self._rows_waiting >= _ROWS_PER_WRITE:
             self._flush()
 
     def close(self, remarks: Mapping[str, Remarks]) -> None:
@@ -63,7 +65,7 @@ class RowWriter:
             self._writer = pq.ParquetWriter(self._path, schema, write_page_checksum=True)
         if self._waiting:
             self._writer.write_table(pa.concat_tables(self._waiting))
-            self._waiting = []
+            self._waiting, self._rows_waiting = [], 0
         return self._writer
 
 
