@@ -20,6 +20,13 @@ from conftest import ROOT, noise
 from foreign import lightning_checkpoint
 
 import hear_tune
+from hear_tune.common.markdown import markdown_table
+from hear_tune.networks.config import SAMPLE_RATE_HZ, TIMESTAMP_STRIDE, WINDOW_SAMPLES
+from hear_tune.networks.summary import parameter_count, variants_table
+from hear_tune.pretrain.tar_shards import CLIP_SECONDS, CLIPS_PER_SHARD, OPEN_SHARDS
+from hear_tune.probe.across import LOGISTIC_C, RAW_C
+from hear_tune.probe.protocols import JUKEMIR
+from hear_tune.weights import DEFAULT_PRETRAINED, PRETRAINED
 
 README = ROOT / "README.md"
 PAGES = sorted(ROOT.glob("docs/*.md"))
@@ -105,6 +112,61 @@ def workplace(tmp_path, music, monkeypatch):
     torch.save(lightning_checkpoint(encoder), "theirs.ckpt")
     hear_tune.save_checkpoint(encoder, "ours.safetensors")
     return tmp_path
+
+
+def as_ms(samples):
+    return f"{1000 * samples / SAMPLE_RATE_HZ:,.2f} ms"
+
+
+def facts():
+    """What pages say of the package: (page, text with its numbers)."""
+    model = hear_tune.load_model()
+    layers = ", ".join(f"`{name}`" for name in model.layers)
+    count = len(model.encoder.layers)
+    width = sum(layer.channels for layer in model.encoder.layers)
+    parameters = parameter_count(model.encoder.config)
+    weights = PRETRAINED[DEFAULT_PRETRAINED].path.stat().st_size / 1e6
+    window, paper = (f"{n:,} samples ({as_ms(n)})" for n in (model.window_samples, WINDOW_SAMPLES))
+    timestamps = f"{TIMESTAMP_STRIDE} samples ({as_ms(TIMESTAMP_STRIDE)})"
+    of_timestamps = ", ".join(f"`{name}`" for name in model.timestamp_layers)
+    rows = [["layer", "channels", "a frame every", "receptive field"]]
+    rows += [
+        [
+            f"`{layer.name}`",
+            str(layer.channels),
+            as_ms(layer.stride),
+            as_ms(layer.grid.receptive_field),
+        ]
+        for layer in model.encoder.layers
+    ]
+    yield "embed", f"resampled to {SAMPLE_RATE_HZ:,} Hz"
+    yield "index", f"an embedding of {model.scene_embedding_size} numbers"
+    yield "index", f"Weights come with the package ({weights:.1f} MB)"
+    yield "layers", f"The weights in the package use {layers}, {model.scene_embedding_size} numbers"
+    yield "layers", f"TUNE+ has {count} layers"
+    yield "layers", markdown_table(rows, right=True)
+    yield "layers", f"takes all of them ({width:,}"
+    yield "layers", f"{window} for those in the package, {paper} for the paper's"
+    yield "layers", f"one embedding every {timestamps}"
+    yield "layers", f"By default they are {of_timestamps}, {model.timestamp_embedding_size} numbers"
+    yield "network", f"TUNE+ has {parameters:,}"
+    yield "pretrain", f"16-bit PCM at {SAMPLE_RATE_HZ:,} Hz, {SAMPLE_RATE_HZ * 7200 / 1e6:.0f} MB"
+    yield "probe", f"a grid of {len(JUKEMIR.grid)} settings"
+    yield "probe", f"logistic regression on standardised embeddings (C = {LOGISTIC_C})"
+    yield "probe", f"so their scale matters (C = {RAW_C})"
+    yield "reproduce", f"```text\n{variants_table()}\n```"
+    yield "reproduce", f"the paper's windows, {paper}"
+    yield "scale", f"Clips are about {CLIP_SECONDS:.0f} s long"
+    yield "scale", f"{CLIPS_PER_SHARD} to a shard"
+    yield "scale", f"Each reader mixes up to {OPEN_SHARDS} open shards"
+
+
+def test_pages_say_what_is_true_of_the_package():
+    for page, fact in facts():
+        text = (ROOT / f"docs/{page}.md").read_text()
+        if "\n" not in fact:
+            text = " ".join(text.split())  # lines may break anywhere
+        assert fact in text, f"docs/{page}.md should say: {fact}"
 
 
 @pytest.mark.slow
