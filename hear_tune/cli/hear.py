@@ -7,6 +7,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+from ..common.files import write_whole
 from ..datasets.catalog import get_data_set
 from ..networks.config import SAMPLE_RATE_HZ
 from .common import (
@@ -69,7 +70,7 @@ def _table(options: argparse.Namespace) -> int:
         raise FileNotFoundError(f"{options.embeddings_dir}: no scores in it")
     print(text)
     if options.json:
-        options.json.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
+        write_whole(options.json, json.dumps(results, indent=1) + "\n")
     return 0
 
 

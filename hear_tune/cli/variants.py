@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
 
+from ..common.files import write_whole
 from ..weights import PRETRAINED
 from .common import Commands
 
@@ -33,5 +33,5 @@ def _variants(options: argparse.Namespace) -> int:
     variant = get_variant(options.name)
     print(variant_summary(variant))
     if options.figure:
-        Path(options.figure).write_text(network_svg(variant), encoding="utf-8")
+        write_whole(options.figure, network_svg(variant))
     return 0
