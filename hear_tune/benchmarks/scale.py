@@ -214,8 +214,8 @@ def _recall(
 ) -> float:
     """Return the share of the nearest of some rows that was found; a row may be its own nearest."""
     queries = unit(read_vectors_of(library, rows))
-    cosines = np.empty((len(rows), 0), np.float32)
-    nearest = np.empty((len(rows), 0), np.intp)
+    cosines: npt.NDArray[np.float32] = np.empty((len(rows), 0), np.float32)
+    nearest: npt.NDArray[np.intp] = np.empty((len(rows), 0), np.intp)
     first = 0
     for vectors in read_vectors(library):
         more = queries @ unit(vectors).T
@@ -225,7 +225,8 @@ def _recall(
             more[places == rows[:, None]] = -np.inf
         cosines, nearest = np.hstack([cosines, more]), np.hstack([nearest, places])
         best = np.argsort(-cosines, axis=1)[:, :NEAREST]
-        cosines, nearest = (np.take_along_axis(a, best, axis=1) for a in (cosines, nearest))
+        cosines = np.take_along_axis(cosines, best, axis=1)
+        nearest = np.take_along_axis(nearest, best, axis=1)
     pairs = zip(nearest, np.asarray(found), strict=True)
     return float(np.mean([np.isin(wanted, some).mean() for wanted, some in pairs]))
 
