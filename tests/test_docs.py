@@ -41,7 +41,7 @@ SMALLER = {
     "hear-tune pretrain": (" --data.batch_size=2 --data.crop_samples=19683 --trainer.max_steps=1"),
     "hear-tune shards": " --clips-per-shard 1",
     "--protocol jukemir": " --points 1",
-    "--whiten": " --crops 1100",
+    "--whiten": " --crops 1600",
     "hear-tune hear run": " --grid faster --grid-points 1",
 }
 ELSEWHERE = {

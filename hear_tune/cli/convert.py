@@ -43,7 +43,7 @@ def add_command(commands: Commands) -> None:
     parser.add_argument(
         "--crops",
         type=positive_int,
-        help=f"random crops to fit it on, more than two per channel ({WHITENING_CROPS:,})",
+        help=f"random crops to fit it on, more than three per channel ({WHITENING_CROPS:,})",
     )
     parser.add_argument(
         "--power",

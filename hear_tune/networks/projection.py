@@ -10,14 +10,16 @@ from torch.nn import functional as F
 
 from .geometry import Layer, TimeGrid
 
+STATISTICS = 3  # of each channel over time: mean, standard deviation, maximum
+
 
 class Projection(nn.Module):
     """Project several layers, resampled to one frame rate and concatenated.
 
     What is projected are the means of each channel over a frame's time or, with statistics, the
-    means and the standard deviations (statistics pooling, as in x-vectors: Snyder et al., 2018),
-    compressed from x to log(1 + x / scale) so that quiet channels count too. Projections are always
-    computed in float32.
+    means, standard deviations and maxima (statistics pooling, as in x-vectors: Snyder et al.,
+    2018), compressed from x to log(1 + x / scale) so that quiet channels count too. Projections are
+    always computed in float32.
 
     Parameters
     ----------
@@ -58,7 +60,7 @@ class Projection(nn.Module):
         statistics: bool = False,
     ) -> None:
         super().__init__()
-        inputs = sum(source.channels for source in sources) * (2 if statistics else 1)
+        inputs = sum(source.channels for source in sources) * (STATISTICS if statistics else 1)
         self.sources = [source.name for source in sources]
         self.linear = nn.Linear(inputs, size)
         stride = max(source.stride for source in sources) if stride is None else stride
@@ -123,7 +125,7 @@ def to_frames(feature: Tensor, frames: int) -> Tensor:
 
 
 def to_statistics(feature: Tensor, frames: int) -> Tensor:
-    """Return means and standard deviations over time.
+    """Return means, standard deviations and maxima over time.
 
     Parameters
     ----------
@@ -135,14 +137,14 @@ def to_statistics(feature: Tensor, frames: int) -> Tensor:
     Returns
     -------
     Tensor
-        (batch, 2 channels, frames).
+        (batch, `STATISTICS` channels, frames).
     """
     cells = feature.reshape(*feature.shape[:-1], frames, -1)
     mean = cells.mean(dim=-1)
     variance = (cells - mean[..., None]).square().mean(dim=-1)
     # of a channel that is constant, the root has no finite gradient
     deviation = variance.clamp(min=torch.finfo(variance.dtype).tiny).sqrt()
-    return torch.cat([mean, deviation], dim=1)
+    return torch.cat([mean, deviation, cells.amax(dim=-1)], dim=1)
 
 
 def compressed(statistics: Tensor, scale: Tensor) -> Tensor:

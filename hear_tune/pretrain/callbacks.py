@@ -262,6 +262,8 @@ def training_record(trainer: Trainer, module: CLMR) -> dict[str, Any]:
         record["objective"] = [asdict(asked) for asked in module.asked]
     if module.clmr_layer != module.encoder.default_layer:
         record["clmr_layer"] = module.clmr_layer
+    if module.statistics is not None:
+        record["clmr_statistics"] = True
     return {**record, "before": module.before} if module.before else record
 
 

@@ -24,6 +24,7 @@ from .loss import NTXent
 from .objective import AcousticObjective, LayerTargets, Prediction
 from .pairs import Pairs, to_float
 from .projector import PROJECTION_SIZE, projection_head
+from .statistics import LayerStatistics
 from .whitening import drop_projections
 
 
@@ -69,6 +70,8 @@ class CLMR(LightningModule):
         statistics, which is exported instead of the encoder; 0 for no average.
     clmr_layer : str, optional
         Layer whose mean over time is contrasted; by default the last.
+    clmr_statistics : bool
+        Contrast the layer's statistics over time, as a whitened embedding has them, not its mean.
     clmr_weight : float
         Weight of the contrastive loss beside that of the objective.
     objective : sequence of LayerTargets, optional
@@ -98,6 +101,7 @@ class CLMR(LightningModule):
         lr_scheduler: LRSchedulerCallable | None = None,
         average_decay: float = 0.0,
         clmr_layer: str | None = None,
+        clmr_statistics: bool = False,
         clmr_weight: float = 1.0,
         objective: list[LayerTargets] | None = None,
         seed: int = 0,
@@ -111,7 +115,9 @@ class CLMR(LightningModule):
         self.before = self.encoder.training_record
         self.clmr_layer = clmr_layer or self.encoder.default_layer
         channels = self.encoder.layer(self.clmr_layer).channels
-        self.projector = projection_head(channels, projection_size)
+        self.statistics = LayerStatistics(channels) if clmr_statistics else None
+        size = self.statistics.size if self.statistics else channels
+        self.projector = projection_head(size, projection_size)
         self.average = moving_average(self.encoder, average_decay) if average_decay else None
         self.augmentation = clmr_chain() if augmentation is None else augmentation
         self.loss = NTXent(temperature)
@@ -134,7 +140,7 @@ class CLMR(LightningModule):
         generator = self._generator()
         views = [self.augmentation(to_float(view), generator) for view in pairs.crops.unbind(1)]
         heard = [self(view) for view in views]
-        first, second = (features[self.clmr_layer].mean(dim=-1) for features in heard)
+        first, second = (self._pooled(features[self.clmr_layer]) for features in heard)
         contrast = self.loss(self.projector(first), self.projector(second), pairs.groups)
         loss: Tensor = self.clmr_weight * contrast.loss
         parts: dict[str, Tensor] = {}
@@ -155,6 +161,10 @@ class CLMR(LightningModule):
             self.log("train/effective_rank", effective_rank(first.detach()))
             self.log_dict({f"train/{name}": part for name, part in parts.items()})
         return loss
+
+    def _pooled(self, feature: Tensor) -> Tensor:
+        """What is contrasted of the layer, (batch, size)."""
+        return feature.mean(dim=-1) if self.statistics is None else self.statistics(feature)
 
     def _generator(self) -> torch.Generator:
         """Random generator of one batch, which depends only on the batch's place in the run."""

@@ -19,6 +19,7 @@ from ..common.ranges import at_least
 from ..networks.config import ConfigError
 from ..networks.encoders import Encoder
 from .acoustic import TARGETS, Acoustics
+from .statistics import LayerStatistics
 
 STATISTICS_BATCHES = 64  # number of first batches of a run by which targets are standardised
 _SMALLEST_DEVIATION = 1e-3  # of a target, in nepers, so that constant targets are not amplified
@@ -61,8 +62,9 @@ class Prediction(NamedTuple):
 class AcousticObjective(nn.Module):
     """Linear predictions of acoustic features, from several layers of an encoder.
 
-    Features of windows are predicted from a layer's average over time, those of timestamps from its
-    frames; if the frames of the two differ in length, the finer ones are averaged. The loss is the
+    Features of windows are predicted from a layer's statistics over time, as a whitened embedding
+    has them, and those of timestamps from its frames; if the frames of the two differ in length,
+    the finer ones are averaged. The loss is the
     mean squared error of standardised features, or the Kullback-Leibler divergence of distributions
     in nats. Predictions start at zero, so that the first steps train the heads, not the encoder.
 
@@ -90,6 +92,7 @@ class AcousticObjective(nn.Module):
         super().__init__()
         self._weights: dict[tuple[str, str], float] = {}
         self.heads = nn.ModuleDict()
+        self.statistics = nn.ModuleDict()  # by layer
         self.standards = nn.ModuleDict()
         for layer, name, weight in ((a.layer, n, a.weight) for a in asked for n in a.targets):
             at_least(0, weight=weight)
@@ -99,7 +102,10 @@ class AcousticObjective(nn.Module):
                 raise ConfigError(f"{layer} is asked for {name} twice")
             self._weights[layer, name] = weight
             target = TARGETS[name]
-            self.heads[_key(layer, name)] = _linear(encoder.layer(layer).channels, target.size)
+            channels = encoder.layer(layer).channels
+            if not target.per_timestamp:
+                channels = self._statistics_of(layer, channels).size
+            self.heads[_key(layer, name)] = _linear(channels, target.size)
             if not target.is_distribution:
                 self.standards[name] = Standardised(target.size)
         if not self._weights:
@@ -124,9 +130,16 @@ class AcousticObjective(nn.Module):
         losses: dict[tuple[str, str], Tensor] = {}
         with torch.autocast(audio.device.type, enabled=False):
             wanted = self._targets(audio)
+            pooled = {
+                layer: self.statistics[_part(layer)](features[layer])[..., None]
+                for layer in self.layers
+                if _part(layer) in self.statistics
+            }
             for layer, name in self._weights:
-                predicted, target = _aligned(features[layer].float(), wanted[name])
-                predicted = self.heads[_key(layer, name)](predicted)
+                timed = TARGETS[name].per_timestamp
+                seen = features[layer].float() if timed else pooled[layer]
+                seen, target = _aligned(seen, wanted[name])
+                predicted = self.heads[_key(layer, name)](seen)
                 compare = _divergence if TARGETS[name].is_distribution else F.mse_loss
                 losses[layer, name] = compare(predicted, target)
             weighted = [self._weights[place] * loss for place, loss in losses.items()]
@@ -134,6 +147,14 @@ class AcousticObjective(nn.Module):
             torch.stack(weighted).sum(),
             {"/".join(place): loss.detach() for place, loss in losses.items()},
         )
+
+    def _statistics_of(self, layer: str, channels: int) -> LayerStatistics:
+        part = _part(layer)
+        if part not in self.statistics:
+            self.statistics[part] = LayerStatistics(channels)
+        found = self.statistics[part]
+        assert isinstance(found, LayerStatistics)
+        return found
 
     @torch.no_grad()
     def _targets(self, audio: Tensor) -> dict[str, Tensor]:
@@ -175,8 +196,12 @@ class Standardised(nn.Module):
 
 
 def _key(layer: str, name: str) -> str:
-    """Name a head; names of modules have no dots."""
-    return f"{layer.replace('.', '_')}_{name}"
+    return f"{_part(layer)}_{name}"
+
+
+def _part(layer: str) -> str:
+    """Name a layer in names of modules, which have no dots."""
+    return layer.replace(".", "_")
 
 
 def _linear(channels: int, size: int) -> nn.Conv1d:

@@ -1,10 +1,11 @@
 """Whitened embeddings: a projection of an encoder's layers, fitted on the audio of stores.
 
-Of a window, the projection takes the mean and the standard deviation over time of each channel,
-compressed logarithmically; of a timestamp, the mean. These are standardised, and their principal
-components scaled to nearly the same variance, so that components of large variance no longer
-dominate distances. A fixed random rotation spreads all components evenly over the numbers of the
-embedding, whose variance is 1: a probe that standardises them again leaves the balance as it is.
+Of a window, the projection takes the mean, the standard deviation and the maximum over time of each
+channel, compressed logarithmically; of a timestamp, the mean. These are standardised, and their
+principal components scaled to nearly the same variance, so that components of large variance no
+longer dominate distances. A fixed random rotation spreads all components evenly over the numbers of
+the embedding, whose variance is 1: a probe that standardises them again leaves the balance as it
+is.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from ..networks.config import TIMESTAMP_STRIDE
 from ..networks.encoders import EMBEDDING_LAYERS, TIMESTAMP_LAYERS, Encoder
 from ..networks.folded import FoldedEncoder
 from ..networks.geometry import Layer
-from ..networks.projection import Projection, compressed, to_frames, to_statistics
+from ..networks.projection import STATISTICS, Projection, compressed, to_frames, to_statistics
 from . import (
     WHITENED_SIZE,
     WHITENING_COMPRESSION,
@@ -51,8 +52,8 @@ class Whitening:
         Size of the embedding, at most the number of statistics; of timestamps, at most that of
         channels.
     crops : int
-        Number of crops to fit it on, each as long as a window; more than there are statistics, two
-        for each channel.
+        Number of crops to fit it on, each as long as a window; more than there are statistics,
+        three for each channel.
     power : float
         From 0 to 1: a component of variance v keeps v ** (1 - power). At 1, all are equal.
     timestamp_power : float
@@ -150,7 +151,7 @@ def _check(encoder: Encoder, layers: Sequence[str], settings: Whitening) -> None
             f"windows of {encoder.window_samples} samples cannot be whitened: they are no multiple "
             f"of a timestamp's {TIMESTAMP_STRIDE}"
         )
-    count = 2 * sum(encoder.layer(name).channels for name in layers)
+    count = STATISTICS * sum(encoder.layer(name).channels for name in layers)
     if settings.crops <= count:
         raise ValueError(
             f"{settings.crops} crops cannot whiten {count} statistics: draw more than {count}"

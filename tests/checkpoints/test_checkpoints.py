@@ -465,7 +465,7 @@ def test_statistics_have_positive_scales(encoder, tmp_path, scale):
 
 
 def with_scale(scale):
-    return lambda tensors: tensors | {"projections.a.scale": torch.full((4,), scale)}
+    return lambda tensors: tensors | {"projections.a.scale": torch.full((6,), scale)}
 
 
 def without(name):

@@ -162,7 +162,8 @@ def test_predictions_begin_at_zero_and_then_learn_what_a_layer_tells(encoder):
     objective = AcousticObjective(asked, encoder)
     audio = torch.from_numpy(np.stack([tone(hz(pitch), SAMPLES) for pitch in range(40, 80, 5)]))
     features = torch.zeros(len(audio), layer.channels, 1)
-    features[:, :88] = Acoustics(audio).semitones[:, :, None] / 5
+    levels = Acoustics(audio).semitones
+    features[:, :88] = (levels - levels.min())[:, :, None]  # as behind a ReLU
     features.requires_grad_()
     first = objective(audio, {layer.name: features})
     semitones, salience = first.losses.values()
@@ -171,7 +172,7 @@ def test_predictions_begin_at_zero_and_then_learn_what_a_layer_tells(encoder):
     assert first.loss.item() == pytest.approx(0.5 * semitones.item() + 2 * salience.item())
     first.loss.backward()
     assert not features.grad.any()
-    optimizer = torch.optim.Adam(objective.parameters(), 0.1)
+    optimizer = torch.optim.Adam(objective.parameters(), 0.01)
     for _ in range(50):
         optimizer.zero_grad()
         prediction = objective(audio, {layer.name: features.detach()})
@@ -306,6 +307,19 @@ def test_clmr_on_a_layer_teaches_none_behind_it(train, tmp_path):
             assert torch.equal(one[name], more[name]) == behind, name
     assert encoder_of(tmp_path / "one").training_record["clmr_layer"] == "tail.2"
     assert train("none", asked=None, model__clmr_layer="tail.99") == 2
+
+
+def test_clmr_of_statistics_is_another_run(train, tmp_path, capsys):
+    assert train("means", 2, asked=None) == 0
+    assert train("run", 2, asked=None, model__clmr_statistics=True) == 0
+    means, statistics = (encoder_of(tmp_path / name) for name in ("means", "run"))
+    assert statistics.training_record["clmr_statistics"] is True
+    assert "clmr_statistics" not in means.training_record
+    with pytest.raises(AssertionError):
+        assert_same(means, statistics)
+    assert train("run", 3, asked=None) == 2
+    assert "model.clmr_statistics True, not False" in capsys.readouterr().err
+    assert train("run", 3, asked=None, model__clmr_statistics=True) == 0
 
 
 def test_another_objective_must_not_go_on(train, capsys):

@@ -120,11 +120,12 @@ def test_timestamps_are_whitened_by_themselves(encoder, store):
 
 
 def statistics_of(encoder, crops):
-    """Means and deviations over time of the layers of crops (crops, CROP)."""
+    """Means, deviations and maxima over time of the layers of crops (crops, CROP)."""
     features = encoder.features(crops[:, None], LAYERS).values()
     means = [feature.mean(dim=2) for feature in features]
     deviations = [feature.std(dim=2, correction=0) for feature in features]
-    return torch.cat([*itertools.chain(*zip(means, deviations, strict=True))], dim=1)
+    maxima = [feature.amax(dim=2) for feature in features]
+    return torch.cat([*itertools.chain(*zip(means, deviations, maxima, strict=True))], dim=1)
 
 
 @torch.no_grad()
@@ -241,7 +242,7 @@ def test_the_command_whitens(store, tmp_path, clip):
     output = str(tmp_path / "x.safetensors")
     assert main(["convert", str(tmp_path / "plain.safetensors"), "-o", output, *arguments]) == 0
     model = hear_tune.load_model(output)
-    assert model.scene_embedding_size == 32  # no more than there are statistics
+    assert model.scene_embedding_size == 48  # no more than there are statistics
     stronger = [*arguments[:-1], "5"]
     again = str(tmp_path / "y.safetensors")
     assert main(["convert", str(tmp_path / "plain.safetensors"), "-o", again, *stronger]) == 0
@@ -272,13 +273,13 @@ def test_options_that_need_whitening_are_refused_without_it(encoder, tmp_path, c
 
 def test_more_crops_than_statistics_are_needed(store):
     encoder = hear_tune.build_encoder(hear_tune.TuneConfig(2, 2, 2, 4, embedding_size=8)).eval()
-    with pytest.raises(ValueError, match="32 crops cannot whiten 32 statistics"):
+    with pytest.raises(ValueError, match="48 crops cannot whiten 48 statistics"):
         whiten(
             encoder,
             [AudioStore(store)],
             ["contractive.2", "tail.4"],
             ["tail.4"],
-            Whitening(crops=32),
+            Whitening(crops=48),
         )
 
 
