@@ -38,7 +38,7 @@ from ..networks.encoders import (
     build_encoder,
 )
 from ..networks.geometry import encoder_layers
-from ..networks.projection import Projection
+from ..networks.projection import STATISTICS, Projection
 from ..networks.variants import variant_name
 from . import CheckpointError
 from .foreign import infer_config, rename_tensors
@@ -264,7 +264,7 @@ def _description(projection: Projection) -> dict[str, Any]:
         "layers": projection.sources,
         "size": layer.channels,
         "stride": layer.stride,
-        "statistics": projection.scale is not None,
+        "statistics": [] if projection.scale is None else list(STATISTICS),
     }
 
 
@@ -278,17 +278,28 @@ def _projections(encoder: Encoder, described: object, window: int) -> Iterator[P
         try:
             sources = [layers[source] for source in facts["layers"]]
             size, stride = facts["size"], facts["stride"]
-            statistics = facts.get("statistics", False)  # not in files of earlier versions
+            statistics = facts.get("statistics", [])  # not in files of earlier versions
             valid = name.isidentifier() and sources and type(size) is int and size > 0
             if not valid or type(stride) is not int or stride not in strides:
                 raise ValueError
             if stride > TIMESTAMP_STRIDE and stride % TIMESTAMP_STRIDE:
                 raise ValueError
-            if type(statistics) is not bool:
+            if not isinstance(statistics, list):
                 raise TypeError
-            yield Projection(name, sources, size, stride, statistics)
+            _check_statistics(name, statistics)
+            yield Projection(name, sources, size, stride, bool(statistics))
+        except CheckpointError:
+            raise
         except (LookupError, TypeError, ValueError, RuntimeError) as error:
             raise CheckpointError(f"its metadata are damaged: projection {name!r}") from error
+
+
+def _check_statistics(name: str, found: list[object]) -> None:
+    if found and found != list(STATISTICS):
+        raise CheckpointError(
+            f"its projection {name!r} is of other statistics than {', '.join(STATISTICS)}: whiten "
+            "the weights that it was fitted to again, by hear-tune convert --whiten"
+        )
 
 
 def _check_layers(encoder: Encoder, training: dict[str, Any]) -> None:

@@ -10,16 +10,17 @@ from torch.nn import functional as F
 
 from .geometry import Layer, TimeGrid
 
-STATISTICS = 3  # of each channel over time: mean, standard deviation, maximum
+STATISTICS = ("mean", "deviation", "maximum")  # of each channel over time
+SMALLEST_DEVIATION = 1e-4  # of a channel or statistic over windows; below, it is taken as dead
 
 
 class Projection(nn.Module):
     """Project several layers, resampled to one frame rate and concatenated.
 
     What is projected are the means of each channel over a frame's time or, with statistics, the
-    means, standard deviations and maxima (statistics pooling, as in x-vectors: Snyder et al.,
-    2018), compressed from x to log(1 + x / scale) so that quiet channels count too. Projections are
-    always computed in float32.
+    means and standard deviations (statistics pooling, as in x-vectors: Snyder et al., 2018) and the
+    maxima, compressed from x to log(1 + x / scale) so that quiet channels count too. Projections
+    are always computed in float32.
 
     Parameters
     ----------
@@ -60,7 +61,7 @@ class Projection(nn.Module):
         statistics: bool = False,
     ) -> None:
         super().__init__()
-        inputs = sum(source.channels for source in sources) * (STATISTICS if statistics else 1)
+        inputs = sum(source.channels for source in sources) * (len(STATISTICS) if statistics else 1)
         self.sources = [source.name for source in sources]
         self.linear = nn.Linear(inputs, size)
         stride = max(source.stride for source in sources) if stride is None else stride
@@ -137,7 +138,7 @@ def to_statistics(feature: Tensor, frames: int) -> Tensor:
     Returns
     -------
     Tensor
-        (batch, `STATISTICS` channels, frames).
+        (batch, channels of each of `STATISTICS` in turn, frames).
     """
     cells = feature.reshape(*feature.shape[:-1], frames, -1)
     mean = cells.mean(dim=-1)
@@ -145,6 +146,20 @@ def to_statistics(feature: Tensor, frames: int) -> Tensor:
     # of a channel that is constant, the root has no finite gradient
     deviation = variance.clamp(min=torch.finfo(variance.dtype).tiny).sqrt()
     return torch.cat([mean, deviation, cells.amax(dim=-1)], dim=1)
+
+
+def scale_of(deviation: Tensor, compression: float) -> Tensor:
+    """Return the scale of statistics for `compressed` from their deviation over windows.
+
+    The higher the compression, the smaller the scale. Statistics that hardly vary get a scale of 1:
+    a small one would amplify what little there is.
+    """
+    return torch.where(deviation > SMALLEST_DEVIATION, deviation / compression, 1.0)
+
+
+def inverse_of(deviation: Tensor) -> Tensor:
+    """Return what standardises by a deviation: its inverse, or 0 for what hardly varies."""
+    return torch.where(deviation > SMALLEST_DEVIATION, 1 / deviation, 0.0)
 
 
 def compressed(statistics: Tensor, scale: Tensor) -> Tensor:

@@ -71,7 +71,7 @@ class CLMR(LightningModule):
     clmr_layer : str, optional
         Layer whose mean over time is contrasted; by default the last.
     clmr_statistics : bool
-        Contrast the layer's statistics over time, as a whitened embedding has them, not its mean.
+        Contrast the layer's statistics over time, those of a whitened embedding, not its mean.
     clmr_weight : float
         Weight of the contrastive loss beside that of the objective.
     objective : sequence of LayerTargets, optional
@@ -140,7 +140,8 @@ class CLMR(LightningModule):
         generator = self._generator()
         views = [self.augmentation(to_float(view), generator) for view in pairs.crops.unbind(1)]
         heard = [self(view) for view in views]
-        first, second = (self._pooled(features[self.clmr_layer]) for features in heard)
+        layers = [features[self.clmr_layer] for features in heard]
+        first, second = map(self._pooled, layers)
         contrast = self.loss(self.projector(first), self.projector(second), pairs.groups)
         loss: Tensor = self.clmr_weight * contrast.loss
         parts: dict[str, Tensor] = {}
@@ -157,8 +158,9 @@ class CLMR(LightningModule):
         self.log("train/contrastive_accuracy", contrast.accuracy, prog_bar=True)
         every = self.trainer.log_every_n_steps  # type: ignore[attr-defined]
         if every and self.global_step % every == 0:
-            self.log("train/embedding_spread", embedding_spread(first.detach()))
-            self.log("train/effective_rank", effective_rank(first.detach()))
+            means = layers[0].detach().mean(dim=-1)
+            self.log("train/embedding_spread", embedding_spread(means))
+            self.log("train/effective_rank", effective_rank(means))
             self.log_dict({f"train/{name}": part for name, part in parts.items()})
         return loss
 
@@ -200,7 +202,7 @@ class CLMR(LightningModule):
         checkpoint["hear_tune_before"] = self.before
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Refuse a checkpoint of another variant, of another objective, or without the average."""
+        """Refuse a checkpoint whose tensors are of another run: say in what it differs."""
         found = checkpoint.get("hear_tune_variant")
         if found != self.variant:
             raise TrainingError(
@@ -212,6 +214,12 @@ class CLMR(LightningModule):
             raise TrainingError(
                 "the checkpoint to resume from has another objective: give the same, or choose "
                 "another output folder"
+            )
+        if (self.statistics is None) != ("statistics.before.mean" not in checkpoint["state_dict"]):
+            raise TrainingError(
+                "the checkpoint to resume from contrasts "
+                f"{'statistics' if self.statistics is None else 'means'}: give the same "
+                "clmr_statistics, or choose another output folder"
             )
         averaged = any(name.startswith("average.") for name in checkpoint["state_dict"])
         if averaged != (self.average is not None):

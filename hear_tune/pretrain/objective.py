@@ -18,8 +18,9 @@ from torch.nn import functional as F
 from ..common.ranges import at_least
 from ..networks.config import ConfigError
 from ..networks.encoders import Encoder
+from ..networks.projection import STATISTICS
 from .acoustic import TARGETS, Acoustics
-from .statistics import LayerStatistics
+from .statistics import LayerStatistics, Moments
 
 STATISTICS_BATCHES = 64  # number of first batches of a run by which targets are standardised
 _SMALLEST_DEVIATION = 1e-3  # of a target, in nepers, so that constant targets are not amplified
@@ -62,11 +63,11 @@ class Prediction(NamedTuple):
 class AcousticObjective(nn.Module):
     """Linear predictions of acoustic features, from several layers of an encoder.
 
-    Features of windows are predicted from a layer's statistics over time, as a whitened embedding
-    has them, and those of timestamps from its frames; if the frames of the two differ in length,
-    the finer ones are averaged. The loss is the
-    mean squared error of standardised features, or the Kullback-Leibler divergence of distributions
-    in nats. Predictions start at zero, so that the first steps train the heads, not the encoder.
+    Features of windows are predicted from a layer's statistics over time, those of a whitened
+    embedding, and features of timestamps from its frames; if the frames of the two differ in
+    length, the finer ones are averaged. The loss is the mean squared error of standardised
+    features, or the Kullback-Leibler divergence of distributions in nats. Predictions start at
+    zero, so that the first steps train the heads, not the encoder.
 
     Parameters
     ----------
@@ -92,7 +93,6 @@ class AcousticObjective(nn.Module):
         super().__init__()
         self._weights: dict[tuple[str, str], float] = {}
         self.heads = nn.ModuleDict()
-        self.statistics = nn.ModuleDict()  # by layer
         self.standards = nn.ModuleDict()
         for layer, name, weight in ((a.layer, n, a.weight) for a in asked for n in a.targets):
             at_least(0, weight=weight)
@@ -102,15 +102,20 @@ class AcousticObjective(nn.Module):
                 raise ConfigError(f"{layer} is asked for {name} twice")
             self._weights[layer, name] = weight
             target = TARGETS[name]
-            channels = encoder.layer(layer).channels
+            inputs = encoder.layer(layer).channels
             if not target.per_timestamp:
-                channels = self._statistics_of(layer, channels).size
-            self.heads[_key(layer, name)] = _linear(channels, target.size)
+                inputs *= len(STATISTICS)
+            self.heads[_key(layer, name)] = _linear(inputs, target.size)
             if not target.is_distribution:
                 self.standards[name] = Standardised(target.size)
         if not self._weights:
             raise ConfigError("the objective asks for nothing: name targets, or leave it out")
         self.layers = list(dict.fromkeys(layer for layer, _ in self._weights))
+        windows = [layer for layer, name in self._weights if not TARGETS[name].per_timestamp]
+        self._of_windows = list(dict.fromkeys(windows))
+        self.statistics = nn.ModuleDict(
+            {_key(name): LayerStatistics(encoder.layer(name).channels) for name in self._of_windows}
+        )
 
     def forward(self, audio: Tensor, features: Mapping[str, Tensor]) -> Prediction:
         """Compare predictions with acoustic features, in float32, also within autocast.
@@ -131,13 +136,12 @@ class AcousticObjective(nn.Module):
         with torch.autocast(audio.device.type, enabled=False):
             wanted = self._targets(audio)
             pooled = {
-                layer: self.statistics[_part(layer)](features[layer])[..., None]
-                for layer in self.layers
-                if _part(layer) in self.statistics
+                layer: self.statistics[_key(layer)](features[layer])[..., None]
+                for layer in self._of_windows
             }
             for layer, name in self._weights:
-                timed = TARGETS[name].per_timestamp
-                seen = features[layer].float() if timed else pooled[layer]
+                of_frames = TARGETS[name].per_timestamp
+                seen = features[layer].float() if of_frames else pooled[layer]
                 seen, target = _aligned(seen, wanted[name])
                 predicted = self.heads[_key(layer, name)](seen)
                 compare = _divergence if TARGETS[name].is_distribution else F.mse_loss
@@ -147,14 +151,6 @@ class AcousticObjective(nn.Module):
             torch.stack(weighted).sum(),
             {"/".join(place): loss.detach() for place, loss in losses.items()},
         )
-
-    def _statistics_of(self, layer: str, channels: int) -> LayerStatistics:
-        part = _part(layer)
-        if part not in self.statistics:
-            self.statistics[part] = LayerStatistics(channels)
-        found = self.statistics[part]
-        assert isinstance(found, LayerStatistics)
-        return found
 
     @torch.no_grad()
     def _targets(self, audio: Tensor) -> dict[str, Tensor]:
@@ -175,33 +171,21 @@ class Standardised(nn.Module):
         Number of values of the target, which are standardised separately.
     """
 
-    mean: Tensor
-    square: Tensor
-    batches: Tensor
-
     def __init__(self, size: int) -> None:
         super().__init__()
-        self.register_buffer("mean", torch.zeros(size, 1))
-        self.register_buffer("square", torch.zeros(size, 1))  # mean of the squares
-        self.register_buffer("batches", torch.tensor(0))
+        self.moments = Moments(size)
 
     def forward(self, target: Tensor) -> Tensor:
-        """Standardise (batch, size, frames), after adding a first batch to the statistics."""
-        if self.training and self.batches < STATISTICS_BATCHES:
-            self.batches += 1
-            for average, new in ((self.mean, target), (self.square, target.square())):
-                average.lerp_(new.mean(dim=(0, 2))[:, None], 1 / int(self.batches))
-        variance = (self.square - self.mean.square()).clamp(min=_SMALLEST_DEVIATION**2)
-        return (target - self.mean) / variance.sqrt()
+        """Standardise (batch, size, frames), after adding a first batch to the moments."""
+        if self.training and self.moments.batches < STATISTICS_BATCHES:
+            self.moments.add(target.mT.flatten(0, 1))
+        deviation = self.moments.deviation.clamp(min=_SMALLEST_DEVIATION)
+        return (target - self.moments.mean[:, None]) / deviation[:, None]
 
 
-def _key(layer: str, name: str) -> str:
-    return f"{_part(layer)}_{name}"
-
-
-def _part(layer: str) -> str:
-    """Name a layer in names of modules, which have no dots."""
-    return layer.replace(".", "_")
+def _key(*names: str) -> str:
+    """Join names to that of a module, which has no dots."""
+    return "_".join(names).replace(".", "_")
 
 
 def _linear(channels: int, size: int) -> nn.Conv1d:

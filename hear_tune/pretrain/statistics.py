@@ -1,23 +1,54 @@
-"""Statistics of a layer over time, as a whitened embedding has them, while the layer is trained."""
+"""Moments of what passes through training, and the statistics of layers that they standardise."""
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
 
-from ..networks.projection import STATISTICS, compressed, to_statistics
+from ..networks.projection import STATISTICS, compressed, inverse_of, scale_of, to_statistics
 from . import WHITENING_COMPRESSION
 
-_SHARE = 0.01  # of a batch in the moving averages; the first batches count equally
-_SMALLEST_SCALE = 1e-3  # of a statistic, so that a dead channel stays at zero
-_SMALLEST_DEVIATION = 1e-2  # of a compressed statistic
+_LEAST_SHARE = 0.01  # of a new batch in the moments of layers, which change
+
+
+class Moments(nn.Module):
+    """Mean and standard deviation of rows, over batches that count equally or the latest ones.
+
+    Parameters
+    ----------
+    size : int
+        Values of a row.
+    """
+
+    mean: Tensor
+    square: Tensor
+    batches: Tensor
+
+    def __init__(self, size: int) -> None:
+        super().__init__()
+        self.register_buffer("mean", torch.zeros(size))
+        self.register_buffer("square", torch.zeros(size))  # mean of the squares
+        self.register_buffer("batches", torch.tensor(0))
+
+    @torch.no_grad()
+    def add(self, rows: Tensor, least_share: float = 0.0) -> None:
+        """Add a batch of rows (count, size), which gets no smaller share than that."""
+        self.batches += 1
+        share = (1 / self.batches).clamp(min=least_share)
+        self.mean.lerp_(rows.mean(dim=0), share)
+        self.square.lerp_(rows.square().mean(dim=0), share)
+
+    @property
+    def deviation(self) -> Tensor:
+        """Standard deviation of each value."""
+        return (self.square - self.mean.square()).clamp(min=0).sqrt()
 
 
 class LayerStatistics(nn.Module):
-    """Pool a layer to compressed statistics, each standardised.
+    """Pool a layer to the statistics of a whitened embedding, compressed and standardised.
 
     What a whitening fits to a finished encoder, the scales of the logarithm and the moments behind
-    it, are moving averages over batches here. No gradient passes through them.
+    it, follows the layer here. No gradient passes through them.
 
     Parameters
     ----------
@@ -30,41 +61,21 @@ class LayerStatistics(nn.Module):
         Number of statistics.
     """
 
-    deviation: Tensor
-    compressed_mean: Tensor
-    compressed_deviation: Tensor
-    batches: Tensor
-
     def __init__(self, channels: int) -> None:
         super().__init__()
-        self.size = STATISTICS * channels
-        self.register_buffer("deviation", torch.ones(self.size))
-        self.register_buffer("compressed_mean", torch.zeros(self.size))
-        self.register_buffer("compressed_deviation", torch.ones(self.size))
-        self.register_buffer("batches", torch.tensor(0))
+        self.size = len(STATISTICS) * channels
+        self.before, self.behind = Moments(self.size), Moments(self.size)  # the logarithm
 
     def forward(self, feature: Tensor) -> Tensor:
         """Pool (batch, channels, frames) to (batch, size), in float32, also within autocast."""
         with torch.autocast(feature.device.type, enabled=False):
             statistics = to_statistics(feature.float(), 1)[..., 0]
-            share = self._share()
-            self._follow(self.deviation, statistics, share)
-            scale = (self.deviation / WHITENING_COMPRESSION).clamp(min=_SMALLEST_SCALE)
+            self._follow(self.before, statistics)
+            scale = scale_of(self.before.deviation, WHITENING_COMPRESSION)
             rows = compressed(statistics, scale)
-            self._follow(self.compressed_deviation, rows, share)
-            if share:
-                self.compressed_mean.lerp_(rows.detach().mean(dim=0), share)
-            deviation = self.compressed_deviation.clamp(min=_SMALLEST_DEVIATION)
-            return (rows - self.compressed_mean) / deviation
+            self._follow(self.behind, rows)
+            return (rows - self.behind.mean) * inverse_of(self.behind.deviation)
 
-    def _share(self) -> float:
-        """Share of this batch in the averages; none in evaluation."""
-        if not self.training:
-            return 0.0
-        self.batches += 1
-        return max(_SHARE, 1 / int(self.batches))
-
-    @staticmethod
-    def _follow(average: Tensor, rows: Tensor, share: float) -> None:
-        if share and len(rows) > 1:
-            average.lerp_(rows.detach().std(dim=0), share)
+    def _follow(self, moments: Moments, rows: Tensor) -> None:
+        if self.training:
+            moments.add(rows, _LEAST_SHARE)

@@ -2,10 +2,9 @@
 
 Of a window, the projection takes the mean, the standard deviation and the maximum over time of each
 channel, compressed logarithmically; of a timestamp, the mean. These are standardised, and their
-principal components scaled to nearly the same variance, so that components of large variance no
-longer dominate distances. A fixed random rotation spreads all components evenly over the numbers of
-the embedding, whose variance is 1: a probe that standardises them again leaves the balance as it
-is.
+principal components scaled to nearly the same variance: components of large variance no longer
+dominate distances. A fixed random rotation spreads all components evenly over the numbers of the
+embedding, whose variance is 1. A probe that standardises them again leaves the balance as it is.
 """
 
 from __future__ import annotations
@@ -23,7 +22,15 @@ from ..networks.config import TIMESTAMP_STRIDE
 from ..networks.encoders import EMBEDDING_LAYERS, TIMESTAMP_LAYERS, Encoder
 from ..networks.folded import FoldedEncoder
 from ..networks.geometry import Layer
-from ..networks.projection import STATISTICS, Projection, compressed, to_frames, to_statistics
+from ..networks.projection import (
+    STATISTICS,
+    Projection,
+    compressed,
+    inverse_of,
+    scale_of,
+    to_frames,
+    to_statistics,
+)
 from . import (
     WHITENED_SIZE,
     WHITENING_COMPRESSION,
@@ -39,7 +46,6 @@ RIDGE = 1e-3  # relative to the mean variance, so that tiny components are not a
 _BATCH = 16  # crops
 _ROWS = 1024  # in double precision at a time
 _LEAST_COMPRESSION = 0.01  # hardly any
-_SMALLEST_DEVIATION = 1e-4  # of a channel or statistic; a dead one stays at zero
 
 
 @dataclass(frozen=True)
@@ -151,7 +157,7 @@ def _check(encoder: Encoder, layers: Sequence[str], settings: Whitening) -> None
             f"windows of {encoder.window_samples} samples cannot be whitened: they are no multiple "
             f"of a timestamp's {TIMESTAMP_STRIDE}"
         )
-    count = STATISTICS * sum(encoder.layer(name).channels for name in layers)
+    count = len(STATISTICS) * sum(encoder.layer(name).channels for name in layers)
     if settings.crops <= count:
         raise ValueError(
             f"{settings.crops} crops cannot whiten {count} statistics: draw more than {count}"
@@ -181,8 +187,7 @@ def _measured(
 
 def _compression(statistics: Tensor, settings: Whitening) -> tuple[Tensor, _Moments]:
     """Return the scale of each statistic, and the moments of the compressed ones."""
-    deviation = statistics.std(dim=0)
-    scale = torch.where(deviation > _SMALLEST_DEVIATION, deviation / settings.compression, 1.0)
+    scale = scale_of(statistics.std(dim=0), settings.compression)
     moments = _Moments()
     moments.add(compressed(statistics, scale))
     return scale, moments
@@ -245,7 +250,7 @@ class _Moments:
         """Return the projection that whitens what was added."""
         mean = self._sum / self._count
         covariance = self._products / self._count - torch.outer(mean, mean)
-        inverse = _inverse(covariance.diagonal().clamp(min=0).sqrt())
+        inverse = inverse_of(covariance.diagonal().clamp(min=0).sqrt())
         variances, axes = _components(covariance * torch.outer(inverse, inverse), settings.size)
         weight = (axes * variances.pow(-power / 2)).T * inverse
         weight = _rotation(len(weight), settings.seed) @ weight
@@ -257,10 +262,6 @@ class _Moments:
             if scale is not None and projection.scale is not None:
                 projection.scale.copy_(scale)
         return projection.requires_grad_(False).eval()
-
-
-def _inverse(deviation: Tensor) -> Tensor:
-    return torch.where(deviation > _SMALLEST_DEVIATION, 1 / deviation, 0.0)
 
 
 def _components(correlations: Tensor, size: int) -> tuple[Tensor, Tensor]:

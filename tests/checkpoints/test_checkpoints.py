@@ -26,8 +26,9 @@ import hear_tune
 from hear_tune import CheckpointError, TuneConfig, build_encoder, load_checkpoint, save_checkpoint
 from hear_tune.common.files import sha256_of
 from hear_tune.networks.config import config_from_dict
-from hear_tune.networks.projection import Projection
+from hear_tune.networks.projection import STATISTICS, Projection
 
+THREE = list(STATISTICS)
 SMALL = TuneConfig(2, contractive=2, expansive=2, tail=3, embedding_size=8)
 
 
@@ -115,9 +116,9 @@ def test_an_unpickled_encoder_can_be_saved_for_the_hub(encoder, tmp_path):
         {"a": {"layers": ["contractive.1"], "size": 4, "stride": None}},
         {"a": {"layers": ["contractive.1"], "size": 4, "stride": 3**12}},
         {"a,b": {"layers": ["contractive.1"], "size": 4, "stride": 3}},
-        {"a": {"layers": ["contractive.1"], "size": 4, "stride": 1, "statistics": True}},
+        {"a": {"layers": ["contractive.1"], "size": 4, "stride": 1, "statistics": THREE}},
         {"a": {"layers": ["contractive.1"], "size": 4, "stride": 3, "statistics": "yes"}},
-        {"a": {"layers": ["contractive.1"], "size": 4, "stride": 756, "statistics": True}},
+        {"a": {"layers": ["contractive.1"], "size": 4, "stride": 756, "statistics": THREE}},
         {
             "a": {"layers": ["contractive.1"], "size": 4, "stride": 3},
             "b": {"layers": ["a"], "size": 4, "stride": 3},
@@ -450,6 +451,16 @@ def test_a_projection_of_an_earlier_version_is_of_means(encoder, tmp_path):
     )
     assert loaded.projection("old").scale is None
     assert same(projected, loaded)
+
+
+def test_a_projection_of_other_statistics_is_refused(encoder, tmp_path):
+    path = tmp_path / "x.safetensors"
+    save_checkpoint(encoder, path)
+    described = {"layers": ["contractive.1"], "size": 4, "stride": 9, "statistics": ["mean"]}
+    metadata = read_metadata(path) | {"projections": {"a": described}}
+    save_file(encoder.state_dict(), path, {"hear_tune": json.dumps(metadata)})
+    with pytest.raises(CheckpointError, match=r"'a' is of other statistics than mean, .* whiten"):
+        load_checkpoint(path)
 
 
 @pytest.mark.parametrize("scale", [0.0, -1.0])

@@ -11,6 +11,7 @@ from conftest import noise, tone
 
 import hear_tune
 from hear_tune.cli import main
+from hear_tune.networks.projection import STATISTICS
 from hear_tune.pretrain.acoustic import LOWEST_FRAME_PITCH, LOWEST_PITCH, TARGETS, Acoustics
 from hear_tune.pretrain.objective import (
     STATISTICS_BATCHES,
@@ -144,7 +145,7 @@ def test_targets_are_standardised_by_the_first_batches_and_no_others():
     assert all(torch.equal(found[name], new) for name, new in standard.state_dict().items())
     early = Standardised(2).eval()
     early(torch.randn(16, 2, 9))
-    assert early.batches == 0
+    assert early.moments.batches == 0
 
 
 @pytest.fixture
@@ -179,6 +180,32 @@ def test_predictions_begin_at_zero_and_then_learn_what_a_layer_tells(encoder):
         prediction.loss.backward()
         optimizer.step()
     assert all(loss < 0.1 for loss in prediction.losses.values())
+
+
+def windows(statistic, count, frames):
+    """One channel of windows (frames,) that differ in one of their statistics alone."""
+    for above in range(1, count + 1):
+        share = above / frames  # of the frames, above the mean of 0; the deviation is 1
+        values = torch.full((frames,), -((share / (1 - share)) ** 0.5))
+        values[:above] = peak = ((1 - share) / share) ** 0.5
+        of_others = {"mean": values - peak, "deviation": values / peak, "maximum": values}
+        yield 8 + of_others[statistic]
+
+
+@pytest.mark.parametrize("statistic", STATISTICS)
+def test_each_statistic_tells_what_it_has(encoder, statistic):
+    loudness = torch.linspace(0.1, 0.8, 8)
+    audio = torch.from_numpy(noise(SAMPLES, 0)) * loudness[:, None]
+    features = torch.zeros(8, encoder.layer("tail.4").channels, 28)
+    features[:, 0] = torch.stack([*windows(statistic, 8, 28)])
+    objective = AcousticObjective([LayerTargets("tail.4", ["level"])], encoder)
+    optimizer = torch.optim.Adam(objective.parameters(), 0.02)
+    for _ in range(100):
+        optimizer.zero_grad()
+        loss = objective(audio, {"tail.4": features}).loss
+        loss.backward()
+        optimizer.step()
+    assert loss < 0.15
 
 
 @pytest.mark.parametrize("frames", [3, 27, 81])
@@ -309,17 +336,29 @@ def test_clmr_on_a_layer_teaches_none_behind_it(train, tmp_path):
     assert train("none", asked=None, model__clmr_layer="tail.99") == 2
 
 
-def test_clmr_of_statistics_is_another_run(train, tmp_path, capsys):
-    assert train("means", 2, asked=None) == 0
-    assert train("run", 2, asked=None, model__clmr_statistics=True) == 0
-    means, statistics = (encoder_of(tmp_path / name) for name in ("means", "run"))
-    assert statistics.training_record["clmr_statistics"] is True
-    assert "clmr_statistics" not in means.training_record
-    with pytest.raises(AssertionError):
-        assert_same(means, statistics)
-    assert train("run", 3, asked=None) == 2
+def test_clmr_of_statistics_is_another_run_and_goes_on_exactly(train, tmp_path, capsys):
+    options = {"asked": None, "model__clmr_statistics": True}
+    assert train("means", 3, asked=None) == 0
+    assert train("whole", 3, **options) == 0
+    assert train("parts", 2, **options) == 0
+    assert train("parts", 3, asked=None) == 2
     assert "model.clmr_statistics True, not False" in capsys.readouterr().err
-    assert train("run", 3, asked=None, model__clmr_statistics=True) == 0
+    assert train("parts", 3, **options) == 0
+    means, whole, parts = (encoder_of(tmp_path / name) for name in ("means", "whole", "parts"))
+    assert_same(whole, parts)
+    with pytest.raises(AssertionError):
+        assert_same(means, whole)
+    assert whole.training_record["clmr_statistics"] is True
+    assert "clmr_statistics" not in means.training_record
+
+
+def test_signs_of_a_collapse_are_those_of_the_layer(train, tmp_path):
+    """Statistics are standardised, and spread whatever the layer does."""
+    for name in ("means", "statistics"):
+        assert train(name, 1, asked=None, model__clmr_statistics=name == "statistics") == 0
+    for sign in ("embedding_spread", "effective_rank"):
+        means, statistics = (column(tmp_path / x, f"train/{sign}") for x in ("means", "statistics"))
+        assert means == statistics
 
 
 def test_another_objective_must_not_go_on(train, capsys):
@@ -335,9 +374,11 @@ def test_a_checkpoint_from_before_there_were_objectives_goes_on_without(train, t
     assert train("run", 1, asked=None) == 0
     path = tmp_path / "run/last.ckpt"
     checkpoint = torch.load(path, weights_only=True)
-    for option in ("objective", "clmr_layer", "clmr_weight"):
+    for option in ("objective", "clmr_layer", "clmr_statistics", "clmr_weight"):
         del checkpoint["hear_tune_settings"]["model"][option]
     torch.save(checkpoint, path)
     assert train("run", 2) == 2
     assert "another objective" in capsys.readouterr().err
+    assert train("run", 2, asked=None, model__clmr_statistics=True) == 2
+    assert "contrasts means: give the same clmr_statistics" in capsys.readouterr().err
     assert train("run", 2, asked=None) == 0
