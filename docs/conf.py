@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sphinx.addnodes import pending_xref
+from sphinx.errors import ExtensionError
 
 from hear_tune.networks.figure import network_svg
 from hear_tune.networks.variants import DEFAULT_VARIANT, get_variant
@@ -90,7 +91,9 @@ def inline_figure(_: Sphinx, page: str, source: list[str]) -> None:
     if page == "network":
         drawing = network_svg(get_variant(DEFAULT_VARIANT))
         html = f'<div class="network" tabindex="0">{drawing.strip()}</div>'
-        source[0] = _FIGURE.sub(lambda _: f"```{{raw}} html\n{html}\n```", source[0])
+        source[0], found = _FIGURE.subn(lambda _: f"```{{raw}} html\n{html}\n```", source[0])
+        if found != 1:
+            raise ExtensionError(f"{page} should show the figure of the network, and once")
 
 
 def setup(app: Sphinx) -> dict[str, Any]:

@@ -5,6 +5,8 @@ probes to a point, and heareval's to its quickest (`SMALLER`); what installs, te
 the paper is left to `.ci/run`, and downloads to their own tests (`ELSEWHERE`). Python runs as it
 stands, and what a line says that it prints is compared. The pages of recipes are the recipes' own
 READMEs: their commands need data and days, so that only their scripts are looked for.
+
+What pages say of the package in numbers is compared with it (`facts`).
 """
 
 import io
@@ -23,6 +25,12 @@ import hear_tune
 from hear_tune.common.markdown import markdown_table
 from hear_tune.networks.config import SAMPLE_RATE_HZ, TIMESTAMP_STRIDE, WINDOW_SAMPLES
 from hear_tune.networks.summary import parameter_count, variants_table
+from hear_tune.pretrain import (
+    WHITENED_SIZE,
+    WHITENING_COMPRESSION,
+    WHITENING_CROPS,
+    WHITENING_POWER,
+)
 from hear_tune.pretrain.tar_shards import CLIP_SECONDS, CLIPS_PER_SHARD, OPEN_SHARDS
 from hear_tune.probe.across import LOGISTIC_C, RAW_C
 from hear_tune.probe.protocols import JUKEMIR
@@ -119,54 +127,59 @@ def as_ms(samples):
 
 
 def facts():
-    """What pages say of the package: (page, text with its numbers)."""
+    """What pages say of the package: (page, whole words with its numbers)."""
     model = hear_tune.load_model()
-    layers = ", ".join(f"`{name}`" for name in model.layers)
-    count = len(model.encoder.layers)
-    width = sum(layer.channels for layer in model.encoder.layers)
-    parameters = parameter_count(model.encoder.config)
-    weights = PRETRAINED[DEFAULT_PRETRAINED].path.stat().st_size / 1e6
+    encoder = model.encoder
+    count, width = len(encoder.layers), sum(layer.channels for layer in encoder.layers)
+    parameters = parameter_count(encoder.config)
+    megabytes = PRETRAINED[DEFAULT_PRETRAINED].path.stat().st_size / 1e6
     window, paper = (f"{n:,} samples ({as_ms(n)})" for n in (model.window_samples, WINDOW_SAMPLES))
     timestamps = f"{TIMESTAMP_STRIDE} samples ({as_ms(TIMESTAMP_STRIDE)})"
     of_timestamps = ", ".join(f"`{name}`" for name in model.timestamp_layers)
+    size, timestamp_size = model.scene_embedding_size, model.timestamp_embedding_size
     rows = [["layer", "channels", "a frame every", "receptive field"]]
-    rows += [
-        [
-            f"`{layer.name}`",
-            str(layer.channels),
-            as_ms(layer.stride),
-            as_ms(layer.grid.receptive_field),
-        ]
-        for layer in model.encoder.layers
-    ]
-    yield "embed", f"resampled to {SAMPLE_RATE_HZ:,} Hz"
-    yield "index", f"an embedding of {model.scene_embedding_size} numbers"
-    yield "index", f"Weights come with the package ({weights:.1f} MB)"
-    yield "layers", f"The weights in the package use {layers}, {model.scene_embedding_size} numbers"
-    yield "layers", f"TUNE+ has {count} layers"
-    yield "layers", markdown_table(rows, right=True)
-    yield "layers", f"takes all of them ({width:,}"
-    yield "layers", f"{window} for those in the package, {paper} for the paper's"
-    yield "layers", f"one embedding every {timestamps}"
-    yield "layers", f"By default they are {of_timestamps}, {model.timestamp_embedding_size} numbers"
-    yield "network", f"TUNE+ has {parameters:,}"
-    yield "pretrain", f"16-bit PCM at {SAMPLE_RATE_HZ:,} Hz, {SAMPLE_RATE_HZ * 7200 / 1e6:.0f} MB"
-    yield "probe", f"a grid of {len(JUKEMIR.grid)} settings"
-    yield "probe", f"logistic regression on standardised embeddings (C = {LOGISTIC_C})"
-    yield "probe", f"so their scale matters (C = {RAW_C})"
-    yield "reproduce", f"```text\n{variants_table()}\n```"
-    yield "reproduce", f"the paper's windows, {paper}"
-    yield "scale", f"Clips are about {CLIP_SECONDS:.0f} s long"
-    yield "scale", f"{CLIPS_PER_SHARD} to a shard"
-    yield "scale", f"Each reader mixes up to {OPEN_SHARDS} open shards"
+    for layer in encoder.layers:
+        times = as_ms(layer.stride), as_ms(layer.grid.receptive_field)
+        rows.append([f"`{layer.name}`", str(layer.channels), *times])
+    yield "README", f"come with the package ({megabytes:.0f} MB)."
+    yield "MODEL_CARD", f"float16 safetensors, {megabytes:.1f} MB;"
+    yield "docs/embed", f"resampled to {SAMPLE_RATE_HZ:,} Hz."
+    yield "docs/index", f"an embedding of {size} numbers,"
+    yield "docs/index", f"Weights come with the package ({megabytes:.1f} MB),"
+    yield "docs/layers", f"by a [whitening](#whitening) of several layers, {size} numbers."
+    yield "docs/layers", f"TUNE+ has {count} layers,"
+    yield "docs/layers", markdown_table(rows, right=True)
+    yield "docs/layers", f"takes all of them ({width:,} numbers)."
+    yield "docs/layers", f"`log(1 + {WHITENING_COMPRESSION:g} x / s)`,"
+    yield "docs/layers", f"with a power of {WHITENING_POWER} (`--power`;"
+    yield "docs/layers", f"fitted on {WHITENING_CROPS:,} windows (`--crops`),"
+    yield "docs/layers", f"of at most {WHITENED_SIZE} numbers (`--size`),"
+    yield "docs/layers", f"were trained on: {window} for those in the package,"
+    yield "docs/layers", f"{paper} for the paper's."
+    yield "docs/layers", f"one embedding every {timestamps},"
+    yield "docs/layers", f"By default they are {of_timestamps}, {timestamp_size} numbers;"
+    yield "docs/network", f"TUNE+ has {parameters:,} parameters."
+    yield "docs/pretrain", f"16-bit PCM at {SAMPLE_RATE_HZ:,} Hz,"
+    yield "docs/pretrain", f"{SAMPLE_RATE_HZ * 7200 / 1e6:.0f} MB per hour of music."
+    yield "docs/probe", f"a grid of {len(JUKEMIR.grid)} settings,"
+    yield "docs/probe", f"logistic regression on standardised embeddings (C = {LOGISTIC_C}),"
+    yield "docs/probe", f"so their scale matters (C = {RAW_C})"
+    yield "docs/reproduce", f"```text\n{variants_table()}\n```"
+    yield "docs/reproduce", f"the paper's windows, {paper}."
+    yield "docs/scale", f"Clips are about {CLIP_SECONDS:.0f} s long"
+    yield "docs/scale", f"(`--clip-seconds`), {CLIPS_PER_SHARD} to a shard"
+    yield "docs/scale", f"Each reader mixes up to {OPEN_SHARDS} open shards."
 
 
 def test_pages_say_what_is_true_of_the_package():
+    missing = []
     for page, fact in facts():
-        text = (ROOT / f"docs/{page}.md").read_text()
+        text = (ROOT / f"{page}.md").read_text()
         if "\n" not in fact:
-            text = " ".join(text.split())  # lines may break anywhere
-        assert fact in text, f"docs/{page}.md should say: {fact}"
+            text, fact = f" {' '.join(text.split())} ", f" {fact} "  # lines may break anywhere
+        if fact not in text:
+            missing.append(f"{page}.md should say: {fact}")
+    assert not missing
 
 
 @pytest.mark.slow

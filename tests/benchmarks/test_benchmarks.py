@@ -6,6 +6,7 @@ import time
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
 
+import numpy as np
 import pytest
 import soundfile
 from conftest import ROOT, noise
@@ -14,6 +15,8 @@ from hear_tune.benchmarks import embed, scale, suite
 from hear_tune.benchmarks.embed import Contender
 from hear_tune.benchmarks.machine import PeakMemory, in_a_process, in_turns, peak_bytes
 from hear_tune.cli import benchmark, main
+from hear_tune.embedding.library import read_library
+from hear_tune.explore.similar import unit
 
 VARIANT = "tune-vanilla-small"
 
@@ -194,6 +197,34 @@ def test_large_collections(tmp_path, capsys):
     printed = capsys.readouterr().out
     assert "recall at 10 of the index" in printed
     assert "size of the map: 0.0 MB" in printed
+
+
+@pytest.mark.slow
+def test_more_rows_than_fit_are_not_read_into_memory(monkeypatch):
+    monkeypatch.setattr(scale, "MOST_ROWS_READ", 99)
+    result = scale.benchmark_scale(rows=100)
+    names = [row["name"] for row in result["measurements"]]
+    assert names == [
+        "compare 100 rows in their file",
+        "index 100 rows",
+        "search 100 rows by the index",
+    ]
+
+
+@pytest.mark.parametrize("itself", [True, False])
+def test_the_recall_is_of_all_batches(tmp_path, monkeypatch, itself):
+    library = tmp_path / "rows.parquet"
+    scale._make_rows(library, 300)
+    vectors = read_library(library).vectors
+    monkeypatch.setattr(scale, "read_vectors", lambda _: np.array_split(vectors, 11))
+    cosines = unit(vectors) @ unit(vectors).T
+    if not itself:
+        np.fill_diagonal(cosines, -np.inf)
+    nearest = np.argsort(-cosines, axis=1)[:, : scale.NEAREST]
+    rows = np.array([0, 17, 150, 299])
+    assert scale._recall(library, rows, nearest[rows], itself) == 1
+    wrong = np.where(np.arange(scale.NEAREST) < 3, 1000, nearest[rows])
+    assert scale._recall(library, rows, wrong, itself) == pytest.approx(0.7)
 
 
 def _hold(byte_count):

@@ -358,6 +358,13 @@ def test_an_index_finds_what_comparing_all_finds(large_library, per_track):
     assert found >= 0.95 * 200
 
 
+def test_an_index_is_searched_as_widely_when_it_is_opened_again(large_library):
+    graph = {"connectivity": 12, "expansion_add": 48, "expansion_search": 256}
+    for _ in ("built", "opened"):
+        index = IndexSearch(large_library)._index
+        assert {name: getattr(index, name) for name in graph} == graph
+
+
 def test_an_index_gives_all_rows_if_they_are_asked_for(large_library):
     search = IndexSearch(large_library)
     query = query_of_library(search, "007.wav")
