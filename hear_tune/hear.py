@@ -111,9 +111,9 @@ def get_scene_embeddings(audio: Tensor | Sequence[Tensor], model: EmbeddingModel
     """Compute one embedding per clip.
 
     Clips are cut into windows as long as the training crops (in the paper 59,049 samples, 2.68 s),
-    and the embeddings of the windows are averaged. The last window is aligned with the end of the
-    clip and weighted by the audio that it adds; whole windows give the paper's plain mean. A clip
-    shorter than a window is padded with silence.
+    and the embeddings of the windows are averaged; of a whitening, the statistics that it projects.
+    The last window is aligned with the end of the clip and weighted by the audio that it adds;
+    whole windows give the paper's plain mean. A clip shorter than a window is padded with silence.
 
     Parameters
     ----------

@@ -54,11 +54,11 @@ class LockstepModel(hear_tune.EmbeddingModel):
             self.wait("embedded", number - 2)
             yield from super().windows([block])
 
-    def embed_windows(self, audio):
+    def pool_windows(self, audio):
         number = round(10 * float(audio[0, 0]))
         self.tell("embedded", number)
         self.wait("cut", number + 1)
-        return super().embed_windows(audio)
+        return super().pool_windows(audio)
 
     def tell(self, what, number):
         (self.folder / f"{what} {number}").touch()

@@ -388,8 +388,8 @@ def _plain_folder(variant: str, music: Path, output: Path) -> None:
 class _NoNetwork(EmbeddingModel):
     """Embeds nothing, as fast as possible."""
 
-    def embed_windows(self, audio: Tensor) -> Tensor:
-        return torch.zeros(len(audio), self.scene_embedding_size)
+    def pool_windows(self, audio: Tensor) -> Tensor:
+        return torch.zeros(len(audio), self.pooling().size)
 
 
 def _decode_folder(variant: str, music: Path, output: Path) -> None:

@@ -10,12 +10,14 @@ from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
+import torch
 
 from ..common.samples import Samples
 from ..networks.config import SAMPLE_RATE_HZ, TIMESTAMP_STRIDE
 from .compute import BATCH_SAMPLES, Computer, Vectors
 from .framing import Per, Segment, Window, timestamp_bounds
 from .model import EmbeddingModel
+from .pooling import Pooling
 
 __all__ = ["BATCH_SAMPLES", "ClipEmbeddings", "Vectors", "embed_clips"]
 
@@ -72,10 +74,11 @@ def embed_clips(
         for key, blocks in clips
         for piece in chain(pieces_of(model, blocks, per), [None])  # at its end
     )
-    rows = ClipRows(model, per)
+    pooling = model.pooling().cpu()
+    rows = ClipRows(per, pooling)
     for key, piece, vectors in in_batches(computer_for(model, per), pieces):
         if vectors is None:
-            parts, rows = rows.finish(), ClipRows(model, per)
+            parts, rows = rows.finish(), ClipRows(per, pooling)
         else:
             parts = rows.add(piece, vectors)
         for part in parts:
@@ -89,7 +92,11 @@ def pieces_of(model: EmbeddingModel, blocks: Iterable[Samples], per: Per) -> Ite
 
 def computer_for(model: EmbeddingModel, per: Per) -> Computer:
     """Return what embeds a model's pieces on its device."""
-    embed = model.embed_timestamps if per == "timestamp" else model.embed_windows
+    embed = {
+        "timestamp": model.embed_timestamps,
+        "window": model.embed_windows,
+        "track": model.pool_windows,  # ClipRows projects their mean
+    }[per]
     return Computer(embed, model.device)
 
 
@@ -97,7 +104,7 @@ def embed_pieces(
     model: EmbeddingModel, pieces: Iterable[Piece], per: Per
 ) -> Iterator[ClipEmbeddings]:
     """Embed some pieces of a clip, in order."""
-    rows = ClipRows(model, per)
+    rows = ClipRows(per, model.pooling().cpu())
     batches = in_batches(computer_for(model, per), ((None, piece) for piece in pieces))
     for _, piece, vectors in batches:
         assert vectors is not None
@@ -109,13 +116,19 @@ class ClipRows:
     """Turns the embedded pieces of one clip, in order, into its rows.
 
     Windows are kept until the clip ends, so that its rows come together; for a track only their
-    mean, by weight. Timestamps are passed on.
+    mean, by weight, before the projection. Timestamps are passed on.
+
+    Parameters
+    ----------
+    per : {"track", "window", "timestamp"}
+    pooling : Pooling
+        Of the model, on the CPU: not behind the batches that wait for a GPU.
     """
 
-    def __init__(self, model: EmbeddingModel, per: Per) -> None:
-        self._per = per
+    def __init__(self, per: Per, pooling: Pooling) -> None:
+        self._per, self._pooling = per, pooling
         self._windows: list[tuple[int, int, Vectors]] = []  # start, end, embedding
-        self._total, self._weight, self._end = np.zeros(model.scene_embedding_size), 0, 0
+        self._total, self._weight, self._end = np.zeros(pooling.size), 0, 0
 
     def add(self, piece: Piece, vectors: Vectors) -> Iterable[ClipEmbeddings]:
         """Add a piece with its embeddings, and return the rows that it completes."""
@@ -130,14 +143,16 @@ class ClipRows:
             self._weight, self._end = self._weight + piece.weight, piece.end
         return []
 
+    @torch.no_grad()
     def finish(self) -> Iterable[ClipEmbeddings]:
         """Return the rows that remain at the clip's end."""
         if self._windows:
             start, end, matrix = (np.array(column) for column in zip(*self._windows, strict=True))
             return [_in_seconds(matrix, start, end)]
         if self._weight:
-            mean = self._total[None] / self._weight
-            return [_in_seconds(mean, np.zeros(1, np.int64), np.array([self._end]))]
+            mean = torch.from_numpy(self._total[None] / self._weight).float()
+            row = self._pooling.project(mean).numpy()
+            return [_in_seconds(row, np.zeros(1, np.int64), np.array([self._end]))]
         return []
 
 

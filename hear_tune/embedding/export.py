@@ -29,6 +29,7 @@ from ..networks.config import SAMPLE_RATE_HZ
 from ..networks.encoders import Encoder
 from .folder import embed_array, identity_of
 from .model import EmbeddingModel
+from .pooling import Pooling
 
 ExportPer = Literal["track", "window"]
 EXPORT_PER_CHOICES: tuple[ExportPer, ...] = get_args(ExportPer)
@@ -57,7 +58,7 @@ class FramedEncoder(nn.Module):
     def __init__(self, model: EmbeddingModel, per: ExportPer = "track") -> None:
         super().__init__()
         self.encoder = copy.deepcopy(model.encoder).float().cpu().requires_grad_(False)
-        self.layers = list(model.layers)
+        self.pooling = Pooling(self.encoder, model.layers)
         self.window = model.window_samples
         self.hop = model.hop_samples
         self.per = per
@@ -71,13 +72,14 @@ class FramedEncoder(nn.Module):
         regular = self.hop * torch.arange(count)
         starts = regular.clamp(max=beyond)
         windows = padded[:, starts[:, None] + torch.arange(self.window)]
-        features = self.encoder.features(windows.reshape(-1, 1, self.window), self.layers)
-        vectors = torch.cat([feature.mean(dim=-1) for feature in features.values()], dim=1)
-        vectors = vectors.reshape(clips, count, vectors.shape[1])
+        features = self.encoder.features(windows.reshape(-1, 1, self.window), self.pooling.needed)
+        pooled = self.pooling.pool(features)
         if self.per == "window":
-            return vectors
+            vectors = self.pooling.project(pooled)
+            return vectors.reshape(clips, count, vectors.shape[1])
+        pooled = pooled.reshape(clips, count, self.pooling.size)
         weights = (starts - regular + self.hop).float()  # the last one by the audio it adds
-        return (vectors * (weights / weights.sum())[:, None]).sum(dim=1)
+        return self.pooling.project((pooled * (weights / weights.sum())[:, None]).sum(dim=1))
 
 
 def _max(a: int, b: int) -> int:

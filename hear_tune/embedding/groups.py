@@ -25,6 +25,7 @@ from .compute import BATCH_SAMPLES, Vectors
 from .framing import Per
 from .model import EmbeddingModel
 from .output import PartWriter
+from .pooling import Pooling
 from .workers import Crew, Job, Note, Outcome
 
 
@@ -224,11 +225,12 @@ def _write_parts(
                 note(item)
             yield place, item
 
+    pooling = model.pooling().cpu()
     writing: dict[Group, _GroupWriter] = {}
     try:
         for (group, path), item, vectors in in_batches(computer_for(model, per), noted()):
             if group not in writing:
-                writing[group] = _GroupWriter(group, model)
+                writing[group] = _GroupWriter(group, pooling)
             if isinstance(item, _End):
                 writing.pop(group).end()
             else:
@@ -242,8 +244,8 @@ def _write_parts(
 class _GroupWriter:
     """Writes the part of a group."""
 
-    def __init__(self, group: Group, model: EmbeddingModel) -> None:
-        self._new_rows = partial(ClipRows, model, group.per)
+    def __init__(self, group: Group, pooling: Pooling) -> None:
+        self._new_rows = partial(ClipRows, group.per, pooling)
         self._rows = self._new_rows()  # of the file that comes
         self._failed: list[str] = []
         self._context = group.part

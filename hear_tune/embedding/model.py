@@ -15,6 +15,7 @@ from ..networks.encoders import LayeredEncoder
 from ..networks.folded import InferenceNetwork, any_tensor, evaluating
 from ..networks.projection import to_frames
 from .framing import Segment, SegmentCutter, Window, WindowCutter, cut
+from .pooling import Pooling
 
 LayerChoice = str | Sequence[str] | None
 
@@ -115,8 +116,20 @@ class EmbeddingModel(nn.Module):
     @torch.no_grad()
     def embed_windows(self, audio: Tensor) -> Tensor:
         """Embed windows: (batch, samples) to (batch, scene_embedding_size)."""
-        features = self._features(audio, self.layers)
-        return torch.cat([feature.mean(dim=-1) for feature in features], dim=1)
+        pooling = self.pooling()
+        with exact_float32(audio.device):
+            return pooling.project(pooling.pool(self._features(audio, pooling.needed)))
+
+    @torch.no_grad()
+    def pool_windows(self, audio: Tensor) -> Tensor:
+        """Pool windows over time, for `pooling` to project what a clip has on average."""
+        pooling = self.pooling()
+        return pooling.pool(self._features(audio, pooling.needed))
+
+    def pooling(self) -> Pooling:
+        """Return what pools and projects, with the encoder's weights as they are now."""
+        heed_fork()
+        return Pooling(self.inference.of(self.encoder), self.layers)
 
     @torch.no_grad()
     def embed_timestamps(self, audio: Tensor) -> Tensor:
@@ -125,17 +138,17 @@ class EmbeddingModel(nn.Module):
         Finer layers are averaged over each timestamp's samples, coarser ones interpolated linearly
         between the centres of their frames.
         """
-        features = self._features(audio, self.timestamp_layers)
+        features = self._features(audio, self.timestamp_layers).values()
         frames = audio.shape[-1] // TIMESTAMP_STRIDE
         return torch.cat([to_frames(feature, frames) for feature in features], dim=1).mT
 
-    def _features(self, audio: Tensor, names: list[str]) -> list[Tensor]:
+    def _features(self, audio: Tensor, names: list[str]) -> dict[str, Tensor]:
         heed_fork()
         network = self.inference.of(self.encoder)
         audio = audio[:, None].to(any_tensor(network).dtype)
         # with batch statistics, a clip's embedding would depend on its batch
         with evaluating(network), exact_float32(audio.device):
-            return list(network.features(audio, names).values())
+            return network.features(audio, names)
 
     def windows(self, blocks: Iterable[Samples]) -> Iterator[Window]:
         """Cut a clip into the windows that this model embeds."""

@@ -92,15 +92,22 @@ class Projection(nn.Module):
             (batch, size, samples / stride), float32.
         """
         frames = samples // self.layer.stride
-        with torch.autocast(self.linear.weight.device.type, enabled=False):
-            maps = [features[name].float() for name in self.sources]
-            if self.scale is None:
-                rows = torch.cat([to_frames(feature, frames) for feature in maps], dim=1).mT
-            else:
-                joined = torch.cat([to_statistics(feature, frames) for feature in maps], dim=1)
-                rows = compressed(joined.mT, self.scale)
+        maps = [features[name].float() for name in self.sources]
+        if self.scale is not None:
+            statistics = torch.cat([to_statistics(feature, frames) for feature in maps], dim=1)
+            return self.of_statistics(statistics.mT).mT
+        rows = torch.cat([to_frames(feature, frames) for feature in maps], dim=1).mT
+        return self._projected(rows).mT
+
+    def of_statistics(self, statistics: Tensor) -> Tensor:
+        """Project statistics of the sources, (..., inputs) to (..., size)."""
+        assert self.scale is not None
+        return self._projected(compressed(statistics, self.scale))
+
+    def _projected(self, rows: Tensor) -> Tensor:
+        with torch.autocast(rows.device.type, enabled=False):
             projected: Tensor = self.linear(rows)
-        return projected.mT
+        return projected
 
 
 def to_frames(feature: Tensor, frames: int) -> Tensor:

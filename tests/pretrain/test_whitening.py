@@ -139,6 +139,28 @@ def test_the_projection_is_of_the_layers_statistics(encoder, clip):
 
 
 @torch.no_grad()
+def test_a_track_is_projected_behind_the_mean_of_its_windows(encoder, clip):
+    """The last window adds half of its audio; quiet ones must not count as much as loud ones."""
+    samples = clip[: 3 * CROP + CROP // 2].copy()
+    samples[CROP : 2 * CROP] *= 0.01
+    model = hear_tune.EmbeddingModel(encoder, ["tail.4", WHITENED])
+    windows = [*model.windows([samples])]
+    crops = torch.from_numpy(np.stack([window.samples for window in windows]))
+    weights = torch.tensor([1, 1, 1, 0.5])[:, None] / 3.5
+    mean = (statistics_of(encoder, crops) * weights).sum(dim=0)
+    expected = encoder.projection(WHITENED).of_statistics(mean)
+    track = torch.from_numpy(hear_tune.embed_array(samples, 22_050, model).vectors[0])
+    by_window = hear_tune.embed_array(samples, 22_050, model, per="window").vectors
+    of_windows = (torch.from_numpy(by_window) * weights).sum(dim=0)
+    plain, whitened = (model.layer_columns[name] for name in model.layers)
+    torch.testing.assert_close(track[whitened], expected, atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(track[plain], of_windows[plain], atol=1e-5, rtol=1e-5)
+    assert (track - of_windows)[whitened].abs().max() > 0.1
+    scene = hear_tune.get_scene_embeddings(torch.from_numpy(samples)[None], model)
+    torch.testing.assert_close(scene[0], track)
+
+
+@torch.no_grad()
 def test_each_window_has_statistics_of_its_own(encoder, clip):
     audio = torch.from_numpy(clip[: 3 * CROP])[None, None]
     features = encoder.features(audio, [*LAYERS, WHITENED])
