@@ -19,6 +19,7 @@ from ..audio.reading import missing_audio
 from ..common.files import write_whole
 from ..datasets.task import Clip, Task
 from ..embedding.folder import embed_folder
+from ..embedding.framing import Per
 from ..embedding.model import EmbeddingModel
 from ..embedding.rows import read_remarks
 from ..networks.config import WINDOW_SAMPLES
@@ -29,14 +30,14 @@ State = list[int]  # size in bytes, mtime and ctime in ns; empty for a missing f
 
 @dataclass(frozen=True)
 class Features:
-    """Window embeddings of clips.
+    """Embeddings of clips, by window or by track.
 
     Attributes
     ----------
     clips : tuple of Clip
         The clips that could be embedded.
     windows : tuple of array
-        Embeddings of each clip, (n_windows, size) float32.
+        Embeddings of each clip, (n_windows, size) float32; of a track, one.
     layers : dict of str to slice
         Columns of each layer.
     failed : dict of str to str
@@ -65,9 +66,13 @@ class Features:
 
 
 def embed_task(
-    task: Task, model: EmbeddingModel, cache: str | os.PathLike[str], workers: int = 1
+    task: Task,
+    model: EmbeddingModel,
+    cache: str | os.PathLike[str],
+    workers: int = 1,
+    per: Per = "window",
 ) -> Features:
-    """Embed all clips of a task by window, with a cache that tasks share.
+    """Embed all clips of a task, with a cache that tasks share.
 
     Only files that are new or changed since they were embedded are embedded; an interrupted pass
     resumes.
@@ -82,6 +87,8 @@ def embed_task(
         Folder; created if needed.
     workers : int
         Number of processes, as in `hear_tune.embed_folder`.
+    per : {"window", "track"}
+        Whether to embed each window of a clip, or the clip as a whole.
 
     Returns
     -------
@@ -95,7 +102,7 @@ def embed_task(
     """
     given = {_key(clip.path): str(clip.path) for clip in task.clips}
     states = {key: _state(key) for key in given}
-    rows, failed = _Cache(Path(cache), model).embed(states, workers)
+    rows, failed = _Cache(Path(cache), model, per).embed(states, workers)
     for key, state in states.items():
         if _state(key) != state:
             rows.pop(key, None)
@@ -118,9 +125,9 @@ class _Cache:
     digest names the batch. Rows are used only for files that are still in the recorded state.
     """
 
-    def __init__(self, folder: Path, model: EmbeddingModel) -> None:
-        self._folder = folder / _digest(model)
-        self._model = model
+    def __init__(self, folder: Path, model: EmbeddingModel, per: Per) -> None:
+        self._folder = folder / _digest(model, per)
+        self._model, self._per = model, per
 
     def embed(
         self, states: dict[str, State], workers: int
@@ -153,7 +160,7 @@ class _Cache:
         rows = _read(output, paths)
         lacking = [path for path in paths if path not in rows]
         if lacking:
-            report = embed_folder(lacking, output, self._model, "window", workers=workers)
+            report = embed_folder(lacking, output, self._model, self._per, workers=workers)
             failed.update(report.failed)
             rows |= _read(output, lacking)
         failed.update(_incomplete(output, paths))
@@ -177,8 +184,8 @@ def _damaged(path: Path, error: Exception) -> ValueError:
     return ValueError(f"{path}: damaged ({error}); remove it, and its files are embedded anew")
 
 
-def _digest(model: EmbeddingModel) -> str:
-    key = json.dumps([model.identity, model.layers, model.window_samples, model.hop_samples])
+def _digest(model: EmbeddingModel, per: Per) -> str:
+    key = json.dumps([model.identity, model.layers, model.window_samples, model.hop_samples, per])
     return hashlib.sha256(key.encode()).hexdigest()[:16]
 
 

@@ -50,11 +50,11 @@ class Protocol:
         Settings to choose from, by the primary metric on the validation clips.
     one_window : bool
         Train and validate on one random window of each clip, as long as the paper's, and average
-        the predictions for all windows of a test clip. Otherwise a clip is the mean of its windows'
-        embeddings. If an encoder's windows are shorter, the mean of as many as cover the paper's
-        window is one example, so that encoders are compared on equal durations.
+        the predictions for all windows of a test clip. If an encoder's windows are shorter, the
+        mean of as many as cover the paper's window is one example, so that encoders are compared on
+        equal durations. Otherwise a clip has one embedding, as a track.
     classifier : Classifier, optional
-        Without a grid: predicts each clip, the mean of its windows, from clips of other groups
+        Without a grid: predicts each clip, embedded as a track, from clips of other groups
         (`hear_tune.probe.across`).
     """
 

@@ -17,6 +17,7 @@ from ..datasets import labelled
 from ..datasets.catalog import LABELLED, get_data_set
 from ..datasets.check import check_task
 from ..datasets.task import Clip, Task
+from ..embedding.framing import Per
 from ..embedding.model import EmbeddingModel
 from ..hear import load_model
 from ..weights import DEFAULT_PRETRAINED
@@ -41,7 +42,9 @@ def run(options: argparse.Namespace) -> dict[str, str]:
     model, name = _model(options)
     workers = options.workers or core_count()
     keep_freed_memory()
-    features = embed_task(task, model, options.cache, workers)
+    by_window = options.protocol == LAYERS or PROTOCOLS[options.protocol].one_window
+    per: Per = "window" if by_window else "track"
+    features = embed_task(task, model, options.cache, workers, per)
 
     def scored(features: Features, protocol: Protocol) -> Result:
         seeds, most = options.seeds, options.max_clips

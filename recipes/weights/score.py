@@ -79,7 +79,7 @@ def load(name: str, layers: str | None) -> EmbeddingModel:
 
 def views(task: Task, model: EmbeddingModel, cache: Path) -> Iterator[float]:
     """Yield the accuracy of each view."""
-    features = embed_task(task, model, cache)
+    features = embed_task(task, model, cache, per="track")
     for protocol in VIEWS:
         found = run_protocol(task, features, protocol, seed=0)
         yield score(task.kind, task.classes, found.truth, found.predicted).values["accuracy"]

@@ -374,6 +374,17 @@ def test_embeddings_are_computed_once(small_model, music, tmp_path, monkeypatch)
     assert not np.allclose(changed.windows[0], features.windows[0])
 
 
+def test_tracks_are_embedded_as_by_hear_tune_embed(small_model, tmp_path):
+    path = tmp_path / "clip.wav"
+    soundfile.write(path, noise(150_000), RATE)
+    task = Task("music", "multiclass", ("x",), (Clip(path, "train", ("x",)),))
+    windows = embed_task(task, small_model, tmp_path / "cache").windows
+    tracks = embed_task(task, small_model, tmp_path / "cache", per="track").windows
+    assert len(windows[0]) > 1
+    expected = hear_tune.embed_file(path, small_model).vectors
+    np.testing.assert_allclose(tracks[0], expected, atol=1e-5)
+
+
 @pytest.fixture
 def noises(tmp_path):
     """A task of 20 files, more than one group."""
