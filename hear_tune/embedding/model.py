@@ -116,9 +116,8 @@ class EmbeddingModel(nn.Module):
     @torch.no_grad()
     def embed_windows(self, audio: Tensor) -> Tensor:
         """Embed windows: (batch, samples) to (batch, scene_embedding_size)."""
-        pooling = self.pooling()
         with exact_float32(audio.device):
-            return pooling.project(pooling.pool(self._features(audio, pooling.needed)))
+            return self.pooling().project(self.pool_windows(audio))
 
     @torch.no_grad()
     def pool_windows(self, audio: Tensor) -> Tensor:

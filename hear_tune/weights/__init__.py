@@ -39,7 +39,7 @@ class Pretrained:
 _ROWS = (
     Pretrained(
         "tune+-acoustic",
-        "ad2141f8872221cd2a561e324fee202efc942f6abd63f65760618c1a57dc8b5d",
+        "ee97e956ebb0d73551c3b734c728a313ddf66b97a0c1e52833e8db375b651401",
         "TUNE+ by CLMR and acoustic features on free game music, soundfonts and speech (133 h)",
     ),
 )
