@@ -116,19 +116,18 @@ class EmbeddingModel(nn.Module):
     @torch.no_grad()
     def embed_windows(self, audio: Tensor) -> Tensor:
         """Embed windows: (batch, samples) to (batch, scene_embedding_size)."""
+        pooling, pooled = self._pooled(audio)
         with exact_float32(audio.device):
-            return self.pooling().project(self.pool_windows(audio))
+            return pooling.project(pooled)
 
     @torch.no_grad()
     def pool_windows(self, audio: Tensor) -> Tensor:
         """Pool windows over time, for `pooling` to project what a clip has on average."""
-        pooling = self.pooling()
-        return pooling.pool(self._features(audio, pooling.needed))
+        return self._pooled(audio)[1]
 
     def pooling(self) -> Pooling:
         """Return what pools and projects, with the encoder's weights as they are now."""
-        heed_fork()
-        return Pooling(self.inference.of(self.encoder), self.layers)
+        return Pooling(self._network(), self.layers)
 
     @torch.no_grad()
     def embed_timestamps(self, audio: Tensor) -> Tensor:
@@ -137,13 +136,22 @@ class EmbeddingModel(nn.Module):
         Finer layers are averaged over each timestamp's samples, coarser ones interpolated linearly
         between the centres of their frames.
         """
-        features = self._features(audio, self.timestamp_layers).values()
+        features = self._features(self._network(), audio, self.timestamp_layers).values()
         frames = audio.shape[-1] // TIMESTAMP_STRIDE
         return torch.cat([to_frames(feature, frames) for feature in features], dim=1).mT
 
-    def _features(self, audio: Tensor, names: list[str]) -> dict[str, Tensor]:
+    def _pooled(self, audio: Tensor) -> tuple[Pooling, Tensor]:
+        network = self._network()
+        pooling = Pooling(network, self.layers)
+        return pooling, pooling.pool(self._features(network, audio, pooling.needed))
+
+    def _network(self) -> LayeredEncoder:
         heed_fork()
-        network = self.inference.of(self.encoder)
+        return self.inference.of(self.encoder)
+
+    def _features(
+        self, network: LayeredEncoder, audio: Tensor, names: list[str]
+    ) -> dict[str, Tensor]:
         audio = audio[:, None].to(any_tensor(network).dtype)
         # with batch statistics, a clip's embedding would depend on its batch
         with evaluating(network), exact_float32(audio.device):

@@ -16,6 +16,7 @@ from itertools import chain
 import torch
 from torch import Tensor, nn
 
+from ..common.devices import one_thread
 from ..common.ranges import one_of
 from .config import BACKENDS, FACTOR, PRECISIONS, Backend, Precision
 from .encoders import Block, Encoder, ExpansiveBlock, LayeredEncoder
@@ -221,7 +222,8 @@ class InferenceNetwork:
         if not isinstance(encoder, Encoder) or not self._folds(encoder):
             return encoder
         if encoder is not self._encoder or not _are_equal(list(_tensors(encoder)), self._copied):
-            with torch.inference_mode(False), torch.no_grad():  # usable outside of it
+            # usable outside of inference mode, and the same for any number of threads
+            with torch.inference_mode(False), torch.no_grad(), one_thread():
                 self._network = self._make(encoder)
                 self._copied = [tensor.detach().clone() for tensor in _tensors(encoder)]
             self._encoder = encoder

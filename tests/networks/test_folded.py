@@ -179,3 +179,17 @@ def test_unknown_choices(encoder):
         hear_tune.EmbeddingModel(encoder, precision="int8")
     with pytest.raises(ValueError, match="bfloat16 is for the folded network"):
         hear_tune.EmbeddingModel(encoder, backend="eager", precision="bfloat16")
+
+
+def test_the_folded_network_is_the_same_for_any_number_of_threads(model):
+    folded = []
+    before = torch.get_num_threads()
+    try:
+        for threads in (2, 1):
+            torch.set_num_threads(threads)
+            network = hear_tune.EmbeddingModel(model.encoder, backend="folded")
+            folded.append(network.inference.of(model.encoder).state_dict())
+            assert torch.get_num_threads() == threads
+    finally:
+        torch.set_num_threads(before)
+    assert all(torch.equal(tensor, folded[1][name]) for name, tensor in folded[0].items())
