@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from pathlib import Path
 
 from .common import Commands, positive_int, report_failures
 
@@ -27,6 +28,8 @@ def _store(options: argparse.Namespace) -> int:
     from ..pretrain.pcm_store import AudioStore, build_store
 
     failed = build_store(options.inputs, options.output, options.workers) if options.inputs else {}
+    if failed and not any(Path(options.output).glob("*.json")):  # nothing could be stored
+        return report_failures(failed)
     store = AudioStore(options.output)
     if options.verify:
         failed |= {track.path: "damaged in the store" for track in store.verify()}

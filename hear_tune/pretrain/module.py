@@ -83,7 +83,8 @@ class CLMR(LightningModule):
     Raises
     ------
     ConfigError
-        If there is no such variant or target, or the weights are of another variant.
+        If there is no such variant or target, the weights are of another variant, or no loss has a
+        weight.
     FileNotFoundError, CheckpointError
         If the weights cannot be loaded.
     ValueError
@@ -109,6 +110,8 @@ class CLMR(LightningModule):
         super().__init__()
         at_least(1, projection_size=projection_size)
         at_least(0, clmr_weight=clmr_weight)
+        if clmr_weight == 0 and not objective:
+            raise ConfigError("nothing to train on: clmr_weight is 0, and there is no objective")
         config = get_variant(variant).config
         torch.manual_seed(seed)
         self.encoder = build_encoder(config) if weights is None else _trained(weights, config)

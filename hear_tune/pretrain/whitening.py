@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ..common.progress import progress_bar
+from ..common.progress import progress_bar, say
 from ..common.ranges import at_least
 from ..networks.config import TIMESTAMP_STRIDE
 from ..networks.encoders import EMBEDDING_LAYERS, TIMESTAMP_LAYERS, Encoder
@@ -120,7 +120,7 @@ def whiten(
         timestamp, or there are no more crops than statistics.
     """
     settings = settings or Whitening()
-    _check(encoder, layers, settings)
+    _check(encoder, stores, layers, settings)
     drop_projections(encoder)
     statistics: list[Tensor] = []
     of_timestamps = _Moments()
@@ -151,7 +151,9 @@ def whiten(
     }
 
 
-def _check(encoder: Encoder, layers: Sequence[str], settings: Whitening) -> None:
+def _check(
+    encoder: Encoder, stores: Sequence[AudioStore], layers: Sequence[str], settings: Whitening
+) -> None:
     if encoder.window_samples % TIMESTAMP_STRIDE:
         raise ValueError(
             f"windows of {encoder.window_samples} samples cannot be whitened: they are no multiple "
@@ -160,7 +162,14 @@ def _check(encoder: Encoder, layers: Sequence[str], settings: Whitening) -> None
     count = len(STATISTICS) * sum(encoder.layer(name).channels for name in layers)
     if settings.crops <= count:
         raise ValueError(
-            f"{settings.crops} crops cannot whiten {count} statistics: draw more than {count}"
+            f"{settings.crops} crops cannot whiten {count} statistics: draw more than {count} "
+            "(--crops), or whiten fewer layers"
+        )
+    windows = sum(track.samples // encoder.window_samples for s in stores for track in s.tracks)
+    if windows < count:
+        say(
+            f"the stores have no more than {windows} windows of audio for {count} statistics: the "
+            "whitening will fit them, not music in general"
         )
 
 

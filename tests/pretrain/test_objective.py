@@ -323,6 +323,11 @@ def test_an_objective_without_weight_changes_no_bit_of_clmr(train, tmp_path):
         assert_same(encoder_of(tmp_path / "plain"), encoder_of(tmp_path / "heard"))
 
 
+def test_a_run_without_a_loss_is_refused(train, capsys):
+    assert train("run", 1, asked=None, model__clmr_weight=0) == 2
+    assert "nothing to train on" in capsys.readouterr().err
+
+
 def test_clmr_on_a_layer_teaches_none_behind_it(train, tmp_path):
     options = {"model__clmr_layer": "tail.2", "model__average_decay": 0, "asked": None}
     assert train("one", 1, **options) == 0

@@ -152,3 +152,8 @@ def test_listening_to_augmentations(tmp_path, capsys):
     assert "cut.wav: cut off: " in capsys.readouterr().err
     assert main(["augment", str(tmp_path / "no.wav"), "-o", str(out)]) == 2
     assert "no.wav: no such file" in capsys.readouterr().err
+
+
+def test_input_that_is_all_unusable_is_named(tmp_path, capsys):
+    assert main(["store", str(tmp_path / "nope"), "-o", str(tmp_path / "x.store")]) == 1
+    assert f"failed: {tmp_path / 'nope'}: no such file" in capsys.readouterr().err

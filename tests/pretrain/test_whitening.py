@@ -305,6 +305,15 @@ def test_more_crops_than_statistics_are_needed(store):
         )
 
 
+def test_too_little_audio_is_remarked(store, capsys):
+    encoder = hear_tune.build_encoder(hear_tune.TuneConfig(64, 2, 2, 4, embedding_size=64)).eval()
+    encoder.training_record = {"crop_samples": CROP}
+    layers = ["contractive.2", "tail.4"]
+    count = 3 * sum(encoder.layer(name).channels for name in layers)
+    whiten(encoder, [AudioStore(store)], layers, ["tail.4"], Whitening(SIZE, crops=count + 1))
+    assert f"windows of audio for {count} statistics" in capsys.readouterr().err
+
+
 def test_training_goes_on_without_it(encoder):
     copy = hear_tune.build_encoder(encoder.config)
     copy.training_record = dict(encoder.training_record)
