@@ -104,6 +104,7 @@ def probe(
         "labels_sha256": _labels_digest(task),
         "classes": list(task.classes),
         "clips": {split: counts[split] for split in task.splits},
+        "tested": len(first.truth),
         "failed": features.failed,
         "model": name,
         "identity": model.identity,

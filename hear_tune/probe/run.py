@@ -58,6 +58,8 @@ def run(options: argparse.Namespace) -> dict[str, str]:
             say(f"{layer}: {metric} {cell(results[-1], metric)}")
     else:
         results = [scored(features, budgeted(PROTOCOLS[options.protocol], options.points))]
+    tested, clips = results[0]["tested"], sum(results[0]["clips"].values())
+    say(f"tested on {tested:,} of {clips:,} clips")
     written = _write(results, options.output, options.layers)
     print(table(results))
     print(f"written: {written}")

@@ -612,7 +612,11 @@ def test_probe_of_every_layer(labelled, checkpoint, tmp_path, capsys):
     layers = [layer.name for layer in hear_tune.load_model(checkpoint("small")).encoder.layers]
     assert sorted(result["layers"] for result in results) == sorted([name] for name in layers)
     assert len(list((tmp_path / "results").glob("*_layers.*"))) == 2
-    assert "| last | tail.3 | 8 | clmr-linear |" in capsys.readouterr().out
+    printed = capsys.readouterr()
+    assert "| last | tail.3 | 8 | clmr-linear |" in printed.out
+    counts = results[0]["clips"]
+    assert results[0]["tested"] == counts["test"] < sum(counts.values())
+    assert f"tested on {counts['test']} of {sum(counts.values())} clips" in printed.err
 
 
 @pytest.fixture
