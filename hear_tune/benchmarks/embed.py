@@ -40,6 +40,7 @@ from ..embedding.folder import embed_folder, identity_of
 from ..embedding.groups import Group, decoding_crew, embed_groups
 from ..embedding.model import EmbeddingModel
 from ..embedding.output import EmbeddingOutput
+from ..embedding.pooling import Pooling
 from ..hear import UntrainedWarning, get_scene_embeddings, load_model
 from ..networks.config import SAMPLE_RATE_HZ, WINDOW_SAMPLES, Backend, Precision
 from ..networks.variants import DEFAULT_VARIANT
@@ -389,7 +390,7 @@ class _NoNetwork(EmbeddingModel):
     """Embeds nothing, as fast as possible."""
 
     def pool_windows(self, audio: Tensor) -> Tensor:
-        return torch.zeros(len(audio), self.pooling().size)
+        return torch.zeros(len(audio), Pooling(self.encoder, self.layers).size)
 
 
 def _decode_folder(variant: str, music: Path, output: Path) -> None:

@@ -286,12 +286,11 @@ def _projections(encoder: Encoder, described: object, window: int) -> Iterator[P
                 raise ValueError
             if not isinstance(statistics, list):
                 raise TypeError
-            _check_statistics(name, statistics)
-            yield Projection(name, sources, size, stride, bool(statistics))
-        except CheckpointError:
-            raise
+            projection = Projection(name, sources, size, stride, bool(statistics))
         except (LookupError, TypeError, ValueError, RuntimeError) as error:
             raise CheckpointError(f"its metadata are damaged: projection {name!r}") from error
+        _check_statistics(name, statistics)
+        yield projection
 
 
 def _check_statistics(name: str, found: list[object]) -> None:

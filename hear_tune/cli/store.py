@@ -25,10 +25,10 @@ def add_command(commands: Commands) -> None:
 
 
 def _store(options: argparse.Namespace) -> int:
-    from ..pretrain.pcm_store import AudioStore, build_store
+    from ..pretrain.pcm_store import AudioStore, build_store, indices_of
 
     failed = build_store(options.inputs, options.output, options.workers) if options.inputs else {}
-    if failed and not any(Path(options.output).glob("*.json")):  # nothing could be stored
+    if failed and not indices_of(Path(options.output)):  # nothing could be stored
         return report_failures(failed)
     store = AudioStore(options.output)
     if options.verify:

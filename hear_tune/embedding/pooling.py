@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from ..networks.encoders import LayeredEncoder
-from ..networks.projection import Projection, to_statistics
+from ..networks.projection import Projection
 
 
 class Pooling:
@@ -53,14 +53,15 @@ class Pooling:
 
     def pool(self, features: Mapping[str, Tensor]) -> Tensor:
         """Pool the maps of whole windows over time, (batch, channels, frames) to (batch, size)."""
-        pooled = []
-        for name, projection in self._projections.items():
-            if projection is None:
-                pooled.append(features[name].mean(dim=-1))
-            else:
-                maps = [features[source].float() for source in projection.sources]
-                pooled += [to_statistics(feature, 1)[..., 0] for feature in maps]
-        return torch.cat(pooled, dim=1)
+        return torch.cat(
+            [
+                features[name].mean(dim=-1)
+                if projection is None
+                else projection.statistics(features, frames=1)[..., 0]
+                for name, projection in self._projections.items()
+            ],
+            dim=1,
+        )
 
     def project(self, pooled: Tensor) -> Tensor:
         """Project pooled windows, or their means: (batch, size) to (batch, embedding size)."""

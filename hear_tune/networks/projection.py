@@ -92,12 +92,16 @@ class Projection(nn.Module):
             (batch, size, samples / stride), float32.
         """
         frames = samples // self.layer.stride
-        maps = [features[name].float() for name in self.sources]
         if self.scale is not None:
-            statistics = torch.cat([to_statistics(feature, frames) for feature in maps], dim=1)
-            return self.of_statistics(statistics.mT).mT
+            return self.of_statistics(self.statistics(features, frames).mT).mT
+        maps = [features[name].float() for name in self.sources]
         rows = torch.cat([to_frames(feature, frames) for feature in maps], dim=1).mT
         return self._projected(rows).mT
+
+    def statistics(self, features: Mapping[str, Tensor], frames: int) -> Tensor:
+        """Return the statistics of the sources, (batch, inputs, frames)."""
+        maps = [features[name].float() for name in self.sources]
+        return torch.cat([to_statistics(feature, frames) for feature in maps], dim=1)
 
     def of_statistics(self, statistics: Tensor) -> Tensor:
         """Project statistics of the sources, (..., inputs) to (..., size)."""

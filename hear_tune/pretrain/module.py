@@ -218,13 +218,14 @@ class CLMR(LightningModule):
                 "the checkpoint to resume from has another objective: give the same, or choose "
                 "another output folder"
             )
-        if (self.statistics is None) != ("statistics.before.mean" not in checkpoint["state_dict"]):
+        parts = {name.partition(".")[0] for name in checkpoint["state_dict"]}
+        if ("statistics" in parts) != (self.statistics is not None):
             raise TrainingError(
                 "the checkpoint to resume from contrasts "
                 f"{'statistics' if self.statistics is None else 'means'}: give the same "
                 "clmr_statistics, or choose another output folder"
             )
-        averaged = any(name.startswith("average.") for name in checkpoint["state_dict"])
+        averaged = "average" in parts
         if averaged != (self.average is not None):
             raise TrainingError(
                 f"the checkpoint to resume from has {'an' if averaged else 'no'} average of the "

@@ -99,7 +99,7 @@ class AudioStore:
         self.folder = Path(folder)
         self.tracks: list[Track] = []
         self._maps: dict[str, Pcm] = {}
-        for index in sorted(self.folder.glob("*.json")):
+        for index in indices_of(self.folder):
             self._open_part(index)
         if not self.tracks:
             raise AudioStoreError(f"{self.folder}: no audio store; make one with hear-tune store")
@@ -135,6 +135,11 @@ class AudioStore:
                 f"{shard}.json and {shard}.pcm, and build the store again"
             )
         self._maps[shard] = np.memmap(data, "<i2", "r", shape=(start,))
+
+
+def indices_of(folder: Path) -> list[Path]:
+    """Return the indices of a store's parts, in order; none if it has no part."""
+    return sorted(folder.glob("*.json"))
 
 
 def build_store(
@@ -182,7 +187,7 @@ def build_store(
     with sole_use(folder, "building it"):
         for leftover in folder.glob("*.partial"):
             leftover.unlink()
-        indices = sorted(folder.glob("*.json"))
+        indices = indices_of(folder)
         entries = (entry for index in indices for entry in _read_index(index))
         held = {entry["path"]: entry.get("missing", "") for entry in entries}
         todo = [path for path in paths if path_text(path) not in held]

@@ -24,7 +24,7 @@ from ..weights import DEFAULT_PRETRAINED
 from . import LAYERS
 from .features import Features, embed_task
 from .plots import plot_classes, plot_confusion, plot_layers
-from .protocols import CLMR_LINEAR, PROTOCOLS, Protocol, budgeted
+from .protocols import CLMR_LINEAR, PROTOCOLS, budgeted
 from .results import Result, cell, load, primary, probe, save, table
 
 _STEM_BYTES = 160  # of a result's name; file systems allow 255 in total
@@ -42,22 +42,23 @@ def run(options: argparse.Namespace) -> dict[str, str]:
     model, name = _model(options)
     workers = options.workers or core_count()
     keep_freed_memory()
-    by_window = options.protocol == LAYERS or PROTOCOLS[options.protocol].one_window
-    per: Per = "window" if by_window else "track"
+    each_layer = options.protocol == LAYERS
+    protocol = CLMR_LINEAR if each_layer else budgeted(PROTOCOLS[options.protocol], options.points)
+    per: Per = "window" if protocol.one_window else "track"
     features = embed_task(task, model, options.cache, workers, per)
 
-    def scored(features: Features, protocol: Protocol) -> Result:
+    def scored(features: Features) -> Result:
         seeds, most = options.seeds, options.max_clips
         return probe(task, features, model, protocol, seeds, name, root.resolve(), most)
 
-    if options.protocol == LAYERS:
+    if each_layer:
         results = []
         for layer in features.layers:
-            results.append(scored(features.of([layer]), CLMR_LINEAR))
+            results.append(scored(features.of([layer])))
             metric = primary(results[-1])
             say(f"{layer}: {metric} {cell(results[-1], metric)}")
     else:
-        results = [scored(features, budgeted(PROTOCOLS[options.protocol], options.points))]
+        results = [scored(features)]
     tested, clips = results[0]["tested"], sum(results[0]["clips"].values())
     say(f"tested on {tested:,} of {clips:,} clips")
     written = _write(results, options.output, options.layers)
