@@ -78,8 +78,8 @@ def read_blocks(source: Source, remarks: list[Remark] | None = None) -> Iterator
         Any file that FFmpeg or libsndfile reads: a path, a URL for fsspec
         (``s3://bucket/track.flac``), or a file opened for reading bytes.
     remarks : list of Remark, optional
-        Receives remarks on the file after its last block: missing audio, channels that cancel, or
-        a level out of scale.
+        Receives remarks on the file after its last block: missing audio, channels that cancel, a
+        level out of scale, or silence.
 
     Yields
     ------
@@ -274,7 +274,7 @@ def _full_scale(block: Block) -> float:
 
 
 class _Levels:
-    """Measures whether a file's channels cancel in the mix, and whether it is out of scale."""
+    """Measures whether a file's channels cancel in the mix, is out of scale, or silent."""
 
     def __init__(self) -> None:
         self._channels_energy = 0.0  # mean over the channels
@@ -301,3 +301,5 @@ class _Levels:
             yield Remark(
                 f"not at the scale of audio: it peaks at {self._peak:.4g}; full scale is 1"
             )
+        if self._peak == 0:
+            yield SILENT

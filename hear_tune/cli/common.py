@@ -6,11 +6,14 @@ import argparse
 from argparse import ArgumentParser, ArgumentTypeError
 from collections.abc import Callable, Mapping
 from importlib.util import find_spec
-from typing import Any, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
 from ..common.progress import one_line, say
 from ..common.ranges import above, at_least
 from ..weights import DEFAULT_PRETRAINED, PRETRAINED
+
+if TYPE_CHECKING:
+    from ..embedding.workers import FileReport
 
 Number = TypeVar("Number", int, float)
 
@@ -74,6 +77,14 @@ def require_extra(extra: str, *modules: str) -> None:
     missing = [module for module in modules if find_spec(module) is None]
     if missing:
         raise ValueError(f'this needs {missing[0]}: pip install "hear-tune[{extra}]"')
+
+
+def report_files(report: FileReport) -> int:
+    """Print the remarks on files, then each failed one, and return the exit code."""
+    for path, remarks in sorted(report.remarks.items()):
+        for kind, _, detail in (remark.partition(": ") for remark in remarks):
+            say(f"  {kind}: {one_line(path)}: {one_line(detail)}")
+    return report_failures(report.failed) or (EXIT_FAILED if report.incomplete else 0)
 
 
 def report_failures(failed: Mapping[str, str]) -> int:

@@ -5,19 +5,18 @@ from __future__ import annotations
 import argparse
 from typing import TYPE_CHECKING
 
-from ..common.progress import one_line, say
+from ..common.progress import say
 from ..embedding.framing import PER_CHOICES
 from ..networks.config import BACKEND_HELP, BACKENDS, PRECISION_HELP, PRECISIONS
 from .common import (
     EXIT_ERROR,
-    EXIT_FAILED,
     Commands,
     add_checkpoint,
     add_device,
     add_no_whitening,
     positive_float,
     positive_int,
-    report_failures,
+    report_files,
     require_extra,
 )
 
@@ -143,11 +142,8 @@ def _end_embedding(report: FolderReport, output: str) -> int:
     embedded = f"{report.embedded} file" + ("" if report.embedded == 1 else "s")
     kept = f", {report.skipped} already there" if report.skipped else ""
     print(f"{output}: {embedded} embedded{kept}, {len(report.failed)} failed")
-    for path, remarks in sorted(report.remarks.items()):
-        for kind, _, detail in (remark.partition(": ") for remark in remarks):
-            say(f"  {kind}: {one_line(path)}: {one_line(detail)}")
     if report.ignored:
         kinds = ", ".join(f"{suffix} ({n})" for suffix, n in report.ignored.most_common(5))
         say(f"  ignored, no audio by their names: {kinds}")
-    code = report_failures(report.failed) or (EXIT_FAILED if report.incomplete else 0)
+    code = report_files(report)
     return code if report.embedded or report.skipped else EXIT_ERROR

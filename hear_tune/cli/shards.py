@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from .common import Commands, non_negative_int, positive_float, positive_int, report_failures
+from .common import Commands, non_negative_int, positive_float, positive_int, report_files
 
 SUMMARY = "write tar shards to stream from in training"
 
@@ -14,7 +14,7 @@ def add_command(commands: Commands) -> None:
     parser = commands.add_parser("shards", help=SUMMARY)
     parser.description = (
         "Cut the tracks of stores into clips and write them as FLAC into tar shards with an index, "
-        "from which training streams: --data.audio '[SHARDS/shards.json]', local or a URL. "
+        "from which training streams: --data.audio SHARDS/shards.json, local or a URL. "
         "Existing tars of audio (in WebDataset's layout) are only indexed."
     )
     parser.add_argument("inputs", nargs="+", metavar="STORE|TAR", help="stores, or tars to index")
@@ -31,13 +31,15 @@ def add_command(commands: Commands) -> None:
 
 
 def _shards(options: argparse.Namespace) -> int:
+    from ..audio.reading import Remark
+    from ..embedding.workers import FileReport
     from ..pretrain.tar_shards import INDEX, index_shards, write_shards
 
     tars = [place for place in options.inputs if place.endswith(".tar")]
     if tars and len(tars) < len(options.inputs):
         raise ValueError("either stores to write from, or tars to index, not both")
     if tars:
-        shards, failed = index_shards(tars, options.output)
+        shards, report = index_shards(tars, options.output)
     else:
         shards = write_shards(
             options.inputs,
@@ -47,7 +49,9 @@ def _shards(options: argparse.Namespace) -> int:
             options.seed,
             options.workers,
         )
-        failed = {path: reason for shard in shards for path, reason in shard.missing.items()}
+        report = FileReport()
+        for path, reason in (item for shard in shards for item in shard.missing.items()):
+            report.keep(path, [Remark(reason, incomplete=True)])
     clips = sum(len(shard.lengths) for shard in shards)
     print(f"{options.output}/{INDEX}: {len(shards)} shards of {clips} clips")
-    return report_failures(failed)
+    return report_files(report)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from .common import Commands, positive_int, report_failures
+from .common import Commands, positive_int, report_failures, report_files
 
 SUMMARY = "decode music into a store for training"
 
@@ -25,13 +25,16 @@ def add_command(commands: Commands) -> None:
 
 
 def _store(options: argparse.Namespace) -> int:
+    from ..embedding.workers import FileReport
     from ..pretrain.pcm_store import AudioStore, build_store, indices_of
 
-    failed = build_store(options.inputs, options.output, options.workers) if options.inputs else {}
-    if failed and not indices_of(Path(options.output)):  # nothing could be stored
-        return report_failures(failed)
+    report = FileReport()
+    if options.inputs:
+        report = build_store(options.inputs, options.output, options.workers)
+    if report.failed and not indices_of(Path(options.output)):  # nothing could be stored
+        return report_failures(report.failed)
     store = AudioStore(options.output)
     if options.verify:
-        failed |= {track.path: "damaged in the store" for track in store.verify()}
+        report.failed |= {track.path: "damaged in the store" for track in store.verify()}
     print(f"{options.output}: {len(store.tracks)} tracks, {store.seconds / 3600:.2f} h")
-    return report_failures(failed)
+    return report_files(report)

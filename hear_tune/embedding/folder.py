@@ -20,7 +20,7 @@ import numpy.typing as npt
 from tqdm import tqdm
 
 from ..audio.files import find_audio, group_files, path_text
-from ..audio.reading import SILENT, Remark, Remarks, missing_audio, naming, read_blocks, to_mono
+from ..audio.reading import Remark, Remarks, naming, read_blocks, to_mono
 from ..common.devices import one_thread, works_by_itself
 from ..common.progress import progress_bar
 from ..common.ranges import at_least, one_of
@@ -31,7 +31,7 @@ from .framing import PER_CHOICES, Per
 from .groups import Group, GroupEmbedder, decoding_crew, embed_group, embed_groups
 from .model import EmbeddingModel
 from .output import EmbeddingOutput
-from .workers import Crew, Outcome
+from .workers import Crew, FileReport, Outcome
 
 
 def embed_array(
@@ -100,23 +100,17 @@ def _embed_clip(model: EmbeddingModel, blocks: Iterable[Samples], per: Per) -> C
 
 
 @dataclass
-class FolderReport:
+class FolderReport(FileReport):
     """Outcome of embedding folders of music.
 
     Attributes
     ----------
+    failed, silent, remarks, incomplete
+        As in `FileReport`.
     embedded : int
         Number of files embedded now.
     skipped : int
         Number of files already in the output.
-    failed : dict of str to str
-        For each file or folder that could not be read, the reason.
-    silent : list of str
-        Paths of files whose samples are all zero.
-    remarks : dict of str to list of str
-        Remarks on files in the output by path, such as "channels cancel: ...".
-    incomplete : list of str
-        Paths of files in the output that lack some of their audio; the remarks say how much.
     ignored : Counter of str
         Number of files whose suffix is none of audio, by suffix.
     seconds : float
@@ -125,10 +119,6 @@ class FolderReport:
 
     embedded: int = 0
     skipped: int = 0
-    failed: dict[str, str] = field(default_factory=dict)
-    silent: list[str] = field(default_factory=list)
-    remarks: dict[str, list[str]] = field(default_factory=dict)
-    incomplete: list[str] = field(default_factory=list)
     ignored: Counter[str] = field(default_factory=Counter)
     seconds: float = 0.0
 
@@ -249,28 +239,18 @@ class Progress:
     def skip(self, files: Mapping[Path | str, Remarks]) -> None:
         """Count files that the output has already, and repeat the remarks on them."""
         for path, remarks in files.items():
-            self._keep(os.fspath(path), remarks)
+            self.report.keep(path, remarks)
         self.report.skipped += len(files)
         self._bar.initial = self.report.skipped  # the time left is for the files still to do
         self._bar.update(len(files))
 
-    def _keep(self, name: str, remarks: Remarks) -> None:
-        report = self.report
-        if remarks:
-            report.remarks[name] = [remark.text for remark in remarks]
-        if SILENT in remarks:
-            report.silent.append(name)
-        if missing_audio(remarks):
-            report.incomplete.append(name)
-
     def note(self, outcome: Outcome) -> None:
-        report, name = self.report, os.fspath(outcome.path)
-        if outcome.error is not None:
-            report.failed[name] = outcome.error
-        else:
+        """Count a file that was worked on."""
+        report = self.report
+        report.note(outcome)
+        if outcome.error is None:
             report.embedded += 1
             report.seconds += outcome.seconds
-            self._keep(name, outcome.remarks)
             rate = report.seconds / max(time.monotonic() - self._begin, 1e-9)
             self._bar.set_postfix_str(f"{rate:.0f} s of audio/s", refresh=False)
         self._bar.update()

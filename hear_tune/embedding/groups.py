@@ -17,7 +17,7 @@ from pathlib import Path
 from types import TracebackType
 
 from ..audio.files import path_text
-from ..audio.reading import SILENT, AudioError, Remark, read_blocks
+from ..audio.reading import AudioError, Remark, read_blocks
 from ..common.samples import Samples
 from ..networks.config import SAMPLE_RATE_HZ
 from .batching import ClipEmbeddings, ClipRows, Piece, computer_for, in_batches, pieces_of
@@ -134,17 +134,15 @@ def _decode(
 
 
 def _read(path: Path | str, outcomes: list[Outcome]) -> Iterator[Samples]:
-    length, silent = 0, True
+    length = 0
     remarks: list[Remark] = []
     try:
         for block in read_blocks(path, remarks):
             length += len(block)
-            silent = silent and not block.any()
             yield block
     except AudioError as error:
         outcomes.append(Outcome(path, error=str(error)))
     else:
-        remarks += [SILENT] if silent else []
         outcomes.append(Outcome(path, length / SAMPLE_RATE_HZ, remarks=tuple(remarks)))
 
 

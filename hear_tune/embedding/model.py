@@ -81,6 +81,8 @@ class EmbeddingModel(nn.Module):
         self.timestamp_layers = _choose(
             encoder, timestamp_layers, own_of_timestamps or _three_scales(encoder)
         )
+        if not whitened:
+            _check_plain(encoder, [*self.layers, *self.timestamp_layers])
         self.window_samples = encoder.window_samples
         self.hop_samples = _hop_samples(hop_ms, self.window_samples)
         self.training = encoder.training
@@ -184,6 +186,12 @@ class EmbeddingModel(nn.Module):
 
 def _choose(encoder: LayeredEncoder, choice: LayerChoice, default: list[str]) -> list[str]:
     return default if choice is None else choose_layers(encoder, choice)
+
+
+def _check_plain(encoder: LayeredEncoder, names: list[str]) -> None:
+    for name in names:
+        if encoder.unprojected([name]) != [name]:
+            raise ValueError(f"without whitening, there is no {name}: name other layers")
 
 
 def choose_layers(encoder: LayeredEncoder, choice: str | Sequence[str]) -> list[str]:

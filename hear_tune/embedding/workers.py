@@ -15,7 +15,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from multiprocessing import get_context, parent_process
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
@@ -23,7 +23,7 @@ from typing import Any, TypeVar
 
 import torch
 
-from ..audio.reading import Remark
+from ..audio.reading import SILENT, Remark, Remarks, missing_audio
 from ..common.allocator import keep_freed_memory
 from ..common.errors import HearTuneError
 from ..common.ranges import at_least
@@ -57,6 +57,45 @@ class Outcome:
 
 
 Note = Callable[[Outcome], None]
+
+
+@dataclass
+class FileReport:
+    """What became of files.
+
+    Attributes
+    ----------
+    failed : dict of str to str
+        For each file or folder that could not be read, the reason.
+    silent : list of str
+        Paths of files whose samples are all zero.
+    remarks : dict of str to list of str
+        Remarks on files in the output by path, such as "channels cancel: ...".
+    incomplete : list of str
+        Paths of files in the output that lack some of their audio; the remarks say how much.
+    """
+
+    failed: dict[str, str] = field(default_factory=dict)
+    silent: list[str] = field(default_factory=list)
+    remarks: dict[str, list[str]] = field(default_factory=dict)
+    incomplete: list[str] = field(default_factory=list)
+
+    def note(self, outcome: Outcome) -> None:
+        """Add a file that was worked on."""
+        if outcome.error is None:
+            self.keep(outcome.path, outcome.remarks)
+        else:
+            self.failed[os.fspath(outcome.path)] = outcome.error
+
+    def keep(self, path: Path | str, remarks: Remarks) -> None:
+        """Add a file in the output."""
+        name = os.fspath(path)
+        if remarks:
+            self.remarks[name] = [remark.text for remark in remarks]
+        if SILENT in remarks:
+            self.silent.append(name)
+        if missing_audio(remarks):
+            self.incomplete.append(name)
 
 
 @dataclass(frozen=True)

@@ -15,13 +15,12 @@ from urllib.parse import quote
 import numpy as np
 import numpy.typing as npt
 
-from ..common.files import write_whole
 from ..common.progress import progress_bar
 from ..common.ranges import at_least
 from ..datasets.tables import read_table
 from ..embedding.library import Library
 from . import MAX_POINTS, ExploreError
-from .pages import fill, read_part
+from .pages import check_page, fill, read_part, write_page
 from .projection import Points, approximate_graph, check_method, cluster, project
 from .similar import ExactSearch, FileSearch, neighbours
 
@@ -96,15 +95,17 @@ def write_map(
     FileNotFoundError, StoreError
         If the library's file cannot be read.
     ExploreError
-        If no path of the library has a label, the output's folder does not exist, projection or
-        clusters are not available, or the library's file changes while it is read.
+        If no path of the library has a label, the folder of the output or the music does not exist,
+        the output is no page by its name, projection or clusters are not available, or the
+        library's file changes while it is read.
     TaskError
         If the table of labels is invalid.
     ValueError
         If there is no such projection.
     """
-    if not Path(output).parent.is_dir():
-        raise ExploreError(f"{os.fspath(output)}: there is no such folder")
+    check_page(output)
+    if not Path(music).is_dir():
+        raise ExploreError(f"{os.fspath(music)}: no folder of music; relative paths start there")
     check_method(projection)
     total, chosen = _choose(library, max_points)
     groupings = [_group("folder", _folders(chosen.paths))]
@@ -127,7 +128,7 @@ def write_map(
         program=read_part("map.js"),
         data=json.dumps(data, separators=(",", ":")).replace("<", "\\u003c"),
     )
-    write_whole(output, page)
+    write_page(output, page)
     return about
 
 

@@ -1,14 +1,36 @@
-"""Fill the HTML templates beside this module."""
+"""Fill the HTML templates beside this module, and write pages."""
 
 from __future__ import annotations
 
+import os
 from importlib.resources import files
+from pathlib import Path
+
+from ..common.files import write_whole
+from . import ExploreError
+
+_SUFFIXES = (".html", ".htm")
 
 
 def fill(template: str, **parts: str) -> str:
     """Insert parts into a template, where their names stand between @@; nothing is escaped."""
     pieces = read_part(template).split("@@")
     return "".join(parts[piece] if n % 2 else piece for n, piece in enumerate(pieces))
+
+
+def check_page(output: str | os.PathLike[str]) -> None:
+    """Raise an `ExploreError` if a page cannot be written there, or a browser would not show it."""
+    path = Path(output)
+    if not path.parent.is_dir():
+        raise ExploreError(f"{path}: there is no such folder")
+    if path.suffix.lower() not in _SUFFIXES:
+        raise ExploreError(f"{path}: a page is written; name it {path.with_suffix('.html')}")
+
+
+def write_page(output: str | os.PathLike[str], page: str) -> None:
+    """Write a page, which appears when it is complete."""
+    check_page(output)
+    write_whole(output, page)
 
 
 def read_part(name: str) -> str:

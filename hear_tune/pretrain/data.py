@@ -22,7 +22,7 @@ class PretrainData(LightningDataModule):
 
     Parameters
     ----------
-    audio : list of str
+    audio : str or list of str
         Folders of stores, made by ``hear-tune store``; or indices of shards (paths or URLs that end
         in ``.json``), made by ``hear-tune shards``.
     batch_size : int
@@ -39,7 +39,7 @@ class PretrainData(LightningDataModule):
         default they stay whole. Not for shards.
     neighbours : int
         Keep up to this many tracks of a store's folder together, as hard negatives of each other.
-    audio_by_folder : list of str, optional
+    audio_by_folder : str or list of str, optional
         More stores, in which tracks are contrasted only with those of the same folder: what these
         have in common does not help to distinguish them.
     pairs_per_epoch : int, optional
@@ -64,14 +64,14 @@ class PretrainData(LightningDataModule):
 
     def __init__(
         self,
-        audio: list[str],
+        audio: list[str] | str,
         batch_size: int = 48,
         crop_samples: int = WINDOW_SAMPLES,
         max_distance_seconds: float | None = None,
         shortest_seconds: float | None = None,
         segment_seconds: float | None = None,
         neighbours: int = 1,
-        audio_by_folder: list[str] | None = None,
+        audio_by_folder: list[str] | str | None = None,
         pairs_per_epoch: int | None = None,
         workers: int = 0,
         seed: int = 0,
@@ -90,17 +90,18 @@ class PretrainData(LightningDataModule):
         )
         self.source: PairSource
         self.content: dict[str, Any]
-        if _are_indices(audio):
+        places = _listed(audio)
+        if _are_indices(places):
             if segment_seconds is not None or neighbours > 1 or audio_by_folder:
                 raise ValueError(
                     "segment_seconds, neighbours and audio_by_folder are for stores, not for shards"
                 )
-            shards = [shard for index in audio for shard in read_index(index)]
+            shards = [shard for index in places for shard in read_index(index)]
             self.source = StreamedPairs(shards, *common)
             self.content = {"audio": _of_shards(shards), "workers": max(1, workers)}
         else:
-            stores = [AudioStore(folder) for folder in audio]
-            by_folder = [AudioStore(folder) for folder in audio_by_folder or ()]
+            stores = [AudioStore(folder) for folder in places]
+            by_folder = [AudioStore(folder) for folder in _listed(audio_by_folder or [])]
             self.source = PairDataset(
                 stores, *common, _to_samples(segment_seconds), neighbours, by_folder
             )
@@ -116,6 +117,10 @@ class PretrainData(LightningDataModule):
             self.batch_size, self.trainer.global_rank, self.trainer.world_size, self.workers
         )
         return PairLoader(self.source, share, self.pairs_per_epoch)
+
+
+def _listed(places: list[str] | str) -> list[str]:
+    return [places] if isinstance(places, str) else places
 
 
 def _are_indices(audio: list[str]) -> bool:

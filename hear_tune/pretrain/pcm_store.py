@@ -1,7 +1,7 @@
 """Decoded audio on disk, ready for random crops: 16-bit mono PCM at 22,050 Hz, memory-mapped.
 
 A store is a folder of parts. ``000000.pcm`` holds the samples of some tracks end to end, and
-``000000.json`` lists these: path, number of samples, CRC-32 and what audio is missing. Parts appear
+``000000.json`` lists these: path, number of samples, CRC-32 and remarks on the file. Parts appear
 atomically, so that an interrupted build resumes where it stopped.
 """
 
@@ -21,18 +21,18 @@ import numpy as np
 import numpy.typing as npt
 
 from ..audio.files import find_audio, group_files, path_text
-from ..audio.reading import AudioError, Remark, missing_audio, read_blocks
+from ..audio.reading import AudioError, Remark, Remarks, missing_audio, read_blocks
 from ..common.devices import core_count
 from ..common.errors import HearTuneError
 from ..common.files import sole_use, writing
 from ..common.progress import progress_bar
 from ..common.samples import Samples
-from ..embedding.workers import Crew, Job, Note, Outcome
+from ..embedding.workers import Crew, FileReport, Job, Note, Outcome
 from ..networks.config import SAMPLE_RATE_HZ
 
 FORMAT = "hear-tune audio store 1"
 _ENTRY = {"path": str, "samples": int, "crc32": int}
-_OPTIONAL = {"missing": str}  # for incomplete files
+_OPTIONAL = {"missing": str, "remarks": list}
 FULL_SCALE = 32_768  # int16 value of 1.0
 
 Pcm = npt.NDArray[np.int16]
@@ -60,6 +60,8 @@ class Track:
         First sample in that part.
     missing : str
         What audio is missing, such as "cut off: ..."; empty if the track is complete.
+    remarks : sequence of str
+        Other remarks on the file, such as "silent: ...".
     """
 
     path: str
@@ -68,6 +70,7 @@ class Track:
     shard: str
     start: int
     missing: str = ""
+    remarks: Sequence[str] = ()
 
     def parts(self, samples: int) -> Iterator[tuple[int, int]]:
         """Pairs (begin, end) of equal parts of about that many samples."""
@@ -146,7 +149,7 @@ def build_store(
     inputs: Sequence[str | os.PathLike[str]],
     folder: str | os.PathLike[str],
     workers: int | None = None,
-) -> dict[str, str]:
+) -> FileReport:
     """Decode music into a store with several processes and a progress bar.
 
     Files that the store holds are kept as they are; new ones are added.
@@ -164,9 +167,8 @@ def build_store(
 
     Returns
     -------
-    dict of str to str
-        Reason by path of each file that is unreadable or incomplete, including files that the
-        store held before.
+    FileReport
+        Also of files that the store held before.
 
     Raises
     ------
@@ -189,25 +191,25 @@ def build_store(
             leftover.unlink()
         indices = indices_of(folder)
         entries = (entry for index in indices for entry in _read_index(index))
-        held = {entry["path"]: entry.get("missing", "") for entry in entries}
+        held = {entry["path"]: _remarks_of(entry) for entry in entries}
         todo = [path for path in paths if path_text(path) not in held]
         first = 1 + max((int(index.stem) for index in indices), default=-1)
         groups = enumerate(group_files(todo), first)
         jobs = (_Part(tuple(group), folder / f"{number:06d}") for number, group in groups)
-        missing = {os.fspath(path): held.get(path_text(path), "") for path in paths}
-        failed = found.unreadable | {path: reason for path, reason in missing.items() if reason}
+        report = FileReport(failed=dict(found.unreadable))
+        for path in paths:
+            report.keep(path, held.get(path_text(path), ()))
         with (
             progress_bar(total=len(paths), initial=len(paths) - len(todo), unit="file") as bar,
             Crew(pickle.dumps(_write_part), workers or core_count()) as crew,
         ):
 
             def note(outcome: Outcome) -> None:
-                if reason := outcome.error or missing_audio(outcome.remarks):
-                    failed[os.fspath(outcome.path)] = reason
+                report.note(outcome)
                 bar.update()
 
             crew.run(jobs, note)
-    return failed
+    return report
 
 
 @dataclass(frozen=True)
@@ -243,8 +245,7 @@ def _decode(part: _Part, note: Note) -> None:
                 continue
             samples = (file.tell() - start) // 2
             entry = {"path": path_text(path), "samples": samples, "crc32": checksum}
-            missing = missing_audio(remarks)
-            entries.append(entry | ({"missing": missing} if missing else {}))
+            entries.append(entry | _remarked(remarks))
             note(Outcome(path, samples / SAMPLE_RATE_HZ, remarks=tuple(remarks)))
     if not entries:
         data.unlink()
@@ -253,6 +254,19 @@ def _decode(part: _Part, note: Note) -> None:
     index.write_text(json.dumps({"format": FORMAT, "tracks": entries}, indent=1), "utf-8")
     data.replace(part.name.with_suffix(".pcm"))
     index.replace(part.name.with_suffix(".json"))
+
+
+def _remarked(remarks: Remarks) -> dict[str, Any]:
+    """Return the remarks on a file as the optional part of its entry in the index."""
+    others = [remark.text for remark in remarks if not remark.incomplete]
+    optional = {"missing": missing_audio(remarks), "remarks": others}
+    return {key: value for key, value in optional.items() if value}
+
+
+def _remarks_of(entry: Mapping[str, Any]) -> list[Remark]:
+    """Return the remarks in an entry of the index."""
+    missing = [Remark(entry["missing"], incomplete=True)] if "missing" in entry else []
+    return [*missing, *map(Remark, entry.get("remarks", []))]
 
 
 def to_pcm(samples: Samples) -> Pcm:

@@ -22,6 +22,8 @@ from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 
 from ..common.allocator import keep_freed_memory
 from ..common.files import sole_use, write_whole, writing
+from ..common.progress import say
+from ..networks.encoders import CROP_SAMPLES
 from . import TrainingError
 from .callbacks import (
     BEST_WEIGHTS,
@@ -70,6 +72,7 @@ def main(arguments: Sequence[str]) -> int:
         f"{source.seconds / 3600:.1f} h of audio, {source.left_out} too short; "
         f"on {cli.trainer.strategy.root_device}; writing to {output}"
     )
+    _remark_crops(cli.model, cli.config.data.crop_samples)
     alone = sole_use(output, "training there", timeout_seconds=_LOCK_SECONDS)
     with alone if cli.trainer.is_global_zero else nullcontext():  # one process locks for all
         checkpoint = _checkpoint(cli.config.resume, output)
@@ -164,6 +167,16 @@ class _SaveConfig(SaveConfigCallback):
         Path(folder).mkdir(parents=True, exist_ok=True)
         options = self.parser.dump(self.config, skip_unset=False)
         write_whole(Path(folder) / self.config_filename, options)
+
+
+def _remark_crops(model: CLMR, crop_samples: int) -> None:
+    """Say so if initial weights were trained on crops of another length."""
+    before = model.before.get(CROP_SAMPLES, crop_samples)
+    if before != crop_samples:
+        say(
+            f"the weights to start from were trained on crops of {before} samples, not "
+            f"{crop_samples}: --data.crop_samples {before} goes on with these"
+        )
 
 
 def _settle(cli: _PretrainCLI, checkpoint: str | None) -> int:

@@ -35,7 +35,7 @@ from ..common.errors import HearTuneError
 from ..common.files import replacing, sole_use, write_whole, writing
 from ..common.progress import progress_bar
 from ..common.ranges import at_least
-from ..embedding.workers import Crew, Job, Note, Outcome
+from ..embedding.workers import Crew, FileReport, Job, Note, Outcome
 from ..networks.config import SAMPLE_RATE_HZ
 from .pairs import Pairs, Share, draw_starts, to_pair
 from .pcm_store import AudioStore, Pcm, Track, has_types, to_pcm
@@ -214,7 +214,7 @@ def _write_all(
 
 def index_shards(
     urls: Sequence[str], folder: str | os.PathLike[str]
-) -> tuple[list[Shard], dict[str, str]]:
+) -> tuple[list[Shard], FileReport]:
     """Index existing shards: tars of audio files in any format.
 
     Parameters
@@ -228,15 +228,15 @@ def index_shards(
     -------
     shards : list of Shard
         As in the index.
-    failed : dict of str to str
-        Reason by name of each clip that is unusable or incomplete.
+    report : FileReport
+        On the clips, by the tar's and their own name.
 
     Raises
     ------
     ShardError
         If a shard cannot be read, or none holds a usable clip.
     """
-    shards, failed = [], {}
+    shards, report = [], FileReport()
     for url in progress_bar(urls, desc="index", unit="shard"):
         url = url if "://" in url else os.path.abspath(url)
         lengths, crc, incomplete = [], 0, {}
@@ -249,16 +249,17 @@ def index_shards(
                     crc = zlib.crc32(to_pcm(block).data, crc)
             except AudioError as error:
                 samples = 0
-                failed[f"{url}: {name}"] = str(error)
+                report.failed[f"{url}: {name}"] = str(error)
             lengths.append(samples)
+            report.keep(f"{url}: {name}", remarks)
             if missing := missing_audio(remarks):
-                incomplete[name] = failed[f"{url}: {name}"] = missing
+                incomplete[name] = missing
         shards.append(Shard(url, lengths, crc, incomplete))
     if not any(any(shard.lengths) for shard in shards):
         raise ShardError(f"{', '.join(urls)}: no clip that can be used")
     Path(folder).mkdir(parents=True, exist_ok=True)
     _write_index(shards, Path(folder))
-    return shards, failed
+    return shards, report
 
 
 class StreamedPairs:

@@ -24,7 +24,7 @@ from ..weights import DEFAULT_PRETRAINED
 from . import LAYERS
 from .features import Features, embed_task
 from .plots import plot_classes, plot_confusion, plot_layers
-from .protocols import CLMR_LINEAR, PROTOCOLS, budgeted
+from .protocols import CLMR_LINEAR, JUKEMIR, PROTOCOLS, budgeted
 from .results import Result, cell, load, primary, probe, save, table
 
 _STEM_BYTES = 160  # of a result's name; file systems allow 255 in total
@@ -36,6 +36,7 @@ def run(options: argparse.Namespace) -> dict[str, str]:
     if all(place.lower().endswith(".json") for place in options.task):
         print(table([load(place) for place in options.task]))
         return {}
+    _check(options)
     if len(options.task) > 1:
         raise ValueError(f"one task at a time, not {', '.join(options.task)}")
     task, root = _task(options)
@@ -65,6 +66,14 @@ def run(options: argparse.Namespace) -> dict[str, str]:
     print(table(results))
     print(f"written: {written}")
     return features.failed
+
+
+def _check(options: argparse.Namespace) -> None:
+    """Refuse options that the protocol would ignore."""
+    if options.protocol == LAYERS and options.layers:
+        raise ValueError(f"--protocol {LAYERS} probes each layer: leave out --layers")
+    if options.points is not None and options.protocol != JUKEMIR.name:
+        raise ValueError(f"--points is for the grid of --protocol {JUKEMIR.name}")
 
 
 def _task(options: argparse.Namespace) -> tuple[Task, Path]:

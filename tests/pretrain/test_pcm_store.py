@@ -7,13 +7,14 @@ from conftest import noise, tone
 
 from hear_tune.audio import files
 from hear_tune.cli import main
+from hear_tune.embedding.workers import FileReport
 from hear_tune.pretrain.pcm_store import AudioStore, AudioStoreError, build_store, to_pcm
 
 RATE = 22_050
 
 
 def test_a_store_holds_the_decoded_audio(music, tmp_path):
-    assert build_store([music], tmp_path / "store", workers=2) == {}
+    assert build_store([music], tmp_path / "store", workers=2) == FileReport()
     store = AudioStore(tmp_path / "store")
     assert [track.path for track in store.tracks] == [
         str(music / name) for name in ("a.wav", "b.flac", "deeper/c.ogg", "deeper/d.mp3")
@@ -66,14 +67,30 @@ def test_bad_files_are_named(music, tmp_path):
     (music / "bad.wav").write_text("no sound")
     flac = (music / "b.flac").read_bytes()
     (music / "cut.flac").write_bytes(flac[: len(flac) // 2])
-    failed = build_store([music], tmp_path / "store", workers=1)
-    assert list(failed) == [str(music / "bad.wav"), str(music / "cut.flac")]
-    assert failed[str(music / "cut.flac")].startswith("cut off: ")
+    report = build_store([music], tmp_path / "store", workers=1)
+    cut = str(music / "cut.flac")
+    assert list(report.failed) == [str(music / "bad.wav")]
+    assert report.incomplete == [cut]
+    assert report.remarks[cut][0].startswith("cut off: ")
     tracks = AudioStore(tmp_path / "store").tracks
     assert len(tracks) == 5
-    assert [track.path for track in tracks if track.missing] == [str(music / "cut.flac")]
-    assert build_store([music], tmp_path / "store", workers=1) == failed
-    assert list(build_store([music / "b.flac"], tmp_path / "store", workers=1)) == []
+    assert [track.path for track in tracks if track.missing] == [cut]
+    assert build_store([music], tmp_path / "store", workers=1) == report
+    assert build_store([music / "b.flac"], tmp_path / "store", workers=1) == FileReport()
+
+
+def test_odd_files_are_kept_and_remarked(music, tmp_path):
+    soundfile.write(music / "silent.wav", np.zeros(30_000), 22_050)
+    soundfile.write(music / "large.wav", np.full(30_000, 5_000.0), 22_050, "FLOAT")
+    report = build_store([music], tmp_path / "store", workers=1)
+    silent, large = str(music / "silent.wav"), str(music / "large.wav")
+    assert report.silent == [silent]
+    assert report.remarks[large] == ["not at the scale of audio: it peaks at 5000; full scale is 1"]
+    assert not report.failed
+    assert not report.incomplete
+    assert build_store([music], tmp_path / "store", workers=1) == report
+    remarked = {track.path for track in AudioStore(tmp_path / "store").tracks if track.remarks}
+    assert remarked == {silent, large}
 
 
 @pytest.mark.parametrize("workers", [-1, -2])

@@ -136,7 +136,11 @@ def test_going_on_from_weights_of_another_run(arguments, tmp_path, capsys):
     assert torch.equal(first["tail.4.conv.weight"], second["tail.4.conv.weight"])
     assert not torch.equal(first["tail.4.norm.running_mean"], second["tail.4.norm.running_mean"])
     assert main(arguments(**options, model__variant="tune+", data__crop_samples=19_683)) == 2
-    assert "is a tune-vanilla-small: give that variant" in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert "is a tune-vanilla-small: give that variant" in said
+    assert "crops of" not in said
+    assert main(arguments(trainer__max_steps=1, data__crop_samples=4374, **options)) == 2
+    assert "trained on crops of 2187 samples, not 4374" in capsys.readouterr().err
     del options["model.weights"]  # the checkpoint has its own
     assert main(arguments(trainer__max_steps=2, **still, **options)) == 0
     resumed = hear_tune.load_checkpoint(tmp_path / "next/last.safetensors").training_record
@@ -149,6 +153,12 @@ def test_a_seed_decides_everything(arguments, tmp_path):
     assert main(arguments(trainer__max_steps=2, output=tmp_path / "other", data__seed=1)) == 0
     assert losses(tmp_path / "run") == losses(tmp_path / "same")
     assert losses(tmp_path / "run")[0] != losses(tmp_path / "other")[0]
+
+
+def test_one_store_needs_no_list(arguments, audio, tmp_path):
+    assert main(arguments(trainer__max_steps=2, data__audio=audio)) == 0
+    assert main(arguments(trainer__max_steps=2, output=tmp_path / "list")) == 0
+    assert losses(tmp_path / "run") == losses(tmp_path / "list")
 
 
 def test_exported_weights_say_how_they_came_about(arguments, tmp_path):
