@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 
+from ..common.text import counted
 from .common import (
     EXIT_FAILED,
     Commands,
@@ -47,5 +48,5 @@ def _augment(options: argparse.Namespace) -> int:
     written = write_views(
         options.file, options.output, options.views, options.seconds, options.seed, remarks
     )
-    print(f"{options.output}: {len(written) - 1} sounds, {written[-1].name}")
+    print(f"{options.output}: {counted(len(written) - 1, 'sound')}, {written[-1].name}")
     return EXIT_FAILED if missing_audio(remarks) else 0

@@ -6,6 +6,7 @@ import argparse
 from typing import TYPE_CHECKING
 
 from ..common.progress import say
+from ..common.text import counted
 from ..embedding.framing import PER_CHOICES
 from ..networks.config import BACKEND_HELP, BACKENDS, PRECISION_HELP, PRECISIONS
 from .common import (
@@ -139,9 +140,10 @@ def _embed_on_ray(options: argparse.Namespace, model: EmbeddingModel) -> int:
 
 def _end_embedding(report: FolderReport, output: str) -> int:
     """Print a summary and return the exit code."""
-    embedded = f"{report.embedded} file" + ("" if report.embedded == 1 else "s")
     kept = f", {report.skipped} already there" if report.skipped else ""
-    print(f"{output}: {embedded} embedded{kept}, {len(report.failed)} failed")
+    print(
+        f"{output}: {counted(report.embedded, 'file')} embedded{kept}, {len(report.failed)} failed"
+    )
     if report.ignored:
         kinds = ", ".join(f"{suffix} ({n})" for suffix, n in report.ignored.most_common(5))
         say(f"  ignored, no audio by their names: {kinds}")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from ..common.text import counted
 from .common import Commands, require_extra
 
 SUMMARY = "report training runs and probes on a page"
@@ -33,5 +34,7 @@ def _report(options: argparse.Namespace) -> int:
     from ..explore.report import write_report
 
     runs, results = write_report(options.inputs, options.output)
-    print(f"{options.output}: {runs} training runs, {results} results of probes")
+    print(
+        f"{options.output}: {counted(runs, 'training run')}, {counted(results, 'result')} of probes"
+    )
     return 0

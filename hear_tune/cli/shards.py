@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 
+from ..common.text import counted
 from .common import Commands, non_negative_int, positive_float, positive_int, report_files
 
 SUMMARY = "write tar shards to stream from in training"
@@ -53,5 +54,5 @@ def _shards(options: argparse.Namespace) -> int:
         for path, reason in (item for shard in shards for item in shard.missing.items()):
             report.keep(path, [Remark(reason, incomplete=True)])
     clips = sum(len(shard.lengths) for shard in shards)
-    print(f"{options.output}/{INDEX}: {len(shards)} shards of {clips} clips")
+    print(f"{options.output}/{INDEX}: {counted(len(shards), 'shard')} of {counted(clips, 'clip')}")
     return report_files(report)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from ..common.text import counted
 from .common import Commands, positive_int, report_failures, report_files
 
 SUMMARY = "decode music into a store for training"
@@ -36,5 +37,5 @@ def _store(options: argparse.Namespace) -> int:
     store = AudioStore(options.output)
     if options.verify:
         report.failed |= {track.path: "damaged in the store" for track in store.verify()}
-    print(f"{options.output}: {len(store.tracks)} tracks, {store.seconds / 3600:.2f} h")
+    print(f"{options.output}: {counted(len(store.tracks), 'track')}, {store.seconds / 3600:.2f} h")
     return report_files(report)

@@ -27,6 +27,11 @@ def table(rows: Sequence[Sequence[str]], right: Collection[int] | None = None) -
     return "\n".join(line.rstrip() for line in lines)
 
 
+def counted(number: int, noun: str) -> str:
+    """Format a number of things: "1 file", "2 files"."""
+    return f"{number:,} {noun}" + ("" if number == 1 else "s")
+
+
 def first_n(items: Sequence[str], count: int, separator: str = ", ") -> str:
     """Join the first items, and say how many more there are."""
     more = [f"{len(items) - count} more"] if len(items) > count else []

@@ -23,6 +23,7 @@ from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 from ..common.allocator import keep_freed_memory
 from ..common.files import sole_use, write_whole, writing
 from ..common.progress import say
+from ..common.text import counted
 from ..networks.encoders import CROP_SAMPLES
 from . import TrainingError
 from .callbacks import (
@@ -68,7 +69,7 @@ def main(arguments: Sequence[str]) -> int:
     )
     output, source = Path(cli.config.output), cli.datamodule.source
     print(
-        f"{cli.model.variant}: {len(source)} tracks, "
+        f"{cli.model.variant}: {counted(len(source), 'track')}, "
         f"{source.seconds / 3600:.1f} h of audio, {source.left_out} too short; "
         f"on {cli.trainer.strategy.root_device}; writing to {output}"
     )
@@ -83,9 +84,9 @@ def main(arguments: Sequence[str]) -> int:
         raise KeyboardInterrupt
     steps = cli.trainer.global_step
     if checkpoint is not None and steps == first_step:
-        print(f"{checkpoint}: nothing to do after {steps} steps; raise {_limits(cli)}")
+        print(f"{checkpoint}: nothing to do after {counted(steps, 'step')}; raise {_limits(cli)}")
     else:
-        print(f"{output / LAST_WEIGHTS}: after {steps} steps")
+        print(f"{output / LAST_WEIGHTS}: after {counted(steps, 'step')}")
     return 0
 
 
