@@ -34,7 +34,6 @@ def _report(options: argparse.Namespace) -> int:
     from ..explore.report import write_report
 
     runs, results = write_report(options.inputs, options.output)
-    print(
-        f"{options.output}: {counted(runs, 'training run')}, {counted(results, 'result')} of probes"
-    )
+    content = f"{counted(runs, 'training run')}, {counted(results, 'result')} of probes"
+    print(f"{options.output}: {content}")
     return 0

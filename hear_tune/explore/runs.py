@@ -64,8 +64,8 @@ def read_run(folder: str | os.PathLike[str]) -> Run:
     logs = sorted(root.glob(f"logs/version_*/{_METRICS}"), key=_version)
     if not logs:
         raise ExploreError(
-            f"{root}: no logs/version_*/{_METRICS}: no training run, or one that has logged nothing "
-            "yet (every 50 steps, or --trainer.log_every_n_steps)"
+            f"{root}: no logs/version_*/{_METRICS}: no training run, or one that has logged "
+            "nothing yet (every 50 steps, or --trainer.log_every_n_steps)"
         )
     rows: list[tuple[int, Row]] = []
     for log in logs:

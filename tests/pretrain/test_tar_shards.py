@@ -174,7 +174,7 @@ def test_foreign_shards_are_indexed(tmp_path, capsys):
     foreign(tmp_path / "foreign.tar", sounds)
     assert main(["shards", str(tmp_path / "foreign.tar"), "-o", str(tmp_path)]) == 1
     output = capsys.readouterr()
-    assert "1 shards of 4 clips" in output.out
+    assert "1 shard of 4 clips" in output.out
     assert "deep/broken.ogg" in output.err
     source = StreamedPairs(read_index(f"{tmp_path}/shards.json"), 10_000, seed=0)
     assert (len(source), source.left_out) == (2, 2)
