@@ -69,8 +69,16 @@ def find_audio(inputs: str | os.PathLike[str] | Sequence[str | os.PathLike[str]]
         raise FileNotFoundError(
             f"no audio files in {looked} (looked for {', '.join(sorted(SUFFIXES))})"
         )
-    found.paths[:] = dict.fromkeys(found.paths)
+    found.paths[:] = _unique(found.paths)
     return found
+
+
+def _unique(paths: Iterable[Path | str]) -> Iterable[Path | str]:
+    """Keep the first spelling of each path: M/a.wav, and not /home/me/M/a.wav again."""
+    known: dict[str, Path | str] = {}
+    for path in paths:
+        known.setdefault(path if isinstance(path, str) else os.path.abspath(path), path)
+    return known.values()
 
 
 def _search(top: Path, found: FoundAudio) -> None:

@@ -2,6 +2,7 @@
 
 import threading
 import zipfile
+from pathlib import Path
 
 import pytest
 import soundfile
@@ -100,3 +101,12 @@ def test_formats_that_only_ffmpeg_reads_are_found(tmp_path):
     for name in names:
         (tmp_path / name).touch()
     assert find_audio(tmp_path).paths == [tmp_path / name for name in names]
+
+
+def test_a_file_is_taken_once_however_it_is_spelled(tmp_path, monkeypatch):
+    (tmp_path / "M").mkdir()
+    for name in ("a.wav", "b.wav"):
+        (tmp_path / "M" / name).touch()
+    monkeypatch.chdir(tmp_path)
+    found = find_audio(["M/b.wav", "M", "./M/", tmp_path / "M", "M/../M/a.wav", "M/*.wav"])
+    assert found.paths == [Path("M/b.wav"), Path("M/a.wav")]
