@@ -25,6 +25,7 @@ import soundfile
 from av.codec.context import Flags2
 
 from ..common.errors import HearTuneError
+from ..common.text import counted
 from .headers import (
     HEAD_BYTES,
     TAGS,
@@ -222,7 +223,7 @@ class _Reading:
         if overlooked := overlooked_bytes(self.file, self.head, _size(self.file) or 0):
             yield Remark(f"read in part: {overlooked:,} bytes lie beyond its header's length", True)
         if is_damaged:
-            parts = "1 part" if self.damaged == 1 else f"{self.damaged} parts"
+            parts = counted(self.damaged, "part")
             yield Remark(f"damaged: {how_much or f'{parts} could not be decoded'}", True)
 
     def missing_bytes(self) -> str:

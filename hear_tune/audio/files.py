@@ -7,6 +7,7 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import cache
 from glob import glob, has_magic
 from pathlib import Path
 
@@ -74,10 +75,12 @@ def find_audio(inputs: str | os.PathLike[str] | Sequence[str | os.PathLike[str]]
 
 
 def _unique(paths: Iterable[Path | str]) -> Iterable[Path | str]:
-    """Keep the first spelling of each path: M/a.wav, and not /home/me/M/a.wav again."""
+    """Keep the first spelling of each local path: M/a.wav, and not /home/me/M/a.wav again."""
+    real = cache(os.path.realpath)  # of folders; links to files are files of their own
     known: dict[str, Path | str] = {}
     for path in paths:
-        known.setdefault(path if isinstance(path, str) else os.path.abspath(path), path)
+        place = path if isinstance(path, str) else os.path.join(real(path.parent), path.name)
+        known.setdefault(place, path)
     return known.values()
 
 

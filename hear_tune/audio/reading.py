@@ -274,7 +274,7 @@ def _full_scale(block: Block) -> float:
 
 
 class _Levels:
-    """Measures whether a file's channels cancel in the mix, is out of scale, or silent."""
+    """Measures whether channels cancel in the mix, and whether it is silent or out of scale."""
 
     def __init__(self) -> None:
         self._channels_energy = 0.0  # mean over the channels
@@ -297,9 +297,9 @@ class _Levels:
             yield Remark(
                 "channels cancel: they are in opposite phase, so the mono mix is nearly silent"
             )
+        elif self._peak == 0:
+            yield SILENT
         if self._peak > _LOUD:
             yield Remark(
                 f"not at the scale of audio: it peaks at {self._peak:.4g}; full scale is 1"
             )
-        if self._peak == 0:
-            yield SILENT

@@ -140,9 +140,9 @@ def _embed_on_ray(options: argparse.Namespace, model: EmbeddingModel) -> int:
 
 def _end_embedding(report: FolderReport, output: str) -> int:
     """Print a summary and return the exit code."""
-    kept = f", {report.skipped} already there" if report.skipped else ""
+    kept = f", {report.skipped:,} already there" if report.skipped else ""
     embedded = counted(report.embedded, "file")
-    print(f"{output}: {embedded} embedded{kept}, {len(report.failed)} failed")
+    print(f"{output}: {embedded} embedded{kept}, {len(report.failed):,} failed")
     if report.ignored:
         kinds = ", ".join(f"{suffix} ({n})" for suffix, n in report.ignored.most_common(5))
         say(f"  ignored, no audio by their names: {kinds}")

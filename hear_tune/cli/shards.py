@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from collections import ChainMap
 
 from ..common.text import counted
 from .common import Commands, non_negative_int, positive_float, positive_int, report_files
@@ -51,7 +52,7 @@ def _shards(options: argparse.Namespace) -> int:
             options.workers,
         )
         report = FileReport()
-        for path, reason in (item for shard in shards for item in shard.missing.items()):
+        for path, reason in ChainMap(*(shard.missing for shard in shards)).items():
             report.keep(path, [Remark(reason, incomplete=True)])
     clips = sum(len(shard.lengths) for shard in shards)
     print(f"{options.output}/{INDEX}: {counted(len(shards), 'shard')} of {counted(clips, 'clip')}")

@@ -106,7 +106,7 @@ class FolderReport(FileReport):
     Attributes
     ----------
     failed, silent, remarks, incomplete
-        As in `FileReport`.
+        As in `hear_tune.embedding.workers.FileReport`.
     embedded : int
         Number of files embedded now.
     skipped : int

@@ -55,7 +55,8 @@ class EmbeddingModel(nn.Module):
     Raises
     ------
     ValueError
-        If a layer, backend or precision is unknown, or the hop is longer than a window.
+        If a layer, backend or precision is unknown, a named layer is whitened but `whitened` is
+        false, or the hop is longer than a window.
     """
 
     sample_rate = SAMPLE_RATE_HZ
@@ -82,7 +83,7 @@ class EmbeddingModel(nn.Module):
             encoder, timestamp_layers, own_of_timestamps or _three_scales(encoder)
         )
         if not whitened:
-            _check_plain(encoder, [*self.layers, *self.timestamp_layers])
+            _check_unprojected(encoder, [*self.layers, *self.timestamp_layers])
         self.window_samples = encoder.window_samples
         self.hop_samples = _hop_samples(hop_ms, self.window_samples)
         self.training = encoder.training
@@ -188,10 +189,10 @@ def _choose(encoder: LayeredEncoder, choice: LayerChoice, default: list[str]) ->
     return default if choice is None else choose_layers(encoder, choice)
 
 
-def _check_plain(encoder: LayeredEncoder, names: list[str]) -> None:
+def _check_unprojected(encoder: LayeredEncoder, names: list[str]) -> None:
     for name in names:
-        if encoder.unprojected([name]) != [name]:
-            raise ValueError(f"without whitening, there is no {name}: name other layers")
+        if name in encoder.projections:
+            raise ValueError(f"{name} is a whitening, which was not wanted: name other layers")
 
 
 def choose_layers(encoder: LayeredEncoder, choice: str | Sequence[str]) -> list[str]:

@@ -61,7 +61,7 @@ Note = Callable[[Outcome], None]
 
 @dataclass
 class FileReport:
-    """What became of files.
+    """Outcome of the work on several files: which failed, and remarks on the others.
 
     Attributes
     ----------

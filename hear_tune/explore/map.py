@@ -15,12 +15,13 @@ from urllib.parse import quote
 import numpy as np
 import numpy.typing as npt
 
+from ..common.files import write_whole
 from ..common.progress import progress_bar
 from ..common.ranges import at_least
 from ..datasets.tables import read_table
 from ..embedding.library import Library
 from . import MAX_POINTS, ExploreError
-from .pages import check_page, fill, read_part, write_page
+from .pages import check_page, fill, read_part
 from .projection import Points, approximate_graph, check_method, cluster, project
 from .similar import ExactSearch, FileSearch, neighbours
 
@@ -96,7 +97,7 @@ def write_map(
         If the library's file cannot be read.
     ExploreError
         If no path of the library has a label, the folder of the output or the music does not exist,
-        the output is no page by its name, projection or clusters are not available, or the
+        the output's name does not end in .html, projection or clusters are not available, or the
         library's file changes while it is read.
     TaskError
         If the table of labels is invalid.
@@ -128,7 +129,7 @@ def write_map(
         program=read_part("map.js"),
         data=json.dumps(data, separators=(",", ":")).replace("<", "\\u003c"),
     )
-    write_page(output, page)
+    write_whole(output, page)
     return about
 
 

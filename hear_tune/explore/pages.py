@@ -1,4 +1,4 @@
-"""Fill the HTML templates beside this module, and write pages."""
+"""Fill the HTML templates beside this module, and check where pages go."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import os
 from importlib.resources import files
 from pathlib import Path
 
-from ..common.files import write_whole
 from . import ExploreError
 
 _SUFFIXES = (".html", ".htm")
@@ -21,16 +20,12 @@ def fill(template: str, **parts: str) -> str:
 def check_page(output: str | os.PathLike[str]) -> None:
     """Raise an `ExploreError` if a page cannot be written there, or a browser would not show it."""
     path = Path(output)
+    if path.is_dir():
+        raise ExploreError(f"{path}: is a folder; name a page in it, such as {path / 'page.html'}")
     if not path.parent.is_dir():
         raise ExploreError(f"{path}: there is no such folder")
     if path.suffix.lower() not in _SUFFIXES:
         raise ExploreError(f"{path}: a page is written; name it {path.with_suffix('.html')}")
-
-
-def write_page(output: str | os.PathLike[str], page: str) -> None:
-    """Write a page, which appears when it is complete."""
-    check_page(output)
-    write_whole(output, page)
 
 
 def read_part(name: str) -> str:

@@ -10,10 +10,11 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+from ..common.files import write_whole
 from ..probe.plots import plot_classes, plot_comparison, plot_confusion, plot_layers
 from ..probe.results import Result, by_task, layers_text, load, task_rows
 from . import ExploreError
-from .pages import check_page, fill, write_page
+from .pages import check_page, fill
 from .runs import Run, plot_curves, read_run
 
 
@@ -38,8 +39,8 @@ def write_report(
     Raises
     ------
     ExploreError
-        If a folder contains neither, or the output's folder does not exist, or it is no page by its
-        name.
+        If a folder contains neither, the output's folder does not exist, or its name does not end
+        in .html.
     ExploreError, ResultError
         If a log or a JSON file is damaged or something else.
     """
@@ -59,7 +60,7 @@ def write_report(
         sections += _probing(task, of_task)
     title = " · ".join([*(run.name for run in runs), *by_task(results)])
     page = fill("report.html", title=escape(title), body="\n".join(sections))
-    write_page(output, page)
+    write_whole(output, page)
     return len(runs), len(results)
 
 

@@ -21,7 +21,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ..audio.files import find_audio, group_files, path_text
-from ..audio.reading import AudioError, Remark, Remarks, missing_audio, read_blocks
+from ..audio.reading import AudioError, Remark, missing_audio, read_blocks
 from ..common.devices import core_count
 from ..common.errors import HearTuneError
 from ..common.files import sole_use, writing
@@ -32,7 +32,7 @@ from ..networks.config import SAMPLE_RATE_HZ
 
 FORMAT = "hear-tune audio store 1"
 _ENTRY = {"path": str, "samples": int, "crc32": int}
-_OPTIONAL = {"missing": str, "remarks": list}
+_OPTIONAL = {"missing": str, "remarks": list}  # older stores have what is missing, joined
 FULL_SCALE = 32_768  # int16 value of 1.0
 
 Pcm = npt.NDArray[np.int16]
@@ -60,8 +60,6 @@ class Track:
         First sample in that part.
     missing : str
         What audio is missing, such as "cut off: ..."; empty if the track is complete.
-    remarks : sequence of str
-        Other remarks on the file, such as "silent: ...".
     """
 
     path: str
@@ -70,7 +68,6 @@ class Track:
     shard: str
     start: int
     missing: str = ""
-    remarks: Sequence[str] = ()
 
     def parts(self, samples: int) -> Iterator[tuple[int, int]]:
         """Pairs (begin, end) of equal parts of about that many samples."""
@@ -128,8 +125,10 @@ class AudioStore:
     def _open_part(self, index: Path) -> None:
         shard, start = index.stem, 0
         for entry in _read_index(index):
-            self.tracks.append(Track(**entry, shard=shard, start=start))
-            start += entry["samples"]
+            path, samples, crc32 = (entry[name] for name in _ENTRY)
+            missing = missing_audio(_remarks_in(entry))
+            self.tracks.append(Track(path, samples, crc32, shard, start, missing))
+            start += samples
         data = index.with_suffix(".pcm")
         size = data.stat().st_size if data.exists() else 0
         if size != 2 * start:
@@ -168,7 +167,7 @@ def build_store(
     Returns
     -------
     FileReport
-        Also of files that the store held before.
+        Of all these files, including those that the store held before.
 
     Raises
     ------
@@ -191,7 +190,7 @@ def build_store(
             leftover.unlink()
         indices = indices_of(folder)
         entries = (entry for index in indices for entry in _read_index(index))
-        held = {entry["path"]: _remarks_of(entry) for entry in entries}
+        held = {entry["path"]: _remarks_in(entry) for entry in entries}
         todo = [path for path in paths if path_text(path) not in held]
         first = 1 + max((int(index.stem) for index in indices), default=-1)
         groups = enumerate(group_files(todo), first)
@@ -245,7 +244,9 @@ def _decode(part: _Part, note: Note) -> None:
                 continue
             samples = (file.tell() - start) // 2
             entry = {"path": path_text(path), "samples": samples, "crc32": checksum}
-            entries.append(entry | _remarked(remarks))
+            if remarks:
+                entry["remarks"] = [(remark.text, remark.incomplete) for remark in remarks]
+            entries.append(entry)
             note(Outcome(path, samples / SAMPLE_RATE_HZ, remarks=tuple(remarks)))
     if not entries:
         data.unlink()
@@ -254,19 +255,6 @@ def _decode(part: _Part, note: Note) -> None:
     index.write_text(json.dumps({"format": FORMAT, "tracks": entries}, indent=1), "utf-8")
     data.replace(part.name.with_suffix(".pcm"))
     index.replace(part.name.with_suffix(".json"))
-
-
-def _remarked(remarks: Remarks) -> dict[str, Any]:
-    """Return the remarks on a file as the optional part of its entry in the index."""
-    others = [remark.text for remark in remarks if not remark.incomplete]
-    optional = {"missing": missing_audio(remarks), "remarks": others}
-    return {key: value for key, value in optional.items() if value}
-
-
-def _remarks_of(entry: Mapping[str, Any]) -> list[Remark]:
-    """Return the remarks in an entry of the index."""
-    missing = [Remark(entry["missing"], incomplete=True)] if "missing" in entry else []
-    return [*missing, *map(Remark, entry.get("remarks", []))]
 
 
 def to_pcm(samples: Samples) -> Pcm:
@@ -281,12 +269,30 @@ def _read_index(index: Path) -> list[dict[str, Any]]:
         if content["format"] != FORMAT:
             raise AudioStoreError(f"{index}: made by another version ({content['format']})")
         tracks: list[dict[str, Any]] = content["tracks"]
-        is_valid = all(has_types(t, _ENTRY, _OPTIONAL) and t["samples"] >= 0 for t in tracks)
+        is_valid = all(map(_is_entry, tracks))
     except (KeyError, TypeError, UnicodeDecodeError, json.JSONDecodeError) as error:
         raise AudioStoreError(f"{index}: damaged, or not of an audio store") from error
     if not is_valid:
-        raise AudioStoreError(f"{index}: damaged, a track lacks its path, length or checksum")
+        raise AudioStoreError(f"{index}: damaged, a track is not described as it should be")
     return tracks
+
+
+def _is_entry(entry: Any) -> bool:
+    return (
+        has_types(entry, _ENTRY, _OPTIONAL)
+        and entry["samples"] >= 0
+        and all(map(_is_remark, entry.get("remarks", [])))
+    )
+
+
+def _is_remark(pair: Any) -> bool:
+    return isinstance(pair, list) and [*map(type, pair)] == [str, bool]
+
+
+def _remarks_in(entry: Mapping[str, Any]) -> list[Remark]:
+    if "missing" in entry:
+        return [Remark(entry["missing"], incomplete=True)]
+    return [Remark(text, incomplete) for text, incomplete in entry.get("remarks", [])]
 
 
 def has_types(entry: Any, required: Mapping[str, type], optional: Mapping[str, type]) -> bool:

@@ -73,10 +73,11 @@ def main(arguments: Sequence[str]) -> int:
         f"{source.seconds / 3600:.1f} h of audio, {source.left_out} too short; "
         f"on {cli.trainer.strategy.root_device}; writing to {output}"
     )
-    _remark_crops(cli.model, cli.config.data.crop_samples)
     alone = sole_use(output, "training there", timeout_seconds=_LOCK_SECONDS)
     with alone if cli.trainer.is_global_zero else nullcontext():  # one process locks for all
         checkpoint = _checkpoint(cli.config.resume, output)
+        if checkpoint is None:
+            _remark_crops(cli.model, cli.config.data.crop_samples)
         first_step = _settle(cli, checkpoint)
         with _in_one_line(cli.config):  # weights_only: tensors and plain values, never code
             cli.trainer.fit(cli.model, cli.datamodule, ckpt_path=checkpoint, weights_only=True)
@@ -176,7 +177,7 @@ def _remark_crops(model: CLMR, crop_samples: int) -> None:
     if before != crop_samples:
         say(
             f"the weights to start from were trained on crops of {before} samples, not "
-            f"{crop_samples}: --data.crop_samples {before} goes on with these"
+            f"{crop_samples}; give --data.crop_samples {before} to keep their length"
         )
 
 

@@ -242,16 +242,15 @@ def index_shards(
         lengths, crc, incomplete = [], 0, {}
         for name, data in _members(url):
             remarks: list[Remark] = []
-            samples = 0
+            samples, failure = 0, None
             try:
                 for block in read_blocks(io.BytesIO(data), remarks):
                     samples += len(block)
                     crc = zlib.crc32(to_pcm(block).data, crc)
             except AudioError as error:
-                samples = 0
-                report.failed[f"{url}: {name}"] = str(error)
+                samples, failure = 0, str(error)
             lengths.append(samples)
-            report.keep(f"{url}: {name}", remarks)
+            report.note(Outcome(f"{url}: {name}", error=failure, remarks=tuple(remarks)))
             if missing := missing_audio(remarks):
                 incomplete[name] = missing
         shards.append(Shard(url, lengths, crc, incomplete))

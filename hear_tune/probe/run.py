@@ -36,7 +36,7 @@ def run(options: argparse.Namespace) -> dict[str, str]:
     if all(place.lower().endswith(".json") for place in options.task):
         print(table([load(place) for place in options.task]))
         return {}
-    _check(options)
+    _check_options(options)
     if len(options.task) > 1:
         raise ValueError(f"one task at a time, not {', '.join(options.task)}")
     task, root = _task(options)
@@ -68,7 +68,7 @@ def run(options: argparse.Namespace) -> dict[str, str]:
     return features.failed
 
 
-def _check(options: argparse.Namespace) -> None:
+def _check_options(options: argparse.Namespace) -> None:
     """Refuse options that the protocol would ignore."""
     if options.protocol == LAYERS and options.layers:
         raise ValueError(f"--protocol {LAYERS} probes each layer: leave out --layers")

@@ -110,3 +110,10 @@ def test_a_file_is_taken_once_however_it_is_spelled(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     found = find_audio(["M/b.wav", "M", "./M/", tmp_path / "M", "M/../M/a.wav", "M/*.wav"])
     assert found.paths == [Path("M/b.wav"), Path("M/a.wav")]
+    (tmp_path / "deep/er").mkdir(parents=True)
+    (tmp_path / "deep/M").mkdir()
+    (tmp_path / "deep/M/a.wav").touch()
+    (tmp_path / "link").symlink_to("deep/er")
+    (tmp_path / "M/c.wav").symlink_to("a.wav")
+    others = [Path("link/../M/a.wav"), Path("M/c.wav")]  # not M/a.wav, and a name of its own
+    assert find_audio(["M/a.wav", *others]).paths == [Path("M/a.wav"), *others]

@@ -97,11 +97,12 @@ def test_untrained_weights_are_announced(music, tmp_path):
         ),
         (
             ["embed", "x", "-o", "x.parquet", "--layers", "whitened", "--no-whitening"],
-            "without whitening, there is no whitened",
+            "whitened is a whitening, which was not wanted",
         ),
         (["map", "x.parquet", "-o", "m.txt"], "name it m.html"),
         (["map", "x.parquet", "-o", "m.html", "--music", "no"], "no: no folder of music"),
         (["report", "x", "-o", "r.json"], "name it r.html"),
+        (["report", "x", "-o", "."], ".: is a folder"),
         (["probe", "x", "--protocol", "knn", "--points", "2"], "--points is for the grid of"),
         (["probe", "x", "--protocol", "layers", "--layers", "tail.9"], "leave out --layers"),
         (["convert", "no.ckpt", "-o", "thesis.txt"], "must end in .safetensors"),

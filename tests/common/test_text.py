@@ -1,6 +1,6 @@
 import pytest
 
-from hear_tune.common.text import first_n, table
+from hear_tune.common.text import counted, first_n, table
 
 
 @pytest.mark.parametrize(
@@ -9,6 +9,13 @@ from hear_tune.common.text import first_n, table
 )
 def test_the_first_items_and_the_number_of_others(items, text):
     assert first_n(items, 2) == text
+
+
+@pytest.mark.parametrize(
+    ("number", "text"), [(0, "0 clips"), (1, "1 clip"), (2, "2 clips"), (1_000, "1,000 clips")]
+)
+def test_things_are_counted(number, text):
+    assert counted(number, "clip") == text
 
 
 def test_columns_are_aligned():

@@ -933,6 +933,12 @@ def test_damaged_logs_are_named(tmp_path, lines):
         read_run(tmp_path)
 
 
+def test_a_run_without_logs_is_named(tmp_path):
+    (tmp_path / "logs/version_0").mkdir(parents=True)
+    with pytest.raises(ExploreError, match=rf"{tmp_path}: .* has logged nothing yet"):
+        read_run(tmp_path)
+
+
 def result(model, layer, accuracy, **changes):
     """A saved result of a probe."""
     entry = {"mean": accuracy, "interval": [accuracy - 0.1, accuracy + 0.05], "deviation": 0.0}

@@ -79,7 +79,7 @@ def test_bad_files_are_named(music, tmp_path):
     assert build_store([music / "b.flac"], tmp_path / "store", workers=1) == FileReport()
 
 
-def test_odd_files_are_kept_and_remarked(music, tmp_path):
+def test_odd_files_are_kept_and_remarked(music, tmp_path, capsys):
     soundfile.write(music / "silent.wav", np.zeros(30_000), 22_050)
     soundfile.write(music / "large.wav", np.full(30_000, 5_000.0), 22_050, "FLOAT")
     report = build_store([music], tmp_path / "store", workers=1)
@@ -89,8 +89,33 @@ def test_odd_files_are_kept_and_remarked(music, tmp_path):
     assert not report.failed
     assert not report.incomplete
     assert build_store([music], tmp_path / "store", workers=1) == report
-    remarked = {track.path for track in AudioStore(tmp_path / "store").tracks if track.remarks}
-    assert remarked == {silent, large}
+    assert not any(track.missing for track in AudioStore(tmp_path / "store").tracks)
+    assert main(["store", str(music), "-o", str(tmp_path / "store")]) == 0
+    assert f"silent: {silent}: every sample is zero" in capsys.readouterr().err
+
+
+def test_all_that_is_wrong_with_a_file_is_kept(music, tmp_path, capsys):
+    data = bytearray((music / "b.flac").read_bytes()[:-3_000])
+    data[len(data) // 2] ^= 0xFF
+    (music / "b.flac").write_bytes(data)
+    report = build_store([music], tmp_path / "store", workers=1)
+    kinds = [remark.partition(": ")[0] for remark in report.remarks[str(music / "b.flac")]]
+    assert sorted(kinds) == ["cut off", "damaged"]
+    assert build_store([music], tmp_path / "store", workers=1) == report
+    assert main(["store", str(music), "-o", str(tmp_path / "store")]) == 1
+    said = capsys.readouterr().err
+    assert all(f"{kind}: {music / 'b.flac'}: " in said for kind in kinds)
+    assert "failed" not in said
+
+
+def test_an_older_store_has_what_is_missing(music, tmp_path):
+    build_store([music], tmp_path / "store", workers=1)
+    index = tmp_path / "store/000000.json"
+    old = index.read_text().replace('"samples": 70000', '"samples": 70000, "missing": "cut off: x"')
+    index.write_text(old)
+    assert AudioStore(tmp_path / "store").tracks[0].missing == "cut off: x"
+    report = build_store([music], tmp_path / "store", workers=1)
+    assert report.incomplete == [str(music / "a.wav")]
 
 
 @pytest.mark.parametrize("workers", [-1, -2])
@@ -123,6 +148,8 @@ def test_damage_is_found(music, tmp_path):
         ('"samples": 70000', '"samples": -1'),
         ('"samples": 70000', '"samples": "70000"'),
         ('"samples": 70000', '"samples": 70000, "missing": 1'),
+        ('"samples": 70000', '"samples": 70000, "remarks": [1]'),
+        ('"samples": 70000', '"samples": 70000, "remarks": [["silent", 0]]'),
         ('"crc32"', '"crc"'),
         ('"tracks": [', '"tracks": [3,'),
         ('"tracks": [', '"tracks": 3, "x": ['),

@@ -139,8 +139,11 @@ def test_going_on_from_weights_of_another_run(arguments, tmp_path, capsys):
     said = capsys.readouterr().err
     assert "is a tune-vanilla-small: give that variant" in said
     assert "crops of" not in said
-    assert main(arguments(trainer__max_steps=1, data__crop_samples=4374, **options)) == 2
+    longer = options | {"output": tmp_path / "longer", "data.crop_samples": 4374}
+    assert main(arguments(trainer__max_steps=1, **longer)) == 0
     assert "trained on crops of 2187 samples, not 4374" in capsys.readouterr().err
+    assert main(arguments(trainer__max_steps=2, **longer)) == 0
+    assert "crops of" not in capsys.readouterr().err
     del options["model.weights"]  # the checkpoint has its own
     assert main(arguments(trainer__max_steps=2, **still, **options)) == 0
     resumed = hear_tune.load_checkpoint(tmp_path / "next/last.safetensors").training_record
@@ -549,7 +552,6 @@ def test_another_number_of_threads_is_told(arguments, tmp_path, capsys):
 
 def test_by_folder_a_pair_is_told_from_its_folder_alone(arguments, audio, tmp_path):
     """Random weights choose among 15 other views of a batch, or 3 of a folder's two tracks."""
-    store = json.dumps([str(audio)])
     run = {
         "data__batch_size": 8,
         "data__pairs_per_epoch": 8,
@@ -557,7 +559,7 @@ def test_by_folder_a_pair_is_told_from_its_folder_alone(arguments, audio, tmp_pa
         "trainer__max_steps": 1,
     }
     for kind, others in (("audio", 15), ("audio_by_folder", 3)):
-        stores = {"data__audio": "[]", f"data__{kind}": store}
+        stores = {"data__audio": "[]", f"data__{kind}": audio}
         assert main(arguments(**run, **stores, output=tmp_path / kind)) == 0
         assert losses(tmp_path / kind)[0] == pytest.approx(np.log(others), abs=0.2)
 

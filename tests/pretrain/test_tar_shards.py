@@ -195,7 +195,8 @@ def test_lengths_are_those_of_the_decoded_audio(tmp_path, capsys):
     sounds = {"a.ogg": b"".join(links), "b.ogg": links[0], "cut.flac": flac[: len(flac) // 2]}
     foreign(tmp_path / "foreign.tar", sounds)
     assert main(["shards", str(tmp_path / "foreign.tar"), "-o", str(tmp_path)]) == 1
-    assert "deep/cut.flac: 0.46 s of " in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert f"cut off: {tmp_path}/foreign.tar: ./deep/cut.flac: 0.46 s of " in said
     (shard,) = read_index(f"{tmp_path}/shards.json")
     assert shard.lengths[:2] == [44_100, 22_050]
     assert 5_000 < shard.lengths[2] < 12_000
