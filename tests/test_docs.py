@@ -2,8 +2,9 @@
 
 Shell commands run as they stand, except that training is cut to a step, shards to a clip, grids of
 probes to a point, and heareval's to its quickest (`SMALLER`); what installs, tests and reproduces
-the paper is left to `.ci/run`, and downloads to their own tests (`ELSEWHERE`). Python runs as it
-stands, and what a line says that it prints is compared. The pages of recipes are the recipes' own
+the paper is left to `.ci/run`, and downloads to their own tests (`ELSEWHERE`). Those of the README
+run in a shell, those of docs/ in this process where they need no shell. Python runs as it stands,
+and what a line says that it prints is compared. The pages of recipes are the recipes' own
 READMEs: their commands need data and days, so that only their scripts are looked for.
 
 What pages say of the package in numbers is compared with it (`facts`).
@@ -11,6 +12,7 @@ What pages say of the package in numbers is compared with it (`facts`).
 
 import io
 import re
+import shlex
 import subprocess
 import sys
 from contextlib import redirect_stdout
@@ -22,6 +24,7 @@ from conftest import ROOT, noise
 from foreign import lightning_checkpoint
 
 import hear_tune
+from hear_tune.cli import main
 from hear_tune.common.markdown import markdown_table
 from hear_tune.networks.config import SAMPLE_RATE_HZ, TIMESTAMP_STRIDE, WINDOW_SAMPLES
 from hear_tune.networks.summary import parameter_count, variants_table
@@ -75,23 +78,31 @@ def examples(page):
                 yield "sh", command
 
 
-def run(page):
+def run(page, run_command):
     """Run the examples of a page in the current folder; returns what its Python has defined."""
     namespace = {}
     for language, text in examples(page):
         if language == "python":
             run_python(text, page, namespace)
         elif not text.startswith(tuple(ELSEWHERE)):
-            run_command(text)
+            assert text.startswith("hear-tune ")
+            run_command(text + "".join(SMALLER[part] for part in SMALLER if part in text))
     return namespace
 
 
-def run_command(command):
-    assert command.startswith("hear-tune ")
-    for part, options in SMALLER.items():
-        if part in command:
-            command += options
+def run_in_shell(command):
     subprocess.run(command, shell=True, check=True)
+
+
+def run_here(command):
+    """Without the seconds that a new process takes to import torch."""
+    if set("|&;<>$`*?~") & set(command):
+        return run_in_shell(command)
+    try:
+        code = main(shlex.split(command)[1:])
+    except SystemExit as end:
+        code = end.code
+    assert not code
 
 
 def run_python(code, page, namespace):
@@ -187,7 +198,7 @@ def test_pages_say_what_is_true_of_the_package():
 @pytest.mark.filterwarnings("ignore::hear_tune.UntrainedWarning")
 def test_readme():
     """A reader who types all of it, from top to bottom."""
-    namespace = run(README)
+    namespace = run(README, run_in_shell)
     assert namespace["track"].vectors.shape == (1, 512)
     assert namespace["report"].failed == {}
 
@@ -198,7 +209,7 @@ def test_readme():
 def test_page(page):
     if page.stem in NEEDS:
         pytest.importorskip(NEEDS[page.stem])
-    run(page)
+    run(page, run_here)
 
 
 @pytest.mark.parametrize("page", [README, *PAGES], ids=lambda page: page.stem)
