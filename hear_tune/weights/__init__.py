@@ -39,7 +39,7 @@ class Pretrained:
 _ROWS = (
     Pretrained(
         "tune+-acoustic",
-        "ee97e956ebb0d73551c3b734c728a313ddf66b97a0c1e52833e8db375b651401",
+        "7c0a8728b840463193e0d350ab0f958cc64b7aab16991bece5b3da41d699a355",
         "TUNE+ by CLMR and acoustic features on free game music, soundfonts and speech (133 h)",
     ),
 )
