@@ -39,7 +39,7 @@ class Pretrained:
 _ROWS = (
     Pretrained(
         "tune+-acoustic",
-        "7c0a8728b840463193e0d350ab0f958cc64b7aab16991bece5b3da41d699a355",
+        "7baf5b9d081dec48176c71a35a5e9f05cbfea29b799b27f18800d3512d5f7a87",
         "TUNE+ by CLMR and acoustic features on free game music, soundfonts and speech (133 h)",
     ),
 )
