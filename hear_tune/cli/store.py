@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 
 from ..common.text import counted
-from .common import Commands, positive_int, report_failures, report_files
+from .common import Commands, positive_int, report_files
 
 SUMMARY = "decode music into a store for training"
 
@@ -33,7 +33,7 @@ def _store(options: argparse.Namespace) -> int:
     if options.inputs:
         report = build_store(options.inputs, options.output, options.workers)
     if report.failed and not indices_of(Path(options.output)):  # nothing could be stored
-        return report_failures(report.failed)
+        return report_files(report)
     store = AudioStore(options.output)
     if options.verify:
         report.failed |= {track.path: "damaged in the store" for track in store.verify()}

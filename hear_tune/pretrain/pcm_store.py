@@ -292,7 +292,7 @@ def _is_remark(pair: Any) -> bool:
 def _remarks_in(entry: Mapping[str, Any]) -> list[Remark]:
     if "missing" in entry:
         return [Remark(entry["missing"], incomplete=True)]
-    return [Remark(text, incomplete) for text, incomplete in entry.get("remarks", [])]
+    return [Remark(*pair) for pair in entry.get("remarks", [])]
 
 
 def has_types(entry: Any, required: Mapping[str, type], optional: Mapping[str, type]) -> bool:
