@@ -551,6 +551,8 @@ def test_libraries_that_are_none(tmp_path):
         (["similar", "0/0.wav", "random.parquet", "--at", "11"], "outside the query, 0 to 10 s"),
         (["map", "random.parquet", "-o", "gone/map.html"], "no such folder"),
         (["map", "random.parquet", "-o", "map.html", "--labels", "x.csv"], "no such file"),
+        (["report", "x", "-o", "r.json"], "name it r.html"),
+        (["report", "x", "-o", "."], ".: is a folder"),
     ],
 )
 @pytest.mark.usefixtures("random_library")

@@ -828,6 +828,8 @@ def test_a_device_that_is_not_there_is_named(labelled, tmp_path, capsys):
         (["gtzan", "--root", "nowhere"], "nowhere"),
         (["a.json"], "a.json: cannot be read as a result"),
         (["gtzan", "fma-small"], "one task at a time"),
+        (["x", "--protocol", "knn", "--points", "2"], "--points is for the grid of"),
+        (["x", "--protocol", "layers", "--layers", "tail.9"], "leave out --layers"),
     ],
 )
 def test_mistakes_are_named(arguments, message, capsys):
