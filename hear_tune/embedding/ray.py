@@ -74,7 +74,8 @@ def embed_on_ray(
         With "cuda", each process has a GPU, and its share of the cores of its machine decodes for
         it. "auto" is "cuda" if the cluster has GPUs, else "cpu".
     address : str, optional
-        Of a running cluster; by default RAY_ADDRESS, or a new cluster of this machine's cores.
+        Of a running cluster; by default that to which this process is connected (`ray.init`),
+        RAY_ADDRESS, or a new cluster of this machine's cores.
 
     Returns
     -------
@@ -264,6 +265,9 @@ class _DecodingActor(_Actor):
 @contextmanager
 def _cluster(address: str | None) -> Iterator[None]:
     """Connect to a running cluster, or start one on this machine for the job."""
+    if address is None and ray.is_initialized():
+        yield  # the caller's, who may need it further
+        return
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR"}
     if address or os.environ.get("RAY_ADDRESS"):

@@ -90,6 +90,7 @@ def harmonics(frequency):
     return np.sum([tone(k * frequency, 40_000) / k for k in range(1, 12)], axis=0)
 
 
+@pytest.mark.slow
 def test_a_linear_probe_of_digits_is_better_than_with_random_weights(shared_data):
     trained = hear_tune.load_model()
     with warnings.catch_warnings():

@@ -45,6 +45,15 @@ def tracks(tmp_path):
     return folder
 
 
+@pytest.fixture(scope="module")
+def cluster():
+    """A cluster that has begun already, whose workers find the classes of the tests."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PYTHONPATH", str(ROOT / "tests"))
+        with ray._cluster(None):
+            yield
+
+
 def assert_same_rows(folder, file):
     found, expected = read_library(folder), read_library(file)
     assert found.paths == expected.paths
@@ -55,6 +64,7 @@ def assert_same_rows(folder, file):
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("cluster")
 def test_rows_are_those_of_the_local_engine(small_model, tracks, tmp_path):
     (tracks / "04.wav").write_text("no sound")
     local = hear_tune.embed_folder([tracks], tmp_path / "local.parquet", small_model, "window")
@@ -73,6 +83,7 @@ def test_rows_are_those_of_the_local_engine(small_model, tracks, tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("cluster")
 def test_decoders_for_a_gpu(small_model, tracks, tmp_path):
     """With the CPU as the device."""
     (tracks / "04.wav").write_text("no sound")
@@ -81,17 +92,16 @@ def test_decoders_for_a_gpu(small_model, tracks, tmp_path):
     task = ray._Task(parts, small_model, "window", "cpu", decoders=2)
     names = enumerate(files.group_files(sorted(tracks.iterdir())))
     outcomes = []
-    with ray._cluster(None):
-        groups = [(part_name(number, set()), paths) for number, paths in names]
-        ray._run(groups, task, 1, outcomes.append)
+    groups = [(part_name(number, set()), paths) for number, paths in names]
+    ray._run(groups, task, 1, outcomes.append)
     assert len(outcomes) == 11
     assert [outcome.path.name for outcome in outcomes if outcome.error] == ["04.wav"]
     assert_same_rows(tmp_path / "out", tmp_path / "local.parquet")
 
 
 @pytest.mark.slow
-def test_a_file_that_kills_its_worker_is_named(small_model, tracks, tmp_path, monkeypatch):
-    monkeypatch.setenv("PYTHONPATH", str(ROOT / "tests"))  # where the model's class is
+@pytest.mark.usefixtures("cluster")
+def test_a_file_that_kills_its_worker_is_named(small_model, tracks, tmp_path):
     soundfile.write(tracks / "05.wav", np.full(20_000, 0.25), RATE)
     model = CrashingModel(small_model.encoder)
     report = embed_on_ray([tracks], str(tmp_path / "out"), model, workers=2)
@@ -130,15 +140,15 @@ def test_the_command_killed_and_started_again(small_model, tmp_path, monkeypatch
 
 
 @pytest.mark.slow
-def test_a_worker_that_is_killed_costs_nothing(small_model, tracks, tmp_path, monkeypatch):
+@pytest.mark.usefixtures("cluster")
+def test_a_worker_that_is_killed_costs_nothing(small_model, tracks, tmp_path):
     """kill -9 of an actor: its groups go to another one."""
-    monkeypatch.setenv("PYTHONPATH", str(ROOT / "tests"))
     out, killed = tmp_path / "out", []
 
     def kill_one():
         while not list(out.glob("*.parquet")):
             time.sleep(0.01)
-        actors = [p for p in psutil.process_iter(["cmdline"]) if is_actor(p)]
+        actors = [p for p in psutil.Process().children(recursive=True) if is_actor(p)]
         killed.extend(actors[:1])
         actors[0].kill()
 
@@ -153,16 +163,18 @@ def test_a_worker_that_is_killed_costs_nothing(small_model, tracks, tmp_path, mo
 
 
 def is_actor(process):
-    return any("MapWorker" in word for word in process.info["cmdline"] or [])
+    return any("MapWorker" in word for word in process.cmdline())
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("cluster")
 def test_music_in_an_object_store(small_model, tracks, tmp_path):
     """Local files by URL: the same code reads buckets."""
     found = files.find_audio([f"file://{tracks}", f"file://{tracks}/0*.wav"])
     assert found.paths == [f"file://{path}" for path in sorted(tracks.iterdir())]
     report = embed_on_ray([f"file://{tracks}"], str(tmp_path / "out"), small_model, workers=1)
     assert report.embedded == 11
+    assert ray.ray.is_initialized()  # the cluster that was there before stays
     assert read_library(tmp_path / "out").paths == found.paths
     hear_tune.embed_folder([tracks], tmp_path / "local.parquet", small_model)
     expected = read_library(tmp_path / "local.parquet").vectors
