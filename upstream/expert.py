@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from collections.abc import Set as AbstractSet
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.utils.rnn import pad_sequence
 
 from hear_tune.audio.reading import to_mono
+from hear_tune.common.samples import Samples
 from hear_tune.embedding.batching import BATCH_SAMPLES
-from hear_tune.embedding.framing import mirror_to_multiple
+from hear_tune.embedding.framing import WindowCutter, cut, mirror_to_multiple
 from hear_tune.networks.config import SAMPLE_RATE_HZ, TIMESTAMP_STRIDE
 from hear_tune.networks.encoders import Encoder
 from hear_tune.networks.folded import evaluating
@@ -21,7 +24,7 @@ from hear_tune.networks.projection import to_frames
 S3PRL_RATE_HZ = 16_000
 
 # Input samples per frame by input rate. 729 samples at 22,050 Hz are 528.98 at 16 kHz; s3prl allows
-# integers only, so frames drift by 1.3 ms per minute.
+# integers only, so frames drift by 2.3 ms per minute.
 STRIDES = {S3PRL_RATE_HZ: 529, SAMPLE_RATE_HZ: TIMESTAMP_STRIDE}
 
 
@@ -31,8 +34,8 @@ class UpstreamExpert(nn.Module):
     All layers are resampled to one stride as in `hear_tune.get_timestamp_embeddings`. The frames of
     an utterance do not depend on the rest of the batch: only utterances of equal length pass
     through the network together, without padding. Statistics of whole windows, as the whitened
-    embedding has them, are interpolated between the windows' centres, the last one of which ends in
-    silence.
+    embedding has them, are those of the windows that `hear_tune.get_scene_embeddings` cuts, each of
+    which passes through the network alone, and are interpolated between the windows' centres.
 
     Parameters
     ----------
@@ -65,7 +68,6 @@ class UpstreamExpert(nn.Module):
             raise ValueError(f"sample_rate must be {known}, not {sample_rate!r}")
         self.encoder = encoder
         self.layers = list(layers)
-        self._of_windows = any(encoder.has_statistics(name) for name in self.layers)
         self.width = max(encoder.layer(name).channels for name in self.layers)
         self.concatenate = concatenate
         self.sample_rate = sample_rate
@@ -109,11 +111,11 @@ class UpstreamExpert(nn.Module):
 
     def _hidden_states(self, wavs: Sequence[Tensor]) -> dict[str, Tensor | list[Tensor]]:
         device = next(self.encoder.parameters()).device
-        audio = [self._prepare(wav).to(device) for wav in wavs]
+        audio = [self._resampled(wav) for wav in wavs]
         frames = [-(-len(wav) // STRIDES[self.sample_rate]) for wav in wavs]
         utterances: dict[int, list[Tensor]] = {}
         for rows in self._groups([len(samples) for samples in audio]):
-            states = self._embed(torch.stack([audio[row] for row in rows]))
+            states = self._embed([audio[row] for row in rows], device)
             for place, row in enumerate(rows):
                 utterances[row] = [state[place, : frames[row]] for state in states]
         hidden = [
@@ -141,26 +143,66 @@ class UpstreamExpert(nn.Module):
         trainable = any(parameter.requires_grad for parameter in self.encoder.parameters())
         return self.training and trainable and torch.is_grad_enabled()
 
-    def _prepare(self, wav: Tensor) -> Tensor:
-        """Resample a waveform to the encoder's rate, and extend it to a valid length."""
+    def _resampled(self, wav: Tensor) -> Samples:
+        """Resample a waveform to the encoder's rate."""
         if wav.ndim != 1 or len(wav) == 0:
             raise ValueError(f"a waveform must be (samples,), at least one, not {tuple(wav.shape)}")
         wav = wav.detach().cpu()
-        samples = to_mono(
-            (wav.float() if wav.is_floating_point() else wav).numpy(), self.sample_rate
-        )
-        unit = self.encoder.timestamp_unit(self.layers)
-        if self._of_windows:
-            extended = self.encoder.fill(samples, -(-len(samples) // unit) * unit)
-        else:
-            extended = mirror_to_multiple(samples, unit)
-        return torch.from_numpy(np.ascontiguousarray(extended))
+        return to_mono((wav.float() if wav.is_floating_point() else wav).numpy(), self.sample_rate)
 
-    def _embed(self, audio: Tensor) -> list[Tensor]:
-        """Map (batch, samples) to hidden states, each (batch, samples / 729, channels)."""
-        features = self.encoder.features(audio[:, None], self.layers).values()
-        frames = audio.shape[-1] // TIMESTAMP_STRIDE
-        states = [to_frames(feature, frames).mT for feature in features]
+    def _embed(self, audio: Sequence[Samples], device: torch.device) -> list[Tensor]:
+        """Map utterances of equal length to hidden states, each (batch, frames, channels)."""
+        names = set(self.layers)
+        of_windows = {name for name in names if self.encoder.has_statistics(name)}
+        found = self._in_one_pass(audio, names - of_windows, device)
+        found |= self._by_windows(audio, of_windows, device)
+        states = [found[name] for name in self.layers]
         if self.concatenate:
             return [torch.cat(states, dim=-1)]
         return [F.pad(state, (0, self.width - state.shape[-1])) for state in states]
+
+    def _in_one_pass(
+        self, audio: Sequence[Samples], names: AbstractSet[str], device: torch.device
+    ) -> dict[str, Tensor]:
+        """Compute layers of whole utterances, whose ends are mirrored up to a valid length."""
+        if not names:
+            return {}
+        unit = self.encoder.timestamp_unit(names)
+        batch = _on(device, [mirror_to_multiple(samples, unit) for samples in audio])
+        frames, used = batch.shape[-1] // TIMESTAMP_STRIDE, _frames(audio)
+        features = self.encoder.features(batch[:, None], names)
+        return {name: to_frames(x, frames).mT[:, :used] for name, x in features.items()}
+
+    def _by_windows(
+        self, audio: Sequence[Samples], names: AbstractSet[str], device: torch.device
+    ) -> dict[str, Tensor]:
+        """Compute layers of single windows, as the scene embedding has them."""
+        if not names:
+            return {}
+        size = self.encoder.window_samples
+        cut_up = [
+            list(cut([samples], WindowCutter(size, size, self.encoder.fill))) for samples in audio
+        ]
+        batch = _on(device, [window.samples for windows in cut_up for window in windows])
+        features = self.encoder.features(batch[:, None], names)
+        centres = [(window.start + window.end) / 2 for window in cut_up[0]]
+        between = torch.from_numpy(_interpolation(centres, _frames(audio))).to(device)
+        return {
+            name: between @ x.mean(dim=-1).reshape(len(audio), len(centres), -1)
+            for name, x in features.items()
+        }
+
+
+def _on(device: torch.device, rows: Sequence[Samples]) -> Tensor:
+    return torch.from_numpy(np.stack(rows)).to(device)
+
+
+def _frames(audio: Sequence[Samples]) -> int:
+    return -(-len(audio[0]) // TIMESTAMP_STRIDE)
+
+
+def _interpolation(centres: Sequence[float], frames: int) -> npt.NDArray[np.float32]:
+    """Return the share of each window, with these centres in samples, in each frame."""
+    middles = (np.arange(frames) + 0.5) * TIMESTAMP_STRIDE
+    shares = [np.interp(middles, centres, one) for one in np.eye(len(centres))]
+    return np.stack(shares, axis=1).astype(np.float32)

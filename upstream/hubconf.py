@@ -33,6 +33,7 @@ from typing import Any
 import yaml
 
 from hear_tune import EmbeddingModel, load_model
+from hear_tune.embedding.model import LayerChoice
 from hear_tune.upstream.expert import S3PRL_RATE_HZ, UpstreamExpert
 
 __all__ = ["clmr", "tune", "tune_concat", "tune_layers"]
@@ -73,10 +74,18 @@ def _load(
 ) -> tuple[EmbeddingModel, int]:
     if model_config is not None:
         options |= _read_options(model_config)
-    rate = options.pop("sample_rate", S3PRL_RATE_HZ)
-    layers = options.pop("layers", None)
-    path = "" if ckpt is None else _local(ckpt, refresh)
-    return load_model(path, layers=layers, timestamp_layers=layers, **options), rate
+    return _model("" if ckpt is None else _local(ckpt, refresh), **options)
+
+
+def _model(
+    path: str,
+    layers: LayerChoice = None,
+    sample_rate: int = S3PRL_RATE_HZ,
+    variant: str | None = None,
+    sha256: str | None = None,
+) -> tuple[EmbeddingModel, int]:
+    model = load_model(path, layers=layers, timestamp_layers=layers, variant=variant, sha256=sha256)
+    return model, sample_rate
 
 
 def _read_options(path: str) -> dict[str, Any]:

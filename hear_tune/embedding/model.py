@@ -174,6 +174,9 @@ class EmbeddingModel(nn.Module):
 
     def segment_cutter(self, samples: int) -> SegmentCutter:
         """Return a cutter of a clip into segments of at least `samples`, plus context."""
+        for name in self.timestamp_layers:
+            if self.encoder.has_statistics(name):
+                raise ValueError(f"{name} is of whole windows: it has no timestamps")
         unit = self.encoder.timestamp_unit(self.timestamp_layers)
         grids = [self.encoder.layer(name).grid for name in self.timestamp_layers]
         before = max(grid.stride - grid.first for grid in grids)  # a stride more to interpolate

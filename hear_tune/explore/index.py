@@ -72,13 +72,16 @@ class IndexSearch:
         while True:
             matches = self._index.search(unit(queries), count)
             keys, distances = np.atleast_2d(matches.keys), np.atleast_2d(matches.distances)
+            complete = count == len(self._index)
+            # beyond it, rows near one query may be missing while those of another are known
+            horizon = np.inf if complete else distances[:, -1].min()
             for place in np.argsort(distances, axis=None, kind="stable"):
                 row = int(keys.flat[place])
-                if row not in seen:
+                if row not in seen and distances.flat[place] <= horizon:
                     seen.add(row)
                     moment = int(place) // keys.shape[1]
                     yield Ranked(row, 1 - float(distances.flat[place]), moment)
-            if count == len(self._index):
+            if complete:
                 return
             count = min(4 * count, len(self._index))
 

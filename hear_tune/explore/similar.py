@@ -31,7 +31,7 @@ from ..embedding.library import (
 )
 from ..embedding.model import EmbeddingModel
 from ..hear import untrained_encoder
-from ..networks.config import SAMPLE_RATE_HZ
+from ..networks.config import SAMPLE_RATE_HZ, Precision
 from ..networks.encoders import Encoder
 from ..networks.folded import precision_of
 from ..networks.variants import VARIANTS
@@ -361,12 +361,13 @@ def model_of_library(
     wanted = library.identity["model"]
     known = [load_encoder(checkpoint)] if checkpoint else []
     precision = precision_of(wanted)
+    used: Precision = "float32" if precision == "float16" else precision  # which is for GPUs only
     hop_ms = 1000 * library.identity["hop_samples"] / SAMPLE_RATE_HZ
     timestamps = library.identity["per"] == "timestamp"
     layers = {"timestamp_layers" if timestamps else "layers": library.identity["layers"]}
     for encoder in known or _known_encoders(wanted.split(" ")[0]):
         if encoder.identity == wanted.removesuffix(f" {precision}"):
-            return EmbeddingModel(encoder, hop_ms=hop_ms, precision=precision, **layers)
+            return EmbeddingModel(encoder, hop_ms=hop_ms, precision=used, **layers)
     given = f", and {os.fspath(checkpoint)} is {known[0].identity}" if checkpoint else ""
     raise ExploreError(
         f"the library was embedded by {wanted}{given}: give the checkpoint that it was embedded "

@@ -160,7 +160,7 @@ def _drawn_tag(times: Array, positive: Array, predicted: Array) -> Array:
     drawn_above, drawn_to = _counts_at(times[order], -predicted[order], thresholds)
     hits_above, hits_to = _counts_at(weights, thresholds, thresholds)
     hit_count = weights.sum(axis=0, dtype=np.float64)
-    miss_count = len(times) - hit_count
+    miss_count = times.sum(axis=0, dtype=np.float64) - hit_count
     beaten = miss_count - (drawn_above - hits_above + drawn_to - hits_to) / 2  # a tie is half one
     with np.errstate(divide="ignore", invalid="ignore"):
         auc = (weights * beaten).sum(axis=0) / (hit_count * miss_count)

@@ -87,7 +87,7 @@ def test_memory_holds_few_vectors_of_a_large_file(tmp_path):
 
 
 def test_a_damaged_footer_is_named_or_harmless(tmp_path):
-    """It has no checksum: numbers of rows and columns may be wrong. A third of its bytes is tried."""
+    """It has no checksum: numbers of rows and columns may be wrong. A third of it is tried."""
     path = tmp_path / "x.parquet"
     with EmbeddingOutput(path, IDENTITY) as output:
         with output.new_part() as part:

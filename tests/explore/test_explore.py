@@ -32,6 +32,7 @@ from hear_tune.explore.runs import read_run
 from hear_tune.explore.similar import (
     ExactSearch,
     FileSearch,
+    embed_query,
     find_similar,
     model_of_library,
     neighbours,
@@ -358,6 +359,25 @@ def test_an_index_finds_what_comparing_all_finds(large_library, per_track):
     assert found >= 0.95 * 200
 
 
+def test_an_index_finds_what_is_near_one_of_many_moments(tmp_path):
+    """Beside the near copies of another moment, which fill the first looks into the graph."""
+    rng = np.random.default_rng(0)
+    crowd, lonely = rng.standard_normal((2, 32))
+    rows = {f"{n:03d}.wav": crowd + 0.01 * rng.standard_normal((4, 32)) for n in range(100)}
+    rows |= {"far.wav": lonely + 0.5 * rng.standard_normal((200, 32)), "query.wav": [crowd, lonely]}
+    write_library(tmp_path / "l.parquet", rows)
+    exact, indexed = (
+        ExactSearch(read_library(tmp_path / "l.parquet")),
+        IndexSearch(tmp_path / "l.parquet"),
+    )
+    query = query_of_library(exact, "query.wav")
+    wanted, found = (
+        [match.cosine for match in find_similar(search, query, 90, leave_out="query.wav")]
+        for search in (exact, indexed)
+    )
+    np.testing.assert_allclose(found, wanted, atol=2e-3)
+
+
 def test_an_index_is_searched_as_widely_when_it_is_opened_again(large_library):
     graph = {"connectivity": 12, "expansion_add": 48, "expansion_search": 256}
     for _ in ("built", "opened"):
@@ -523,6 +543,15 @@ def test_a_query_has_the_library_s_precision(tmp_path, music):
     asked = model_of_library(read_library(tmp_path / "l.parquet"))
     assert asked.identity == model.identity
     assert asked.inference.precision == "bfloat16"
+
+
+def test_a_query_in_a_library_from_a_gpu_is_embedded_here(tmp_path, music):
+    hear_tune.embed_folder([music], tmp_path / "l.parquet", hear_tune.load_model())
+    library = read_library(tmp_path / "l.parquet")
+    library.identity["model"] += " float16"
+    query = embed_query(music / "a.wav", library)
+    expected = library.vectors[library.paths.index(str(music / "a.wav"))]
+    np.testing.assert_allclose(query.vectors[0], expected, atol=1e-5)
 
 
 def test_trained_weights_of_a_variant_are_asked_for(tmp_path):

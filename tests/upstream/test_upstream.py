@@ -86,6 +86,17 @@ def test_all_frames_of_a_short_clip_are_its_scene_embedding():
     torch.testing.assert_close(found, expected[:, None].expand_as(found), rtol=1e-4, atol=1e-4)
 
 
+def test_frames_at_the_centres_of_windows_are_the_embeddings_of_these_windows():
+    """Each window passes through the network alone; the last one ends where the clip does."""
+    audio = wav(2 * 19_683 + 5_000)
+    windows = hear_tune.embed_array(audio.numpy(), 22_050, hear_tune.load_model(), "window")
+    found = state(hubconf.tune(sample_rate=22_050), audio)[0]
+    expected = torch.from_numpy(windows.vectors)
+    assert len(expected) == 3
+    for frame, window in {0: 0, 13: 0, 13 + 27: 1, len(found) - 1: 2}.items():
+        torch.testing.assert_close(found[frame], expected[window], rtol=1e-3, atol=1e-3)
+
+
 def test_16_khz_is_resampled_as_files_are():
     audio = wav(40_000)
     resampled = torch.from_numpy(to_mono(audio.numpy(), RATE))
@@ -283,6 +294,7 @@ def test_options_from_a_file(tmp_path):
         ({"variant": "clmr", "ckpt": "x.ckpt"}, ValueError, "a checkpoint or a variant"),
         ({"ckpt": "nowhere.ckpt"}, FileNotFoundError, "nowhere.ckpt: no such checkpoint"),
         ({"colour": "blue"}, TypeError, "colour"),
+        ({"precision": "bfloat16"}, TypeError, "precision"),
     ],
 )
 def test_mistakes_are_named(options, error, message):
