@@ -168,6 +168,16 @@ def test_timestamps_see_several_time_scales(model):
     assert reach_ms[2] > 1000
 
 
+def test_statistics_of_whole_windows_have_no_timestamps():
+    clip = audio(1, 30_000)
+    with pytest.raises(ValueError, match="whitened is of whole windows: name other layers"):
+        hear_tune.get_timestamp_embeddings(clip, hear_tune.load_model(timestamp_layers="whitened"))
+    every = hear_tune.load_model(timestamp_layers="all")
+    assert "tail.9" in every.timestamp_layers
+    assert "whitened" not in every.timestamp_layers
+    assert hear_tune.get_timestamp_embeddings(clip, every)[0].isfinite().all()
+
+
 def test_layer_options(model, small_model):
     encoder = model.encoder
     several = hear_tune.EmbeddingModel(encoder, layers="tail.5, tail.9", timestamp_layers="all")

@@ -34,7 +34,7 @@ class EmbeddingModel(nn.Module):
         (comma-separated or a sequence), "all", or None for the encoder's `embedding_layers`.
     timestamp_layers : str, sequence of str or None
         Likewise for timestamps. None takes three time scales: the bottleneck, the layer at the
-        timestamps' own stride, and the last.
+        timestamps' own stride, and the last. Statistics of whole windows have no timestamps.
     hop_ms : float, optional
         Between the starts of windows; by default they lie side by side.
     whitened : bool
@@ -79,9 +79,12 @@ class EmbeddingModel(nn.Module):
             own = encoder.unprojected(own)
             own_of_timestamps = encoder.unprojected(own_of_timestamps or [])
         self.layers = _choose(encoder, layers, own)
-        self.timestamp_layers = _choose(
+        of_timestamps = _choose(
             encoder, timestamp_layers, own_of_timestamps or _three_scales(encoder)
         )
+        if timestamp_layers == "all":
+            of_timestamps = [name for name in of_timestamps if not encoder.has_statistics(name)]
+        self.timestamp_layers = of_timestamps
         if not whitened:
             _check_unprojected(encoder, [*self.layers, *self.timestamp_layers])
         self.window_samples = encoder.window_samples
@@ -176,7 +179,7 @@ class EmbeddingModel(nn.Module):
         """Return a cutter of a clip into segments of at least `samples`, plus context."""
         for name in self.timestamp_layers:
             if self.encoder.has_statistics(name):
-                raise ValueError(f"{name} is of whole windows: it has no timestamps")
+                raise ValueError(f"{name} is of whole windows: name other layers for timestamps")
         unit = self.encoder.timestamp_unit(self.timestamp_layers)
         grids = [self.encoder.layer(name).grid for name in self.timestamp_layers]
         before = max(grid.stride - grid.first for grid in grids)  # a stride more to interpolate
