@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ..common.files import write_whole
+from ..common.progress import say
 from ..datasets.catalog import get_data_set
 from ..networks.config import SAMPLE_RATE_HZ
 from .common import (
@@ -112,10 +113,14 @@ def _add_make_task(tools: Commands) -> None:
 
 def _make_task(options: argparse.Namespace) -> int:
     require_extra("hear", "pandas")
+    from ..datasets.check import check_task
     from ..hear_benchmark.make_task import FULL, folder_name, make_task
 
     data_set = get_data_set(options.name)
     task = data_set.load(options.root, options.split)
+    root = data_set.root(options.root)
+    for remark in check_task(task, root if root.is_dir() else None):
+        say(f"{task.name}: {remark}")
     seconds = options.seconds or data_set.task_seconds
     mode = FULL if options.split in (None, *data_set.splits[:1]) else options.split
     failed = make_task(task, options.output, seconds, options.rate, mode)

@@ -22,6 +22,7 @@ from ..common.samples import pad_end
 from ..datasets.task import FOLD, TEST, TRAIN, VALID, Clip, Kind, Task, TaskError
 from ..networks.config import SAMPLE_RATE_HZ
 from .rates import read_audio, write_audio
+from .results import METADATA_FILE, VOCABULARY_FILE
 
 VERSION, FULL = "1.0", "full"
 GROUPS = "groups"  # in the metadata, by split and file; heareval ignores it
@@ -82,9 +83,9 @@ def make_task(
     if folder.exists():
         raise FileExistsError(f"{folder}: already exists; remove it to make it again")
     metadata = _metadata(task, seconds, mode)
-    partial = folder.with_name(f".{folder.name}.{_digest(task, seconds)}.partial")
+    partial = folder.with_name(f".{folder.name}.{_digest(task, seconds, rate)}.partial")
     partial.mkdir(parents=True, exist_ok=True)
-    _write_vocabulary(partial / "labelvocabulary.csv", task.classes)
+    _write_vocabulary(partial / VOCABULARY_FILE, task.classes)
     failed: dict[str, str] = {}
     for split in metadata["splits"]:
         bar = progress_bar(task.of(split), desc=f"{task.name} {split}", unit="clip")
@@ -95,15 +96,24 @@ def make_task(
         _write_json(partial / f"{split}.json", labels)
         metadata[GROUPS][split] = {n: clip.group for n, clip in written.items() if clip.group}
         failed |= excluded
-    _write_json(partial / "task_metadata.json", metadata)
+    _write_json(partial / METADATA_FILE, metadata)
     partial.rename(folder)
     return failed
 
 
-def _digest(task: Task, seconds: float | None) -> str:
-    """Identify the job, so that only the same job is resumed."""
-    clips = [(str(clip.path), clip.split) for clip in task.clips]
-    return hashlib.sha256(json.dumps([clips, seconds]).encode()).hexdigest()[:8]
+def _digest(task: Task, seconds: float | None, rate: int) -> str:
+    """Identify the job, so that only the same job on the same files is resumed."""
+    clips = [(str(clip.path), clip.split, _state(clip.path)) for clip in task.clips]
+    return hashlib.sha256(json.dumps([clips, seconds, rate]).encode()).hexdigest()[:8]
+
+
+def _state(path: Path) -> tuple[int, int] | None:
+    """Size and time of change of a file; None without one."""
+    try:
+        state = path.stat()
+    except OSError:
+        return None
+    return state.st_size, state.st_mtime_ns
 
 
 def _metadata(task: Task, seconds: float | None, mode: str) -> dict[str, Any]:

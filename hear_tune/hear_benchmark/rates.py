@@ -45,7 +45,8 @@ def resample_task(task: Path, rate: int) -> None:
     if not rates:
         raise FileNotFoundError(f"{task}: no folder of audio named by its sample rate, as 48000")
     source, partial = task / str(max(rates)), task / f".{rate}.partial"
-    for name in progress_bar(list(_names(task)), desc=f"{task.name} at {rate} Hz", unit="file"):
+    files = list(audio_files(task))
+    for name in progress_bar(files, desc=f"{task.name} at {rate} Hz", unit="file"):
         if not (partial / name).exists():
             write_audio(partial / name, read_audio(source / name, rate), rate)
     partial.rename(target)
@@ -91,8 +92,8 @@ def write_audio(path: Path, samples: npt.NDArray[np.float32], rate: int) -> None
         soundfile.write(partial, samples, rate, _SUBTYPE, format="WAV")
 
 
-def _names(task: Path) -> Iterator[Path]:
-    """Yield the files of all splits, relative to the folder of a rate."""
+def audio_files(task: Path) -> Iterator[Path]:
+    """Yield the files of all splits of a task, relative to the folder of a rate."""
     metadata = json.loads((task / "task_metadata.json").read_text(encoding="utf-8"))
     for split in metadata["splits"]:
         for file in json.loads((task / f"{split}.json").read_text(encoding="utf-8")):

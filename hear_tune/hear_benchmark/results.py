@@ -12,6 +12,7 @@ from ..common.markdown import markdown_table
 
 MODEL_FILE = "model.json"  # beside the folder that heareval makes for a model
 METADATA_FILE = "task_metadata.json"
+VOCABULARY_FILE = "labelvocabulary.csv"
 EMBEDDED_FILE = ".done.embeddings"
 SCORES_FILE = "test.predicted-scores.json"
 DONE_FILE = "prediction-done.json"

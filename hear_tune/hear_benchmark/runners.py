@@ -20,6 +20,7 @@ from ..common.progress import progress_bar
 from ..weights import find_pretrained
 from .rates import resample_task
 from .results import DONE_FILE, EMBEDDED_FILE, METADATA_FILE, MODEL_FILE, collect, table
+from .versions import read_version, task_version, write_version
 
 HEAREVAL = "heareval==2021.1.3"
 ALL_TASKS = "all"
@@ -124,7 +125,8 @@ def _embed(runner: _Runner, params: Params) -> tuple[list[Path], dict[str, str]]
     """Embed tasks; return the folders of the finished ones, and errors of the others by folder.
 
     heareval names a model's folder after its module and options only, and would mistake one
-    checkpoint for another. The folder of the model's fingerprint around it prevents that.
+    checkpoint for another. The folder of the model's fingerprint around it prevents that. It also
+    skips a task whose name it has embedded, so that another version of the task is refused here.
     """
     from .adaptations import kept_scenes
 
@@ -139,14 +141,39 @@ def _embed(runner: _Runner, params: Params) -> tuple[list[Path], dict[str, str]]
         write_whole(folder / MODEL_FILE, json.dumps(record, indent=1) + "\n")
 
     def embed(task: Path) -> None:
+        if earlier := _embedded(folder, task):
+            for place in earlier:
+                _check_version(place, task, model.sample_rate)
+            return
         resample_task(task, model.sample_rate)
+        version = task_version(task, model.sample_rate)
         one = {"task": task.name, "embeddings_dir": str(folder)}
         with kept_scenes(folder / SCENES_FOLDER):
             runner(params | one)
+        for place in _embedded(folder, task):
+            write_version(place, version)
 
     failed = _each(tasks, embed)
-    done = [mark.parent for task in tasks for mark in folder.glob(f"*/{task.name}/{EMBEDDED_FILE}")]
-    return done, failed
+    good = [task for task in tasks if str(task) not in failed]
+    return [place for task in good for place in _embedded(folder, task)], failed
+
+
+def _embedded(folder: Path, task: Path) -> list[Path]:
+    """Folders of a model's finished embeddings of a task."""
+    return [mark.parent for mark in folder.glob(f"*/{task.name}/{EMBEDDED_FILE}")]
+
+
+def _check_version(embedded: Path, task: Path, rate: int) -> None:
+    """Refuse embeddings of another version of a task; those without a record are taken as is."""
+    version = read_version(embedded)
+    if version is None:
+        return
+    resample_task(task, rate)
+    if version != task_version(task, rate):
+        raise ValueError(
+            f"{embedded} is of another version of the task (labels or audio); to embed and score "
+            f"this one: rm -r {embedded}"
+        )
 
 
 def _load(module: str, model: str | None, options: object) -> Any:

@@ -39,6 +39,7 @@ from .results import (
     DONE_FILE,
     EMBEDDED_FILE,
     METADATA_FILE,
+    VOCABULARY_FILE,
     Result,
     finished,
     grid,
@@ -171,7 +172,7 @@ def read_task(folder: Path) -> Task:
     """Read a scene task from the folder of its embeddings; clips are the embeddings' files."""
     metadata = read_json(folder / METADATA_FILE)
     vocabulary = pd.read_csv(
-        folder / "labelvocabulary.csv", dtype={"label": str}, keep_default_na=False
+        folder / VOCABULARY_FILE, dtype={"label": str}, keep_default_na=False
     ).sort_values("idx")
     clips = [
         Clip(

@@ -4,6 +4,7 @@ import dataclasses
 import importlib.util
 import json
 import pickle
+import shutil
 import subprocess
 import sys
 import types
@@ -185,10 +186,48 @@ def test_an_interrupted_task_goes_on(tmp_path, monkeypatch):
     from hear_tune.hear_benchmark import make_task as module
 
     task = labelled(tmp_path / "audio", [["a"], ["b"]])
+    first = interrupted_after(monkeypatch, 3, task, tmp_path)
+    assert not (tmp_path / folder_name(task)).exists()
+    read, rest = module.read_audio, []
+
+    def counted(path, rate):
+        rest.append(path)
+        return read(path, rate)
+
+    monkeypatch.setattr(module, "read_audio", counted)
+    assert make_task(task, tmp_path) == {}
+    assert [*first, *rest] == [clip.path for clip in task.clips]
+    with pytest.raises(FileExistsError, match="already exists"):
+        make_task(task, tmp_path)
+
+
+def test_a_job_of_another_rate_starts_anew(tmp_path, monkeypatch):
+    task = labelled(tmp_path / "audio", [["a"], ["b"]])
+    folder = tmp_path / folder_name(task)
+    interrupted_after(monkeypatch, 3, task, tmp_path)
+    make_task(task, tmp_path, rate=48_000)
+    assert [path.name for path in folder.iterdir() if path.is_dir()] == ["48000"]
+
+
+def test_a_job_of_other_audio_starts_anew(tmp_path, monkeypatch):
+    task = labelled(tmp_path / "audio", [["a"], ["b"]])
+    interrupted_after(monkeypatch, 3, task, tmp_path)
+    replaced = task.of("train")[0].path
+    soundfile.write(replaced, tone(880, 11_025), SAMPLE_RATE_HZ)
+    make_task(task, tmp_path)
+    folder = tmp_path / folder_name(task) / str(SAMPLE_RATE_HZ)
+    made = read_audio(folder / "train" / "000000-0.wav", SAMPLE_RATE_HZ)
+    np.testing.assert_allclose(made, tone(880, 11_025), atol=1e-3)
+
+
+def interrupted_after(monkeypatch, count, task, tasks_dir):
+    """Make a task until a number of files is read; return their paths."""
+    from hear_tune.hear_benchmark import make_task as module
+
     read, paths = module.read_audio, []
 
     def read_some(path, rate):
-        if len(paths) == 3:
+        if len(paths) == count:
             raise KeyboardInterrupt
         paths.append(path)
         return read(path, rate)
@@ -196,13 +235,8 @@ def test_an_interrupted_task_goes_on(tmp_path, monkeypatch):
     with monkeypatch.context() as patch:
         patch.setattr(module, "read_audio", read_some)
         with pytest.raises(KeyboardInterrupt):
-            make_task(task, tmp_path)
-    assert not (tmp_path / folder_name(task)).exists()
-    for path in paths:  # they are not needed any more
-        path.unlink()
-    assert make_task(task, tmp_path) == {}
-    with pytest.raises(FileExistsError, match="already exists"):
-        make_task(task, tmp_path)
+            make_task(task, tasks_dir)
+    return paths
 
 
 def test_audio_is_written_whole_or_not_at_all(tmp_path, monkeypatch):
@@ -325,14 +359,42 @@ def test_scores_of_other_data_than_the_leaderboard_s_are_marked(tmp_path):
 
 
 def test_make_task_and_table_commands(here, capsys):
-    labelled(here / "sounds", [["a"], ["b"]])
-    rows = [f"sounds/{split}/{i}.wav,{'ab'[i]},{split}" for split in SPLITS for i in (0, 1)]
-    (here / "sounds.csv").write_text("\n".join(["path,label,split", *rows]))
+    table_of_noise(here)
     assert main(["hear", "make-task", "labelled", "--root", "sounds.csv"]) == 0
     assert "sounds-1.0-full: 6 clips" in capsys.readouterr().out
-    assert read_json("tasks/sounds-1.0-full/test.json")["000001-1.wav"] == ["b"]
+    assert read_json("tasks/sounds-1.0-full/test.json")["000001-test1.wav"] == ["b"]
     assert main(["hear", "table", "nowhere"]) == 2
     assert "no scores" in capsys.readouterr().err
+
+
+def test_make_task_command_checks_the_task(here, capsys):
+    table_of_noise(here)
+    labels = (here / "sounds.csv").read_text()
+    shutil.copy(here / "sounds" / "train0.wav", here / "sounds" / "test0.wav")
+    command = ["hear", "make-task", "labelled", "--root", "sounds.csv"]
+    assert main(command) == 2
+    assert "the same file in two splits" in capsys.readouterr().err
+    assert not (here / "tasks").exists()
+
+    table_of_noise(here)
+    (here / "sounds.csv").write_text(labels.replace("valid1.wav,b", "valid1.wav,c"))
+    with (here / "sounds.csv").open("a") as file:
+        file.write("\nsounds/test2.wav,c,test")
+    soundfile.write(here / "sounds" / "test2.wav", noise(2_000, 99), SAMPLE_RATE_HZ)
+    assert main(command) == 0
+    expected = "sounds: in the valid set, but never in the training set: c"
+    assert expected in capsys.readouterr().err
+
+
+def table_of_noise(here):
+    """Write two different sounds per split, a and b, and their sounds.csv."""
+    (here / "sounds").mkdir(exist_ok=True)
+    rows = ["path,label,split"]
+    for number, (split, i) in enumerate((split, i) for split in SPLITS for i in (0, 1)):
+        path = here / "sounds" / f"{split}{i}.wav"
+        soundfile.write(path, noise(2_000, number), SAMPLE_RATE_HZ)
+        rows.append(f"{path.relative_to(here)},{'ab'[i]},{split}")
+    (here / "sounds.csv").write_text("\n".join(rows))
 
 
 def test_magnatagatune_as_a_task(here):
@@ -351,12 +413,12 @@ def test_magnatagatune_as_a_task(here):
 
 
 def test_splits_of_one_data_set_are_tasks_beside_each_other(here):
-    for speaker in ("ann", "bob", "cyd"):
+    for voice, speaker in enumerate(("ann", "bob", "cyd")):
         for digit in range(2):
             for number in (0, 5, 10):
                 path = here / "data" / "fsdd" / "recordings" / f"{digit}_{speaker}_{number}.wav"
                 path.parent.mkdir(parents=True, exist_ok=True)
-                soundfile.write(path, noise(2_000, number + digit), 8_000)
+                soundfile.write(path, noise(2_000, 100 * voice + number + digit), 8_000)
     assert main(["hear", "make-task", "fsdd-digit"]) == 0
     assert main(["hear", "make-task", "fsdd-digit", "--split", "speakers"]) == 0
     metadata = read_json(here / "tasks" / "fsdd-digit-1.0-speakers" / "task_metadata.json")
@@ -464,6 +526,57 @@ def test_a_failed_task_does_not_stop_the_others(here, checkpoints, capsys):
     captured = capsys.readouterr()
     assert "failed: tasks/a-broken-task" in captured.err
     assert "| tones | top1_acc |" in captured.out
+
+
+@needs_heareval
+@pytest.mark.parametrize("changed", ["labels", "audio"])
+def test_scores_of_another_version_of_a_task_are_not_reused(here, capsys, changed):
+    task = labelled(here / "audio", [["a"], ["b"]] * 4)
+    make_task(task, here / "tasks")
+    run = ["hear", "run", "hear_tune.baselines", "--model-options", '{"name": "mfcc"}', *QUICK]
+    assert main(run) == 0
+    scored = next(here.glob("embeddings/*/*/*/prediction-done.json"))
+    shutil.rmtree(here / "tasks")
+    make_task(task, here / "tasks")  # equal to the first
+    assert main(run) == 0
+
+    shutil.rmtree(here / "tasks")
+    if changed == "labels":
+        swapped = {"a": ("b",), "b": ("a",)}
+        task = dataclasses.replace(
+            task,
+            clips=tuple(dataclasses.replace(c, labels=swapped[c.labels[0]]) for c in task.clips),
+        )
+    else:
+        soundfile.write(task.clips[0].path, noise(11_025), SAMPLE_RATE_HZ)
+    make_task(task, here / "tasks")
+    capsys.readouterr()
+    for command in (run, ["hear", "embeddings", *run[2:5]]):
+        assert main(command) == 1
+        printed = capsys.readouterr()
+        folder = scored.parent.relative_to(here)
+        assert f"{folder} is of another version of the task" in printed.err
+        assert f"rm -r {folder}" in printed.err
+    assert str(folder) not in printed.out.splitlines()
+    shutil.rmtree(folder)
+    assert main(run) == 0
+    assert scored.exists()
+
+
+@needs_heareval
+def test_embeddings_without_a_record_of_their_task_are_taken_as_they_are(here):
+    make_task(labelled(here / "audio", [["a"], ["b"]] * 4), here / "tasks")
+    run = ["hear", "run", "hear_tune.baselines", "--model-options", '{"name": "mfcc"}', *QUICK]
+    assert main(run) == 0
+    (record,) = here.rglob("task-version.json")
+    record.unlink()
+    labels = next(here.glob("tasks/*/train.json"))
+    labels.write_text(labels.read_text() + "\n")
+    times = {path: path.stat().st_mtime_ns for path in (here / "embeddings").rglob("*.json")}
+    del times[next(here.glob("embeddings/*/model.json"))]
+    assert main(run) == 0
+    assert all(path.stat().st_mtime_ns == time for path, time in times.items())
+    assert not list(here.rglob("task-version.json"))
 
 
 @needs_heareval
