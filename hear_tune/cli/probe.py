@@ -95,4 +95,4 @@ def _probe(options: argparse.Namespace) -> int:
     require_extra("probe", "sklearn", "matplotlib", "librosa", "mir_eval")
     from ..probe.run import run
 
-    return report_failures(run(options))
+    return run(options, report_failures)

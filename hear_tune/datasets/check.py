@@ -25,7 +25,9 @@ from .task import (
 _LISTED = 3  # number of examples in a message
 
 
-def check_task(task: Task, root: Path | None = None, content: bool = True) -> tuple[str, ...]:
+def check_task(
+    task: Task, root: Path | None = None, content: bool = True, across: bool = False
+) -> tuple[str, ...]:
     """Refuse a task that cannot be learnt or whose score would be wrong.
 
     Parameters
@@ -36,13 +38,16 @@ def check_task(task: Task, root: Path | None = None, content: bool = True) -> tu
         Folder to search for audio without labels.
     content : bool
         Whether to compare the content of files across splits, not only their paths.
+    across : bool
+        Whether clips are to be classified by other groups, or else by all other folds or splits
+        (`hear_tune.probe.across`).
 
     Returns
     -------
     tuple of str
         Remarks: clips without a group beside others with one, classes that the test or training set
         lacks, a validation set with a single class, groups in two splits, class folders that could
-        be splits, audio without labels.
+        be splits, audio without labels. Those on splits are left out where splits have no effect.
 
     Raises
     ------
@@ -62,11 +67,7 @@ def check_task(task: Task, root: Path | None = None, content: bool = True) -> tu
     if faults:
         raise TaskError(f"{task.name}: {'; '.join(faults)}")
     return (
-        *_silent_classes(task),
-        *_untrained_classes(task),
-        *_alike_in_turns(task, VALID),
-        *_ungrouped(task),
-        *_shared_groups(task),
+        *_split_remarks(task, across),
         *_repeated_folders(task, root),
         *_unlabelled_audio(task, root),
     )
@@ -190,6 +191,17 @@ def _leaks(task: Task, content: bool) -> Iterator[str]:
             if len({clip.split for clip in clips}) > 1
         ),
     )
+
+
+def _split_remarks(task: Task, across: bool) -> Iterator[str]:
+    if across and all(clip.group for clip in task.clips):
+        return
+    yield from _silent_classes(task)
+    if not across:
+        yield from _untrained_classes(task)
+        yield from _alike_in_turns(task, VALID)
+    yield from _ungrouped(task)
+    yield from _shared_groups(task)
 
 
 def _silent_classes(task: Task) -> Iterator[str]:

@@ -13,7 +13,7 @@ clips must not be in two splits.
 Data without a split get one of 80 / 10 / 10 %, drawn by a seed
 (`hear_tune.datasets.splits.stratified_split`) and stratified by class, by each clip's rarest label,
 or by fifths of the first target. Files of the same content, and clips of the same group, are never
-in two splits.
+in two splits. Groups that have a file of the same content are one group, named like the first.
 """
 
 from __future__ import annotations
@@ -211,10 +211,10 @@ def _load_csv(path: Path, seed: int, group: str | None) -> Task:
             values = tuple(finite_number(row[name], f"{where}: {name}") for name in targets)
         clips.append(Clip(audio, split, labels, values, row.get(grouping, "")))
     if _LABEL in columns:
-        return _task(path, "multiclass", used_classes(clips), clips, seed)
+        return _task(path, "multiclass", used_classes(clips), clips, seed, grouping)
     if _LABELS in columns:
-        return _task(path, "multilabel", used_classes(clips), clips, seed)
-    return _task(path, "regression", targets, clips, seed)
+        return _task(path, "multilabel", used_classes(clips), clips, seed, grouping)
+    return _task(path, "regression", targets, clips, seed, grouping)
 
 
 def _column(wanted: str, columns: Collection[str], path: Path) -> str:
@@ -258,7 +258,14 @@ def _many_labels(text: str) -> tuple[str, ...]:
 # --- Both ---
 
 
-def _task(root: Path, kind: Kind, classes: tuple[str, ...], clips: list[Clip], seed: int) -> Task:
+def _task(
+    root: Path,
+    kind: Kind,
+    classes: tuple[str, ...],
+    clips: list[Clip],
+    seed: int,
+    grouping: str = "",
+) -> Task:
     if repeated := repeated_paths(clips):
         raise TaskError(f"{root}: {repeated[0]} is named more than once")
     given = sum(bool(clip.split) for clip in clips)
@@ -267,14 +274,29 @@ def _task(root: Path, kind: Kind, classes: tuple[str, ...], clips: list[Clip], s
             f"{root}: only {given} of {len(clips)} clips have a split; give all or none"
         )
     name = root.absolute().name if root.is_dir() else root.stem
-    if given:
-        return Task(name, kind, classes, tuple(clips))
-    parent = root if root.is_dir() else root.parent
+    if given and not any(clip.group for clip in clips):
+        return Task(name, kind, classes, tuple(clips), grouping=grouping)
     same = content_groups(clip.path for clip in clips)
-    groups = joined_groups([same[clip.path] for clip in clips], [clip.group for clip in clips])
-    splits = stratified_split(_names(parent, clips), _strata(kind, clips), groups, seed)
+    joined = joined_groups([same[clip.path] for clip in clips], [clip.group for clip in clips])
+    clips = _regrouped(clips, joined)
+    if given:
+        return Task(name, kind, classes, tuple(clips), grouping=grouping)
+    parent = root if root.is_dir() else root.parent
+    splits = stratified_split(_names(parent, clips), _strata(kind, clips), joined, seed)
     drawn = (dataclasses.replace(c, split=s) for c, s in zip(clips, splits, strict=True))
-    return Task(name, kind, classes, tuple(drawn), f"stratified, seed {seed}")
+    return Task(name, kind, classes, tuple(drawn), f"stratified, seed {seed}", grouping)
+
+
+def _regrouped(clips: list[Clip], joined: list[str]) -> list[Clip]:
+    """Name each joined group by the first group in it; files without any group stay without."""
+    names: dict[str, str] = {}
+    for clip, number in zip(clips, joined, strict=True):
+        if clip.group:
+            names.setdefault(number, clip.group)
+    return [
+        dataclasses.replace(clip, group=names.get(number, ""))
+        for clip, number in zip(clips, joined, strict=True)
+    ]
 
 
 def _names(parent: Path, clips: Iterable[Clip]) -> list[str]:

@@ -82,6 +82,8 @@ class Task:
         Clips of all splits.
     split : str
         Name of the split, if several are in use.
+    grouping : str
+        Column of a CSV that names the clips' groups.
     """
 
     name: str
@@ -89,6 +91,7 @@ class Task:
     classes: tuple[str, ...]
     clips: tuple[Clip, ...]
     split: str = ""
+    grouping: str = ""
 
     def of(self, split: str) -> tuple[Clip, ...]:
         """Return the clips of one split, in order."""

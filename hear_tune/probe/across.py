@@ -8,6 +8,7 @@ of a cross-validation is classified by the other folds, or the test clips by all
 from __future__ import annotations
 
 import warnings
+from collections import defaultdict
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
@@ -29,6 +30,7 @@ LOGISTIC_C = 0.1  # on standardised embeddings
 RAW_C = 1.0  # on embeddings as they are; scikit-learn's default
 FOLDS = 5  # of groups, if these are not classified one by one
 
+_LISTED = 3  # number of classes in a message
 _MOST_ITERATIONS = 1000
 _NEIGHBOUR_ROWS = 1024  # clips compared with all others at a time
 
@@ -91,10 +93,40 @@ def predict_across(
     return np.concatenate(rows), np.concatenate(predicted)
 
 
+def check_classes(task: Task, classifier: Classifier) -> tuple[str, ...]:
+    """Find classes whose clips are classified without any example of the class.
+
+    Returns
+    -------
+    tuple of str
+        A remark that lists them, if there are any.
+    """
+    parts = _parts(task, classifier.folds)
+    parts_of = defaultdict(set)
+    for clip, part in zip(task.clips, parts, strict=True):
+        for label in clip.labels:
+            parts_of[label].add(part)
+    asked = _asked(task, parts)
+    found = [name for name in task.classes if len(parts_of[name]) == 1 and parts_of[name] <= asked]
+    if not found:
+        return ()
+    unit = _unit(task, classifier.folds)
+    listed = first_n(found, _LISTED)
+    return (f"classes in one {unit} only, whose clips cannot be recognised: {listed}",)
+
+
+def _unit(task: Task, most: int | None) -> str:
+    """Name what is classified at a time."""
+    if _all_grouped(task):
+        return "group" if most is None else "fold of whole groups"
+    return "fold" if folds(task) else "split"
+
+
 def _rounds(task: Task, most: int | None) -> Iterator[tuple[Rows, Rows]]:
     """Yield rows of known clips, and of clips to classify by them."""
-    parts = np.array(_parts(task, most))
-    for part in np.unique(parts) if folds(task) or _all_grouped(task) else [TEST]:
+    names = _parts(task, most)
+    parts = np.array(names)
+    for part in sorted(_asked(task, names)):
         yield np.flatnonzero(parts != part), np.flatnonzero(parts == part)
 
 
@@ -108,6 +140,11 @@ def _parts(task: Task, most: int | None) -> list[str]:
         return groups
     kept = len(set(zip(groups, splits, strict=True))) == len(set(groups))
     return splits if folds(task) and kept else _dealt(groups, most)
+
+
+def _asked(task: Task, parts: list[str]) -> set[str]:
+    """Return the parts whose clips are classified."""
+    return set(parts) if folds(task) or _all_grouped(task) else {TEST}
 
 
 def _all_grouped(task: Task) -> bool:

@@ -177,6 +177,8 @@ def run_protocol(task: Task, features: Features, protocol: Protocol, seed: int) 
     TaskError
         If there are no clips to train on, to choose by, or to test, or they are all alike.
     """
+    if not features.clips:
+        raise TaskError(f"{task.name}: none of {len(task.clips):,} clips could be embedded")
     task = replace(task, clips=features.clips)
     if protocol.classifier is not None:
         return _run_across(task, features, protocol.classifier)

@@ -20,7 +20,7 @@ import torch
 from ..common.errors import HearTuneError
 from ..common.files import write_whole
 from ..common.markdown import markdown_table
-from ..datasets.task import SPLITS, Task
+from ..datasets.task import SPLITS, Clip, Task
 from ..embedding.model import EmbeddingModel
 from ..networks.config import SAMPLE_RATE_HZ, WINDOW_SAMPLES
 from .features import Features
@@ -102,6 +102,7 @@ def probe(
         "kind": task.kind,
         "split": task.split,
         "labels_sha256": _labels_digest(task),
+        "grouping": task.grouping,
         "classes": list(task.classes),
         "clips": {split: counts[split] for split in task.splits},
         "tested": len(first.truth),
@@ -146,9 +147,14 @@ def probe(
 
 
 def _labels_digest(task: Task) -> str:
-    """Digest of all clips, splits and labels, which does not depend on the working folder."""
-    rows = sorted((os.path.realpath(c.path), c.split, c.labels, c.values) for c in task.clips)
+    """Digest of all clips, splits, labels and groups, whatever the working folder."""
+    rows = sorted(map(_digest_row, task.clips))
     return hashlib.sha256(repr(rows).encode()).hexdigest()
+
+
+def _digest_row(clip: Clip) -> tuple[object, ...]:
+    row = (os.path.realpath(clip.path), clip.split, clip.labels, clip.values)
+    return (*row, clip.group) if clip.group else row
 
 
 def _chosen(outcome: Predictions) -> list[dict[str, Any]]:
@@ -239,7 +245,8 @@ def task_rows(results: Sequence[Result]) -> list[list[str]]:
     """Return the table of one task: the header, and a row per result.
 
     It has a column for the length of a training example if that differs between results of one
-    protocol, and columns for other details that distinguish otherwise equal rows.
+    protocol, columns for clips, data, labels and groups that differ between any results, and
+    columns for other details that distinguish otherwise equal rows.
     """
     metrics = list(results[0]["scores"])
     details = _details_needed(results)
@@ -298,8 +305,10 @@ _DETAILS: dict[str, Callable[[Result], str]] = {
     "clips": _clips_text,
     "data": lambda result: str(result.get("root", "")),
     "labels": lambda result: result.get("labels_sha256", "")[:8],
+    "groups": lambda result: str(result.get("grouping", "")),
     "weights": lambda result: result["identity"].rpartition("sha256:")[2][:8],
 }
+_DATA = ("clips", "data", "labels", "groups")  # scores on different data must not look comparable
 
 
 def _details_needed(results: Sequence[Result]) -> list[str]:
@@ -314,6 +323,7 @@ def _details_needed(results: Sequence[Result]) -> list[str]:
         name
         for name, describe in _DETAILS.items()
         if any(len({describe(result) for result in rows}) > 1 for rows in alike.values())
+        or (name in _DATA and len({describe(result) for result in results}) > 1)
         or (name == _EXAMPLE and any(len(texts) > 1 for texts in examples.values()))
     ]
 

@@ -6,6 +6,7 @@ import argparse
 import hashlib
 import json
 import unicodedata
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,7 +15,7 @@ from ..common.allocator import keep_freed_memory
 from ..common.devices import core_count, find_device
 from ..common.progress import say
 from ..datasets import labelled
-from ..datasets.catalog import LABELLED, get_data_set
+from ..datasets.catalog import CATALOG, LABELLED, get_data_set
 from ..datasets.check import check_task
 from ..datasets.task import Clip, Task
 from ..embedding.framing import Per
@@ -22,31 +23,65 @@ from ..embedding.model import EmbeddingModel
 from ..hear import load_model
 from ..weights import DEFAULT_PRETRAINED
 from . import LAYERS
+from .across import check_classes
 from .features import Features, embed_task
 from .plots import plot_classes, plot_confusion, plot_layers
-from .protocols import CLMR_LINEAR, JUKEMIR, PROTOCOLS, budgeted
+from .protocols import CLMR_LINEAR, JUKEMIR, PROTOCOLS, Protocol, budgeted
 from .results import Result, cell, load, primary, probe, save, table
 
 _STEM_BYTES = 160  # of a result's name; file systems allow 255 in total
 _DIGEST_DIGITS = 8  # hexadecimal
 
 
-def run(options: argparse.Namespace) -> dict[str, str]:
-    """Run the command with parsed options; return reasons by path of failed clips."""
+def run(options: argparse.Namespace, report: Callable[[Mapping[str, str]], int]) -> int:
+    """Run the command with parsed options.
+
+    Parameters
+    ----------
+    options : Namespace
+        Those of the command line.
+    report : callable
+        Takes reasons by path of failed clips, also if these leave nothing to score, and returns the
+        exit code.
+
+    Returns
+    -------
+    int
+        The exit code.
+    """
     if all(place.lower().endswith(".json") for place in options.task):
         print(table([load(place) for place in options.task]))
-        return {}
+        return report({})
     _check_options(options)
     if len(options.task) > 1:
         raise ValueError(f"one task at a time, not {', '.join(options.task)}")
-    task, root = _task(options)
+    protocol = CLMR_LINEAR
+    if options.protocol != LAYERS:
+        protocol = budgeted(PROTOCOLS[options.protocol], options.points)
+    task, root = _task(options, protocol)
     model, name = _model(options)
     workers = options.workers or core_count()
     keep_freed_memory()
-    each_layer = options.protocol == LAYERS
-    protocol = CLMR_LINEAR if each_layer else budgeted(PROTOCOLS[options.protocol], options.points)
     per: Per = "window" if protocol.one_window else "track"
     features = embed_task(task, model, options.cache, workers, per)
+    try:
+        _score(options, task, root, features, model, protocol, name)
+    finally:
+        code = report(features.failed)
+    return code
+
+
+def _score(
+    options: argparse.Namespace,
+    task: Task,
+    root: Path,
+    features: Features,
+    model: EmbeddingModel,
+    protocol: Protocol,
+    name: str,
+) -> None:
+    """Score the embeddings, of each layer if so asked, and write and print the results."""
+    each_layer = options.protocol == LAYERS
 
     def scored(features: Features) -> Result:
         seeds, most = options.seeds, options.max_clips
@@ -65,7 +100,6 @@ def run(options: argparse.Namespace) -> dict[str, str]:
     written = _write(results, options.output, options.layers)
     print(table(results))
     print(f"written: {written}")
-    return features.failed
 
 
 def _check_options(options: argparse.Namespace) -> None:
@@ -76,17 +110,31 @@ def _check_options(options: argparse.Namespace) -> None:
         raise ValueError(f"--points is for the grid of --protocol {JUKEMIR.name}")
 
 
-def _task(options: argparse.Namespace) -> tuple[Task, Path]:
-    """Return the task and the folder of its clips."""
+def _task(options: argparse.Namespace, protocol: Protocol) -> tuple[Task, Path]:
+    """Return the task and the folder of its clips, after remarks on what the protocol makes of it.
+
+    Raises
+    ------
+    ValueError
+        If the folder of a data set is given for something else.
+    """
     (place,) = options.task
     path = Path(place)
-    if path.is_dir() or labelled.is_table(path):
+    own = path.is_dir() or labelled.is_table(path)
+    if own and options.root is not None and place not in CATALOG:
+        raise ValueError(f"--root is for data sets by name, not for {place}: leave it out")
+    if own and options.root is None:
         data_set, root = get_data_set(LABELLED), path
     else:
         data_set = get_data_set(place)
         root = data_set.root(options.root)
     task = data_set.load(root, options.split, options.group)
-    for remark in check_task(task, root if root.is_dir() else None):
+    remarks = check_task(
+        task, root if root.is_dir() else None, across=protocol.classifier is not None
+    )
+    if protocol.classifier is not None:
+        remarks = (*check_classes(task, protocol.classifier), *remarks)
+    for remark in remarks:
         say(f"{task.name}: {remark}")
     if options.max_clips is not None:
         task = replace(task, clips=_thinned(task, options.max_clips))

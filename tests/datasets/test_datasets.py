@@ -654,6 +654,34 @@ def test_groups_and_copies_together(tmp_path):
     assert len({clip.split for clip in task.clips}) == 1
 
 
+@pytest.mark.parametrize("split", ["", "train"])
+def test_groups_with_a_copy_are_one_group(tmp_path, split):
+    for number in range(4):
+        write_audio(tmp_path / f"{number}.wav", number)
+    (tmp_path / "copy.wav").write_bytes((tmp_path / "1.wav").read_bytes())
+    groups = {"0.wav": "single", "1.wav": "album", "2.wav": "album", "copy.wav": "single"}
+    rows = "".join(f"{name},x,{group},{split}\n" for name, group in groups.items())
+    table = write(tmp_path / "mine.csv", f"path,label,release,split\n{rows}3.wav,x,,{split}\n")
+    task = labelled.load(table, group="release")
+    assert [clip.group for clip in task.clips] == ["single"] * 4 + [""]
+    assert task.grouping == "release"
+
+
+def test_splits_have_no_effect_on_classes_across_groups(tmp_path):
+    for number in range(8):
+        write_audio(tmp_path / f"{number}.wav", number)
+    splits = ["train"] * 4 + ["test"] * 2 + ["valid"] * 2
+    labels = "ababacbb"
+    rows = "".join(f"{n}.wav,{labels[n]},a{n % 4},{split}\n" for n, split in enumerate(splits))
+    table = write(tmp_path / "mine.csv", f"path,label,artist,split\n{rows}")
+    task = labelled.load(table)
+    task = replace(task, clips=(*task.clips[:5], replace(task.clips[5], labels=("b",))))
+    assert check_task(task, across=False)
+    assert check_task(task, across=True) == ()
+    ungrouped = replace(task, clips=(replace(task.clips[0], group=""), *task.clips[1:]))
+    assert any("groups in two splits" in remark for remark in check_task(ungrouped, across=True))
+
+
 def test_groups_in_given_splits_are_reported(tmp_path):
     for number in range(6):
         write_audio(tmp_path / f"{number}.wav", number)

@@ -11,8 +11,9 @@ import soundfile
 from conftest import noise, tone
 
 from hear_tune.cli import main
+from hear_tune.datasets import labelled
 from hear_tune.datasets.task import Clip, Task, TaskError
-from hear_tune.probe.across import Classifier, predict_across
+from hear_tune.probe.across import Classifier, check_classes, predict_across
 from hear_tune.probe.features import Features
 from hear_tune.probe.metrics import score
 from hear_tune.probe.protocols import KNN, LOGISTIC, LOGISTIC_RAW, run_protocol
@@ -103,6 +104,50 @@ def test_what_cannot_be_asked_is_named():
         accuracy(task_of("aabb", ["z", "z", "x", "x"]), vectors, KNN)
 
 
+def test_copies_in_two_groups_do_not_answer_for_each_other(tmp_path):
+    """Every single is also on an album, and no label can be heard."""
+    rng = np.random.default_rng(0)
+    rows, vectors = ["path,label,release"], []
+    for song in range(40):
+        label, vector = "ab"[rng.integers(2)], rng.normal(size=16)
+        for release in (f"single {song}", f"album {song // 4}"):
+            (tmp_path / f"{release}-{song}.wav").write_bytes(b"song %d" % song)
+            rows.append(f"{release}-{song}.wav,{label},{release}")
+            vectors.append(vector)
+    (tmp_path / "mine.csv").write_text("\n".join(rows))
+    task = labelled.load(tmp_path / "mine.csv", group="release")
+    for protocol in (KNN, LOGISTIC):
+        assert accuracy(task, vectors, protocol) < 0.8
+
+
+@pytest.mark.parametrize(
+    ("protocol", "groups", "splits", "expected"),
+    [
+        (KNN, "xxyyzz", "", "classes in one group only, whose clips cannot be recognised: c"),
+        (LOGISTIC, "xxyyzz", "", "classes in one fold of whole groups only"),
+        (KNN, "xxyyzx", "", None),
+        (LOGISTIC, "uvwxyz", "001112", "classes in one fold of whole groups only"),
+        (KNN, "uvwxyz", "001112", None),
+        (KNN, "", "001122", "classes in one fold only"),
+        (KNN, "", "001121", None),
+    ],
+)
+def test_classes_that_cannot_be_recognised_are_listed(protocol, groups, splits, expected):
+    labels = "abccab" if splits == "001112" else "ababcc"
+    folds = [f"fold0{number}" for number in splits]
+    remarks = check_classes(task_of(labels, list(groups), folds), protocol.classifier)
+    assert len(remarks) == (expected is not None)
+    assert all(remark.startswith(expected) for remark in remarks)
+
+
+def test_classes_of_the_test_set_alone_are_listed():
+    splits = ["train", "train", "valid", "valid", "test", "test"]
+    for labels, unknown in (("abccbd", ": d"), ("abcabb", "")):
+        remark = "".join(check_classes(task_of(labels, splits=splits), KNN.classifier))
+        assert remark.endswith(unknown)
+        assert bool(remark) == bool(unknown)
+
+
 # --- What the classifiers say ---
 
 
@@ -180,3 +225,59 @@ def test_probe_of_a_table_with_groups(protocol, tmp_path, capsys):
     assert result["example_seconds"] is None
     shutil.rmtree(tmp_path / "cache")
     assert main(["probe", str(path)]) == 0
+
+
+@pytest.fixture
+def releases(tmp_path):
+    """A table with given splits and two columns of groups."""
+    rows = ["path,label,split,album,artist"]
+    for number in range(12):
+        label = ("low", "high")[number % 2]
+        sound = 0.5 * tone(200 + 1800 * (number % 2) + number, 20_000) + 0.001 * noise(20_000)
+        soundfile.write(tmp_path / f"{number}.wav", sound, RATE)
+        split = ("train", "train", "valid", "test")[number // 3]
+        rows.append(f"{number}.wav,{label},{split},album {number // 2},artist {number % 4}")
+    (tmp_path / "clips.csv").write_text("\n".join(rows))
+    return tmp_path / "clips.csv"
+
+
+def probe(table, *arguments):
+    options = ["--baseline", "mfcc", "--cache", table.parent / "cache"]
+    options += ["-o", table.parent / "results"]
+    return main(["probe", *map(str, [table, *options, *arguments])])
+
+
+def test_each_column_of_groups_is_a_result_of_its_own(releases, capsys):
+    for column in ("album", "artist"):
+        assert probe(releases, "--protocol", "knn", "--group", column) == 0
+    paths = sorted((releases.parent / "results").glob("*.json"))
+    assert sorted(json.loads(path.read_text())["grouping"] for path in paths) == ["album", "artist"]
+    capsys.readouterr()
+    assert main(["probe", *map(str, paths)]) == 0
+    assert "| labels | groups |" in capsys.readouterr().out
+
+
+def test_remarks_are_those_of_the_protocol(releases, capsys):
+    text = releases.read_text()
+    releases.write_text(text.replace("0.wav,low,train", "0.wav,mid,train").replace("album 1", "x"))
+    rows = releases.read_text().replace("2.wav,low,train,x", "2.wav,mid,train,album 0")
+    releases.write_text(rows)
+    assert probe(releases, "--protocol", "knn", "--group", "album") == 0
+    error = capsys.readouterr().err
+    assert "classes in one group only, whose clips cannot be recognised: mid" in error
+    assert "groups in two splits" not in error
+    assert probe(releases, "--group", "album") == 0
+    error = capsys.readouterr().err
+    assert "groups in two splits or more" in error
+    assert "in one group only" not in error
+
+
+@pytest.mark.parametrize("protocol", ["knn", "logistic", "clmr-linear"])
+def test_files_that_fail_are_listed_if_none_is_left(releases, protocol, capsys):
+    paths = sorted(releases.parent.glob("*.wav"))
+    for path in paths:
+        path.write_bytes(b"no audio" + path.name.encode())
+    assert probe(releases, "--protocol", protocol, "--group", "album") == 2
+    error = capsys.readouterr().err
+    assert "none of 12 clips could be embedded" in error
+    assert all(f"failed: {path}" in error for path in paths)

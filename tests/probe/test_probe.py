@@ -35,7 +35,7 @@ from hear_tune.probe.protocols import (
     example_samples,
     run_protocol,
 )
-from hear_tune.probe.results import load, probe, row_names, table
+from hear_tune.probe.results import _labels_digest, load, probe, row_names, table
 
 RATE = 22_050
 
@@ -176,7 +176,9 @@ def test_drawn_clips_score_as_in_scikit_learn():
         assert drawn["accuracy"][draw] == pytest.approx(sk.accuracy_score(true, taken), rel=1e-12)
         assert drawn["macro_f1"][draw] == pytest.approx(f1, rel=1e-12)
     classes, truth, predicted = guesses("multilabel", 80)
-    drawn = _DRAWN_SCORERS["multilabel"](classes, truth, predicted, times(rows))
+    rows = [*rows, np.tile(rows[0], 2), rows[1][:50]]  # groups make draws of unequal size
+    counts = np.stack([np.bincount(draw, minlength=80) for draw in rows]).astype("f4")
+    drawn = _DRAWN_SCORERS["multilabel"](classes, truth, predicted, counts)
     for draw, of_draw in enumerate(rows):
         true, scores = truth[of_draw], predicted[of_draw]
         assert true.any(axis=0).all()
@@ -716,6 +718,34 @@ def test_tables_distinguish_similar_rows():
     assert table([one, numbers]).count("**") == 4  # two tables
 
 
+def test_the_digest_of_labels_is_that_of_their_groups_too():
+    """Clips without a group add nothing to it."""
+    clips = (Clip(Path("/b.wav"), "test", ("x",)), Clip(Path("/a.wav"), "train", ("y",)))
+    task = Task("t", "multiclass", ("x", "y"), clips)
+    assert _labels_digest(task).startswith("d7b040736f978a95")
+    grouped = [
+        replace(task, clips=(clips[0], replace(clips[1], group=group))) for group in ("", "1", "2")
+    ]
+    assert len(set(map(_labels_digest, grouped))) == 3
+
+
+def test_tables_distinguish_data_of_unlike_rows():
+    task, features = made_up(["train"] * 20 + ["valid"] * 6 + ["test"] * 6)
+    model, protocol = hear_tune.EmbeddingModel(MfccStatistics()), PROTOCOLS["knn"]
+    one = probe(task, features, model, protocol, [0], "one", "/x/labels.csv", 10)
+    others = {
+        "": {},
+        "clips": {"clips": {"train": 10, "valid": 6, "test": 6}},
+        "data": {"root": "/y/labels.csv"},
+        "labels": {"labels_sha256": "0" * 64},
+        "groups": {"grouping": "album"},
+    }
+    for column, changed in others.items():
+        head = table([one, one | {"model": "two"} | changed]).splitlines()[2]
+        details = head.partition(" | protocol | ")[2].partition("accuracy |")[0]
+        assert details.removesuffix(" | ") == column
+
+
 def test_scores_and_intervals_are_of_all_seeds():
     task, features = made_up(["train"] * 20 + ["valid"] * 6 + ["test"] * 30)
     noisy = tuple(
@@ -826,6 +856,8 @@ def test_a_device_that_is_not_there_is_named(labelled, tmp_path, capsys):
         (["nowhere.CSV"], "nowhere.CSV: no such file"),
         (["gtzan", "--group", "artist"], "gtzan has no columns to group by"),
         (["gtzan", "--root", "nowhere"], "nowhere"),
+        (["nowhere.csv", "--root", "x"], "--root is for data sets by name, not for nowhere.csv"),
+        ([".", "--root", "x"], "--root is for data sets by name, not for ."),
         (["a.json"], "a.json: cannot be read as a result"),
         (["gtzan", "fma-small"], "one task at a time"),
         (["x", "--protocol", "knn", "--points", "2"], "--points is for the grid of"),
@@ -837,6 +869,13 @@ def test_mistakes_are_named(arguments, message, capsys):
     error = capsys.readouterr().err
     assert message in error
     assert "Traceback" not in error
+
+
+def test_root_tells_a_data_set_from_a_folder_of_its_name(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "gtzan/rock").mkdir(parents=True)
+    assert run("gtzan", "--root", "nowhere") == 2
+    assert "nowhere" in capsys.readouterr().err
 
 
 def test_the_command_offers_every_protocol_and_baseline():
