@@ -31,7 +31,9 @@ def plot_layers(results: Sequence[Result], path: str | os.PathLike[str]) -> None
         errors = np.abs(bounds - means)
         axis.errorbar(names, means, errors, fmt="none", ecolor="#333333", elinewidth=0.9)
         low, high = bounds.min(), bounds.max()
-        axis.set_ylim(max(0, low - 0.35 * (high - low)), high + 0.1 * (high - low))
+        bottom, top = low - 0.35 * (high - low), high + 0.1 * (high - low)
+        # R2 may be below 0, where bars hang down
+        axis.set_ylim((bottom, max(0, top)) if low < 0 else (max(0, bottom), top))
         axis.set_ylabel(NAMES[metric])
         axis.grid(axis="y", alpha=0.3)
     axes[-1].tick_params(axis="x", rotation=90)

@@ -27,6 +27,7 @@ from hear_tune.probe import BASELINE_NAMES, LAYERS, PROTOCOL_NAMES
 from hear_tune.probe.features import Features, embed_task
 from hear_tune.probe.heads import Examples, Settings, train
 from hear_tune.probe.metrics import _DRAWN_SCORERS, intervals, score
+from hear_tune.probe.plots import plot_layers
 from hear_tune.probe.protocols import (
     CLMR_LINEAR,
     JUKEMIR,
@@ -869,6 +870,28 @@ def test_mistakes_are_named(arguments, message, capsys):
     error = capsys.readouterr().err
     assert message in error
     assert "Traceback" not in error
+
+
+@pytest.mark.parametrize("means", [[-0.4, -0.2], [-0.1, 0.3], [0.2, 0.3]])
+def test_bars_of_layers_are_within_the_figure(means, tmp_path, monkeypatch):
+    """R2 may be negative."""
+    figures = []
+    monkeypatch.setattr("hear_tune.probe.plots.save_figure", lambda f, *_: figures.append(f))
+    results = [
+        {
+            "layers": [f"tail.{number}"],
+            "scores": {"r2": {"mean": mean, "interval": [mean - 0.1, mean + 0.1]}},
+            "task": "t",
+            "model": "m",
+        }
+        for number, mean in enumerate(means)
+    ]
+    plot_layers(results, tmp_path / "x.svg")
+    bottom, top = figures[0].axes[0].get_ylim()
+    assert bottom < min(means)
+    assert max(means) < top
+    if min(means) < 0:
+        assert bottom < 0 <= top
 
 
 def test_root_tells_a_data_set_from_a_folder_of_its_name(tmp_path, monkeypatch, capsys):
