@@ -62,7 +62,7 @@ def find_audio(inputs: str | os.PathLike[str] | Sequence[str | os.PathLike[str]]
         elif os.path.isdir(text):
             _search(Path(text), found)
         elif has_magic(text) and not os.path.exists(text):
-            _take(map(Path, sorted(glob(text, recursive=True))), found)
+            _search_pattern(text, found)
         else:
             found.paths.append(Path(text))
     if not found.paths and not found.unreadable:
@@ -100,6 +100,15 @@ def _search(top: Path, found: FoundAudio) -> None:
         folders[:] = sorted(new)
         visible = (name for name in sorted(names) if not name.startswith("."))
         _take((Path(folder, name) for name in visible), found)
+
+
+def _search_pattern(pattern: str, found: FoundAudio) -> None:
+    """Take the files that match, and what is in folders that do, as a shell's arguments."""
+    matches = [Path(match) for match in sorted(glob(pattern, recursive=True))]
+    _take((match for match in matches if not match.is_dir()), found)
+    if "**" not in pattern:  # which reaches into folders by itself
+        for folder in filter(Path.is_dir, matches):
+            _search(folder, found)
 
 
 def _search_url(url: str, found: FoundAudio) -> None:

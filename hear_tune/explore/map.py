@@ -15,6 +15,7 @@ from urllib.parse import quote
 import numpy as np
 import numpy.typing as npt
 
+from ..audio.reading import is_url
 from ..common.files import write_whole
 from ..common.progress import progress_bar
 from ..common.ranges import at_least
@@ -233,6 +234,8 @@ def _packed(values: npt.ArrayLike, kind: type[np.generic]) -> str:
 
 def _url(path: str, music: Path, output: Path) -> str:
     """URL of a file: relative to the page if the path is relative, else absolute."""
+    if is_url(path):
+        return quote(path, safe=":/?&=%#")
     if os.path.isabs(path):
         return Path(path).as_uri()
     relative = os.path.relpath(music / path, output.parent)

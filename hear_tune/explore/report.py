@@ -120,11 +120,12 @@ def _layer_series(results: Sequence[Result]) -> list[list[Result]]:
 
 
 def _in_network_order(results: list[Result]) -> list[Result]:
-    """Sort by path (contractive, expansive, tail is alphabetical order) and level."""
+    """Sort from input to output; contractive, expansive, tail is alphabetical order."""
 
     def key(result: Result) -> tuple[str, int]:
         name, _, number = result["layers"][0].partition(".")
-        return name, int(number) if number.isdecimal() else 0
+        level = int(number) if number.isdecimal() else 0
+        return name, -level if name == "expansive" else level  # the coarsest comes first
 
     return sorted(results, key=key)
 

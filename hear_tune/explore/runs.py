@@ -49,7 +49,9 @@ class Run:
     @property
     def steps(self) -> int:
         """Number of steps up to the last logged one."""
-        return 1 + max((int(steps[-1]) for steps, _ in self.curves.values()), default=-1)
+        # a row of training has the number of steps before it, one of a probe that of steps done
+        ends = {name: int(steps[-1]) for name, (steps, _) in self.curves.items()}
+        return max((end + (not name.startswith("probe/")) for name, end in ends.items()), default=0)
 
 
 def read_run(folder: str | os.PathLike[str]) -> Run:

@@ -160,7 +160,7 @@ class CLMR(LightningModule):
         self.log("train/loss", loss.detach(), prog_bar=True)
         self.log("train/contrastive_accuracy", contrast.accuracy, prog_bar=True)
         every = self.trainer.log_every_n_steps  # type: ignore[attr-defined]
-        if every and self.global_step % every == 0:
+        if every and (self.global_step + 1) % every == 0:  # when Lightning writes a row
             means = layers[0].detach().mean(dim=-1)
             self.log("train/embedding_spread", embedding_spread(means))
             self.log("train/effective_rank", effective_rank(means))

@@ -145,15 +145,18 @@ class PairDataset(Dataset[Pairs]):
             for number, (begin, end) in enumerate(track.parts(segment_samples or track.samples))
         ]
         # all first segments, then all second ones: neighbours are segments of different tracks
-        self.tracks = [segment for _, segment in sorted(segments, key=lambda item: item[0])]
+        segments.sort(key=lambda item: item[0])
+        self.tracks = [segment for _, segment in segments]
         self.crop_samples = crop_samples
         self.seed = seed
         self.max_distance_samples = max_distance_samples
         self.neighbours = neighbours
-        self._folders = number_folders(self.tracks)
+        folders = number_folders(self.tracks)
+        # first row of each run of the same segment of one folder's tracks, which may be neighbours
+        self._borders = np.flatnonzero(np.diff(folders) | np.diff([n for n, _ in segments])) + 1
         apart = np.array([store in by_folder for store, _ in self.tracks])
-        self._groups = np.where(apart, self._folders, 0)
-        together = apart[1:] & (np.diff(self._groups) == 0)
+        self._groups = np.where(apart, folders, 0)
+        together = np.delete(apart, [0, *self._borders])
         if by_folder and (neighbours < 2 or not together.any()):
             raise ValueError(
                 "by folder there is nothing to compare: no folder has two tracks, "
@@ -209,11 +212,10 @@ class PairDataset(Dataset[Pairs]):
         return self._cached_order
 
     def _parts(self, rng: np.random.Generator) -> Iterator[Any]:
-        """Divide each folder's tracks into equal parts of neighbours, from a random start."""
-        borders = np.flatnonzero(np.diff(self._folders)) + 1
-        for folder in np.split(np.arange(len(self)), borders):
-            turned = np.roll(folder, rng.integers(len(folder)))
-            yield from np.array_split(turned, -(-len(folder) // self.neighbours))
+        """Divide each run of a folder's tracks into equal parts, from a random start."""
+        for run in np.split(np.arange(len(self)), self._borders):
+            turned = np.roll(run, rng.integers(len(run)))
+            yield from np.array_split(turned, -(-len(run) // self.neighbours))
 
     _cached_epoch = -1
     _cached_order: np.ndarray[Any, np.dtype[np.int64]]

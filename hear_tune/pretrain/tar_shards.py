@@ -307,8 +307,9 @@ class StreamedPairs:
 
     @property
     def seconds(self) -> float:
-        """Total length of all clips."""
-        return sum(sum(shard.lengths) for shard in self.shards) / SAMPLE_RATE_HZ
+        """Total length of the clips in use."""
+        lengths = (length for shard in self.shards for length in shard.lengths)
+        return sum(n for n in lengths if n >= self.shortest_samples) / SAMPLE_RATE_HZ
 
     def check(self, share: Share) -> None:
         """Raise a ValueError if there are too few shards or clips for all readers."""

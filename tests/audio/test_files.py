@@ -103,6 +103,19 @@ def test_formats_that_only_ffmpeg_reads_are_found(tmp_path):
     assert find_audio(tmp_path).paths == [tmp_path / name for name in names]
 
 
+def test_folders_that_match_a_pattern_are_searched(tmp_path):
+    """As a shell's arguments would be."""
+    names = ["a/x.wav", "b/deep/y.wav", "z.wav", "notes.txt"]
+    for name in names:
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    for pattern in ("*", "**"):
+        found = find_audio(str(tmp_path / pattern))
+        assert set(found.paths) == {tmp_path / name for name in names[:3]}
+        assert found.ignored[".txt"] == 1
+    assert find_audio(str(tmp_path / "[ab]")).paths == [tmp_path / name for name in names[:2]]
+
+
 def test_a_file_is_taken_once_however_it_is_spelled(tmp_path, monkeypatch):
     (tmp_path / "M").mkdir()
     for name in ("a.wav", "b.wav"):

@@ -957,6 +957,33 @@ def test_runs_that_were_interrupted(tmp_path):
     assert (run.steps, run.epochs) == (200, 3)
 
 
+def test_a_probe_after_a_step_is_of_that_step(tmp_path):
+    """Rows of training number steps from 0; the first probe is before any."""
+    metrics(tmp_path / "a/logs/version_0/metrics.csv", ",0.5,0,\n0,,49,3\n,0.75,50,\n")
+    assert read_run(tmp_path / "a").steps == 50
+    metrics(tmp_path / "b/logs/version_0/metrics.csv", ",0.5,0,\n")
+    assert read_run(tmp_path / "b").steps == 0
+
+
+def test_layers_are_reported_from_input_to_output(tmp_path):
+    names = ["contractive.0", "contractive.1", "expansive.1", "expansive.0", "tail.1", "tail.2"]
+    for name in sorted(names):
+        (tmp_path / f"{name}.json").write_text(json.dumps(result("m", name, 0.5)))
+    write_report([tmp_path], tmp_path / "report.html")
+    page = (tmp_path / "report.html").read_text(encoding="utf-8")
+    image = re.search(r'alt="Scores of each layer" src="data:image/svg\+xml;base64,([^"]+)"', page)
+    drawn = base64.b64decode(image[1]).decode()
+    places = [drawn.index(f"<!-- {name} -->") for name in names]
+    assert places == sorted(places)
+
+
+def test_urls_of_music_stay_urls(tmp_path):
+    write_library(tmp_path / "l.parquet", {f"https://host/a {n}.mp3": [[n, 1]] for n in range(20)})
+    library = read_library(tmp_path / "l.parquet")
+    write_map(library, tmp_path / "m.html", title="", projection="pca")
+    assert "https://host/a%200.mp3" in (tmp_path / "m.html").read_text(encoding="utf-8")
+
+
 @pytest.mark.parametrize("lines", ["0,,49\n", "0,,x,1\n", "0,,49,much\n"])
 def test_damaged_logs_are_named(tmp_path, lines):
     metrics(tmp_path / "logs/version_0/metrics.csv", lines)

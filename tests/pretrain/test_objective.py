@@ -293,6 +293,13 @@ def test_a_run_with_an_objective_goes_on_exactly(train, tmp_path):
     assert_same(encoder_of(tmp_path / "whole"), encoder_of(tmp_path / "parts"))
 
 
+def test_losses_are_logged_in_every_row_however_short_an_epoch_is(train, tmp_path):
+    """Of two batches here: Lightning forgets at its end what has not been written."""
+    assert train("run", steps=9, trainer__log_every_n_steps=3) == 0
+    for name in ("loss", "contrastive_loss", "effective_rank", "tail.4/salience"):
+        assert len(column(tmp_path / "run", f"train/{name}")) == 3
+
+
 def test_losses_are_logged_and_predictions_left_behind(train, tmp_path):
     assert train("run", model__clmr_weight=0.25) == 0
     parts = {

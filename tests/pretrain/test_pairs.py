@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 import soundfile
 import torch
+from conftest import noise
 
 from hear_tune.networks.config import SAMPLE_RATE_HZ
 from hear_tune.pretrain.pairs import PairDataset, PairLoader, Share, to_float
@@ -108,7 +109,7 @@ def test_neighbours_stay_together_and_every_pass_takes_all(store):
         order = [int(row) for row in dataset._order(epoch)]
         assert sorted(order) == list(range(len(dataset)))
         together = sum(b - a == 1 for a, b in pairwise(order))
-        assert 2 / 3 * len(order) - 2 <= together < len(order) - 1
+        assert len(order) / 2 <= together < len(order) - 1
     with pytest.raises(ValueError, match="neighbours must be at least 1"):
         PairDataset([store], CROP, 1, neighbours=0)
 
@@ -120,6 +121,23 @@ def test_neighbours_are_segments_of_different_tracks(store):
     paths = [track.path for _, track in dataset.tracks]
     assert len(together) > len(order) / 2
     assert all(paths[a] != paths[b] for a, b in together)
+
+
+@pytest.mark.parametrize("seconds", [{"a/1": 1, "a/2": 1}, {"a/1": 0.3, "a/2": 0.3, "b/long": 2}])
+def test_segments_of_one_track_are_never_neighbours(seconds, tmp_path):
+    for name, length in seconds.items():
+        path = tmp_path / f"{name}.wav"
+        path.parent.mkdir(exist_ok=True)
+        soundfile.write(path, noise(int(length * SAMPLE_RATE_HZ)), SAMPLE_RATE_HZ)
+    build_store([tmp_path], tmp_path / "store", workers=1)
+    dataset = PairDataset(
+        [AudioStore(tmp_path / "store")], CROP, 1, segment_samples=3_000, neighbours=4
+    )
+    parts = list(dataset._parts(np.random.default_rng(0)))
+    assert sum(map(len, parts)) == len(dataset)
+    for part in parts:
+        paths = [dataset.tracks[row][1].path for row in part]
+        assert len(set(paths)) == len(paths)
 
 
 @pytest.fixture(scope="module")

@@ -138,6 +138,19 @@ def test_a_seed_reproduces_the_crops(tmp_path):
     assert not torch.equal(first[0][:, 0], first[0][:, 1])
 
 
+def test_clips_too_short_to_use_do_not_count_as_audio(tmp_path):
+    for length in (9_000, 12_000):
+        soundfile.write(tmp_path / f"{length}.wav", noise(length), SAMPLE_RATE_HZ)
+    build_store([tmp_path], tmp_path / "store", workers=1)
+    write_shards([tmp_path / "store"], tmp_path / "shards", workers=1)
+    index = read_index(f"{tmp_path}/shards/shards.json")
+    lengths = [length for shard in index for length in shard.lengths]
+    longest = max(lengths)
+    assert min(lengths) < longest
+    source = StreamedPairs(index, CROP, seed=0, shortest_samples=longest)
+    assert source.seconds == lengths.count(longest) * longest / SAMPLE_RATE_HZ
+
+
 def test_interrupted_writing_resumes(store, folder, tmp_path):
     write_shards([store], tmp_path, 4_000 / SAMPLE_RATE_HZ, clips_per_shard=4, workers=1)
     paths = sorted(tmp_path.glob("*.tar"))
