@@ -243,11 +243,11 @@ def recorded_result(trainer: Trainer, module: CLMR) -> Encoder:
 def training_record(trainer: Trainer, module: CLMR) -> dict[str, Any]:
     """Record how the weights were trained, for their checkpoint."""
     data = trainer.datamodule  # type: ignore[attr-defined]
-    pairs = trainer.global_step * trainer.accumulate_grad_batches
+    batches = trainer.train_dataloader.delivered  # type: ignore[union-attr]
     record = {
         "method": "CLMR",
         "steps": trainer.global_step,
-        "pairs": pairs * trainer.world_size * data.batch_size,
+        "pairs": batches * trainer.world_size * data.batch_size,
         CROP_SAMPLES: data.source.crop_samples,
         "hours_of_audio": round(data.source.seconds / 3600, 2),
         "pieces": len(data.source),  # tracks, segments of tracks, or clips

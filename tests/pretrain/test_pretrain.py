@@ -389,6 +389,14 @@ def test_stopped_from_outside(arguments, tmp_path):
     assert_same(weights(tmp_path / "run"), weights(tmp_path / "whole"))
 
 
+def test_a_step_of_fewer_batches_counts_as_many_pairs_as_it_had(arguments, tmp_path):
+    """An epoch of five batches ends in a step of one."""
+    options = {"data__pairs_per_epoch": 20, "trainer__max_steps": 6}
+    assert main(arguments(**options, trainer__accumulate_grad_batches=2)) == 0
+    record = hear_tune.load_checkpoint(tmp_path / "run/last.safetensors").training_record
+    assert (record["steps"], record["pairs"]) == (6, 10 * 4)
+
+
 @pytest.mark.parametrize("stop", [4, 7])
 @pytest.mark.parametrize("kind", ["Ctrl-C", "another callback"])
 def test_stopped_within_a_step_of_several_batches(arguments, tmp_path, monkeypatch, kind, stop):
