@@ -140,7 +140,7 @@ class RunCheckpoint(Checkpoint):
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         source = trainer.ckpt_path
         if source is None or Path(source).resolve().parent != self.path.resolve().parent:
-            for name in (CHECKPOINT, BEST_WEIGHTS):  # files of another run
+            for name in (CHECKPOINT, LAST_WEIGHTS, BEST_WEIGHTS):  # of another run
                 self.path.with_name(name).unlink(missing_ok=True)
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:

@@ -77,6 +77,7 @@ def main(arguments: Sequence[str]) -> int:
     with alone if cli.trainer.is_global_zero else nullcontext():  # one process locks for all
         checkpoint = _checkpoint(cli.config.resume, output)
         if checkpoint is None:
+            _check_weights(cli.config.model.weights, output)
             _remark_crops(cli.model, cli.config.data.crop_samples)
         first_step = _settle(cli, checkpoint)
         with _in_one_line(cli.config):  # weights_only: tensors and plain values, never code
@@ -89,6 +90,12 @@ def main(arguments: Sequence[str]) -> int:
     else:
         print(f"{output / LAST_WEIGHTS}: after {counted(steps, 'step')}")
     return 0
+
+
+def _check_weights(weights: str | None, output: Path) -> None:
+    """Refuse a run that would replace the weights from which it starts."""
+    if weights is not None and Path(weights).resolve().parent == output.resolve():
+        raise ValueError(f"{weights}: this run would replace it; choose another --output")
 
 
 class _PretrainCLI(LightningCLI):
@@ -124,6 +131,8 @@ class _PretrainCLI(LightningCLI):
         for section in ("trainer", "probe"):
             if self.config[section] is None:
                 raise ValueError(f"settings: {section} is empty; leave it out for the defaults")
+        if self.config.trainer.get("limit_train_batches") is not None:
+            raise ValueError("trainer.limit_train_batches: give --data.pairs_per_epoch instead")
         try:
             self.parser.validate(self.config, False)
         except TypeError as error:

@@ -16,7 +16,6 @@ _TRAINER = (
     "accumulate_grad_batches",
     "gradient_clip_algorithm",
     "gradient_clip_val",
-    "limit_train_batches",
     "overfit_batches",
     "precision",
     "sync_batchnorm",

@@ -338,6 +338,21 @@ def test_the_best_weights_of_another_run_are_not_kept(probed, tmp_path):
     assert best(tmp_path / "other") == (4, 0.3)
 
 
+def test_a_run_that_fails_at_once_leaves_no_weights_of_the_one_that_it_replaced(
+    arguments, tmp_path, monkeypatch, capsys
+):
+    assert main(arguments(trainer__max_steps=1)) == 0
+    last = tmp_path / "run/last.safetensors"
+    again = {"resume": "never", "trainer__max_steps": 1}
+    assert main(arguments(**again, **{"model.weights": last})) == 2
+    assert f"{last}: this run would replace it" in capsys.readouterr().err
+    assert last.exists()
+    with monkeypatch.context() as patch:
+        patch.setattr(CLMR, "training_step", lambda *_: 1 / 0)
+        assert main(arguments(**again)) == 2
+    assert not last.exists()
+
+
 def test_probe_accuracy_of_known_vectors():
     rng = np.random.default_rng(0)
     labels = np.repeat(["a", "b", "c"], 30)
@@ -686,6 +701,7 @@ def test_settings_left_empty_are_named(audio, tmp_path, capsys, setting):
         ({"probe.every_n_steps": 0}, "every_n_steps must be at least 1, not 0"),
         ({"probe.max_clips": 0}, "max_clips must be at least 1, not 0"),
         ({"trainer__max_time": "soon"}, "not a valid duration"),
+        ({"trainer__limit_train_batches": 2}, "give --data.pairs_per_epoch instead"),
     ],
 )
 def test_mistakes_end_before_any_work(arguments, capsys, changes, message):
