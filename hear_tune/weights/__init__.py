@@ -39,7 +39,7 @@ class Pretrained:
 _ROWS = (
     Pretrained(
         "tune+-acoustic",
-        "7baf5b9d081dec48176c71a35a5e9f05cbfea29b799b27f18800d3512d5f7a87",
+        "78507a78d83fcd8501c3b10e3ffa8860737a4ce649fb40e414a13709b7f627d9",
         "TUNE+ by CLMR and acoustic features on free game music, soundfonts and speech (133 h)",
     ),
 )
