@@ -105,9 +105,10 @@ def _search(top: Path, found: FoundAudio) -> None:
 def _search_pattern(pattern: str, found: FoundAudio) -> None:
     """Take the files that match, and what is in folders that do, as a shell's arguments."""
     matches = [Path(match) for match in sorted(glob(pattern, recursive=True))]
-    _take((match for match in matches if not match.is_dir()), found)
+    folders = dict.fromkeys(filter(Path.is_dir, matches))
+    _take((match for match in matches if match not in folders), found)
     if "**" not in pattern:  # which reaches into folders by itself
-        for folder in filter(Path.is_dir, matches):
+        for folder in folders:
             _search(folder, found)
 
 

@@ -116,7 +116,7 @@ def _is_sound(task: Task, root: Path) -> bool:
     from ..datasets.check import check_task
 
     try:
-        notes = check_task(task, root if root.is_dir() else None)
+        notes = check_task(task, root)
     except TaskError as error:
         say(f"  fault: {error}")
         return False

@@ -118,8 +118,7 @@ def _make_task(options: argparse.Namespace) -> int:
 
     data_set = get_data_set(options.name)
     task = data_set.load(options.root, options.split)
-    root = data_set.root(options.root)
-    for remark in check_task(task, root if root.is_dir() else None):
+    for remark in check_task(task, data_set.root(options.root)):
         say(f"{task.name}: {remark}")
     seconds = options.seconds or data_set.task_seconds
     mode = FULL if options.split in (None, *data_set.splits[:1]) else options.split

@@ -13,6 +13,8 @@ from filelock import FileLock, Timeout
 
 from .errors import HearTuneError
 
+FileState = list[int]  # size in bytes, mtime and ctime in ns; empty for a missing file
+
 
 @contextmanager
 def writing(path: str | os.PathLike[str]) -> Iterator[None]:
@@ -87,6 +89,16 @@ def write_whole(path: str | os.PathLike[str], content: str | bytes) -> None:
     """Write a file atomically, replacing an existing one; text as UTF-8."""
     with writing(path), replacing(path) as partial:
         partial.write_bytes(content.encode() if isinstance(content, str) else content)
+
+
+def file_state(path: str | os.PathLike[str]) -> FileState:
+    """Tell whether a file has changed, without reading it."""
+    try:
+        status = os.stat(path)
+    except OSError:
+        return []
+    # ctime: swapped files may have the same size and mtime
+    return [status.st_size, status.st_mtime_ns, status.st_ctime_ns]
 
 
 def sha256_of(path: str | os.PathLike[str]) -> str:

@@ -35,7 +35,7 @@ def check_task(
     task : Task
         The task to check.
     root : Path, optional
-        Folder to search for audio without labels.
+        Folder to search for audio without labels, if it is one.
     content : bool
         Whether to compare the content of files across splits, not only their paths.
     across : bool
@@ -66,10 +66,11 @@ def check_task(
     ]
     if faults:
         raise TaskError(f"{task.name}: {'; '.join(faults)}")
+    folder = root if root is not None and root.is_dir() else None
     return (
         *_split_remarks(task, across),
-        *_repeated_folders(task, root),
-        *_unlabelled_audio(task, root),
+        *_repeated_folders(task, folder),
+        *_unlabelled_audio(task, folder),
     )
 
 
@@ -194,7 +195,7 @@ def _leaks(task: Task, content: bool) -> Iterator[str]:
 
 
 def _split_remarks(task: Task, across: bool) -> Iterator[str]:
-    if across and all(clip.group for clip in task.clips):
+    if across and task.all_grouped:
         return
     yield from _silent_classes(task)
     if not across:

@@ -102,6 +102,11 @@ class Task:
         """Names of the splits, in order of their first clips."""
         return tuple(dict.fromkeys(clip.split for clip in self.clips))
 
+    @property
+    def all_grouped(self) -> bool:
+        """Whether every clip has a group."""
+        return all(clip.group for clip in self.clips)
+
 
 def folds(task: Task) -> tuple[str, ...]:
     """Return the sorted names of a cross-validation's folds; empty for other tasks."""

@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from ..common.files import write_whole
+from ..common.files import file_state, write_whole
 from ..common.progress import progress_bar
 from ..common.samples import pad_end
 from ..datasets.task import FOLD, TEST, TRAIN, VALID, Clip, Kind, Task, TaskError
@@ -103,17 +103,8 @@ def make_task(
 
 def _digest(task: Task, seconds: float | None, rate: int) -> str:
     """Identify the job, so that only the same job on the same files is resumed."""
-    clips = [(str(clip.path), clip.split, _state(clip.path)) for clip in task.clips]
+    clips = [(str(clip.path), clip.split, file_state(clip.path)) for clip in task.clips]
     return hashlib.sha256(json.dumps([clips, seconds, rate]).encode()).hexdigest()[:8]
-
-
-def _state(path: Path) -> tuple[int, int] | None:
-    """Size and time of change of a file; None without one."""
-    try:
-        state = path.stat()
-    except OSError:
-        return None
-    return state.st_size, state.st_mtime_ns
 
 
 def _metadata(task: Task, seconds: float | None, mode: str) -> dict[str, Any]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -14,6 +13,7 @@ from ..audio.decoding import decode
 from ..audio.reading import AudioError, Remark, average, missing_audio, naming, resampled
 from ..common.files import replacing
 from ..common.progress import progress_bar
+from .results import METADATA_FILE, read_json
 
 _SUBTYPE = "PCM_16"  # as in the public tasks
 
@@ -94,7 +94,6 @@ def write_audio(path: Path, samples: npt.NDArray[np.float32], rate: int) -> None
 
 def audio_files(task: Path) -> Iterator[Path]:
     """Yield the files of all splits of a task, relative to the folder of a rate."""
-    metadata = json.loads((task / "task_metadata.json").read_text(encoding="utf-8"))
-    for split in metadata["splits"]:
-        for file in json.loads((task / f"{split}.json").read_text(encoding="utf-8")):
+    for split in read_json(task / METADATA_FILE)["splits"]:
+        for file in read_json(task / f"{split}.json"):
             yield Path(split, file)

@@ -117,7 +117,7 @@ def check_classes(task: Task, classifier: Classifier) -> tuple[str, ...]:
 
 def _unit(task: Task, most: int | None) -> str:
     """Name what is classified at a time."""
-    if _all_grouped(task):
+    if task.all_grouped:
         return "group" if most is None else "fold of whole groups"
     return "fold" if folds(task) else "split"
 
@@ -134,7 +134,7 @@ def _parts(task: Task, most: int | None) -> list[str]:
     """Return the name of each clip's group, fold or split."""
     splits = [clip.split for clip in task.clips]
     groups = [clip.group for clip in task.clips]
-    if not _all_grouped(task):
+    if not task.all_grouped:
         return splits
     if most is None:
         return groups
@@ -144,11 +144,7 @@ def _parts(task: Task, most: int | None) -> list[str]:
 
 def _asked(task: Task, parts: list[str]) -> set[str]:
     """Return the parts whose clips are classified."""
-    return set(parts) if folds(task) or _all_grouped(task) else {TEST}
-
-
-def _all_grouped(task: Task) -> bool:
-    return all(clip.group for clip in task.clips)
+    return set(parts) if folds(task) or task.all_grouped else {TEST}
 
 
 def _dealt(groups: list[str], most: int) -> list[str]:

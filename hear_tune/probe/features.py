@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 
 from ..audio.files import path_text
 from ..audio.reading import missing_audio
-from ..common.files import write_whole
+from ..common.files import FileState, file_state, write_whole
 from ..datasets.task import Clip, Task
 from ..embedding.folder import embed_folder
 from ..embedding.framing import Per
@@ -25,7 +25,6 @@ from ..embedding.rows import read_remarks
 from ..networks.config import WINDOW_SAMPLES
 
 Matrix = npt.NDArray[np.float32]
-State = list[int]  # size in bytes, mtime and ctime in ns; empty for a missing file
 
 
 @dataclass(frozen=True)
@@ -101,10 +100,10 @@ def embed_task(
         If another process is embedding the same files for the same cache.
     """
     given = {_key(clip.path): str(clip.path) for clip in task.clips}
-    states = {key: _state(key) for key in given}
+    states = {key: file_state(key) for key in given}
     rows, failed = _Cache(Path(cache), model, per).embed(states, workers)
     for key, state in states.items():
-        if _state(key) != state:
+        if file_state(key) != state:
             rows.pop(key, None)
             failed[key] = "it changed while it was embedded; give the same command again"
     clips = tuple(clip for clip in task.clips if _key(clip.path) in rows)
@@ -130,7 +129,7 @@ class _Cache:
         self._model, self._per = model, per
 
     def embed(
-        self, states: dict[str, State], workers: int
+        self, states: dict[str, FileState], workers: int
     ) -> tuple[dict[str, Matrix], dict[str, str]]:
         """Return rows by file, and reasons by file for failures."""
         rows: dict[str, Matrix] = {}
@@ -145,7 +144,7 @@ class _Cache:
             rows |= self._rows(record, list(lacking), workers, failed)
         return rows, failed
 
-    def _begin(self, states: dict[str, State]) -> Path:
+    def _begin(self, states: dict[str, FileState]) -> Path:
         text = json.dumps(states, sort_keys=True)
         record = self._folder / f"{hashlib.sha256(text.encode()).hexdigest()[:16]}.json"
         self._folder.mkdir(parents=True, exist_ok=True)
@@ -172,9 +171,9 @@ def _key(path: Path) -> str:
     return os.path.abspath(path)
 
 
-def _read_record(record: Path) -> dict[str, State]:
+def _read_record(record: Path) -> dict[str, FileState]:
     try:
-        states: dict[str, State] = json.loads(record.read_text("utf-8"))
+        states: dict[str, FileState] = json.loads(record.read_text("utf-8"))
         return dict(states)
     except ValueError as error:
         raise _damaged(record, error) from error
@@ -187,15 +186,6 @@ def _damaged(path: Path, error: Exception) -> ValueError:
 def _digest(model: EmbeddingModel, per: Per) -> str:
     key = json.dumps([model.identity, model.layers, model.window_samples, model.hop_samples, per])
     return hashlib.sha256(key.encode()).hexdigest()[:16]
-
-
-def _state(path: str) -> State:
-    try:
-        status = os.stat(path)
-    except OSError:
-        return []
-    # ctime: swapped files may have the same size and mtime
-    return [status.st_size, status.st_mtime_ns, status.st_ctime_ns]
 
 
 def _incomplete(output: Path, paths: Iterable[str]) -> dict[str, str]:

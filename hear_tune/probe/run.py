@@ -129,9 +129,7 @@ def _task(options: argparse.Namespace, protocol: Protocol) -> tuple[Task, Path]:
         data_set = get_data_set(place)
         root = data_set.root(options.root)
     task = data_set.load(root, options.split, options.group)
-    remarks = check_task(
-        task, root if root.is_dir() else None, across=protocol.classifier is not None
-    )
+    remarks = check_task(task, root, across=protocol.classifier is not None)
     if protocol.classifier is not None:
         remarks = (*check_classes(task, protocol.classifier), *remarks)
     for remark in remarks:

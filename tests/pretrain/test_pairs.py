@@ -109,7 +109,9 @@ def test_neighbours_stay_together_and_every_pass_takes_all(store):
         order = [int(row) for row in dataset._order(epoch)]
         assert sorted(order) == list(range(len(dataset)))
         together = sum(b - a == 1 for a, b in pairwise(order))
-        assert len(order) / 2 <= together < len(order) - 1
+        ends = len(list(dataset._parts(np.random.default_rng(epoch))))
+        turned = 3  # one run for each of the first, second and third segments
+        assert len(order) - ends - turned <= together < len(order) - 1
     with pytest.raises(ValueError, match="neighbours must be at least 1"):
         PairDataset([store], CROP, 1, neighbours=0)
 

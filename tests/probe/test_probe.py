@@ -137,9 +137,9 @@ def test_intervals_draw_groups():
     assert width([*groups[:400], *[""] * 400]) < width(groups)
 
 
-def times(rows):
-    """How often each clip is drawn."""
-    return np.stack([np.bincount(draw, minlength=rows.shape[1]) for draw in rows]).astype("f4")
+def times(rows, clips):
+    """How often each of so many clips is drawn."""
+    return np.stack([np.bincount(draw, minlength=clips) for draw in rows]).astype("f4")
 
 
 def guesses(kind, count, seed=0):
@@ -159,7 +159,7 @@ def guesses(kind, count, seed=0):
 def test_drawn_clips_score_as_without_resampling(kind):
     classes, truth, predicted = guesses(kind, 60)
     rows = np.random.default_rng(1).integers(60, size=(20, 60))
-    drawn = _DRAWN_SCORERS[kind](classes, truth, predicted, times(rows))
+    drawn = _DRAWN_SCORERS[kind](classes, truth, predicted, times(rows, 60))
     for draw, of_draw in enumerate(rows):
         expected = score(kind, classes, truth[of_draw], predicted[of_draw]).values
         found = {name: values[draw] for name, values in drawn.items()}
@@ -169,7 +169,7 @@ def test_drawn_clips_score_as_without_resampling(kind):
 def test_drawn_clips_score_as_in_scikit_learn():
     classes, truth, predicted = guesses("multiclass", 80)
     rows = np.random.default_rng(2).integers(80, size=(5, 80))
-    drawn = _DRAWN_SCORERS["multiclass"](classes, truth, predicted, times(rows))
+    drawn = _DRAWN_SCORERS["multiclass"](classes, truth, predicted, times(rows, 80))
     chosen = predicted.argmax(axis=1)
     for draw, of_draw in enumerate(rows):
         true, taken = truth[of_draw], chosen[of_draw]
@@ -178,8 +178,7 @@ def test_drawn_clips_score_as_in_scikit_learn():
         assert drawn["macro_f1"][draw] == pytest.approx(f1, rel=1e-12)
     classes, truth, predicted = guesses("multilabel", 80)
     rows = [*rows, np.tile(rows[0], 2), rows[1][:50]]  # groups make draws of unequal size
-    counts = np.stack([np.bincount(draw, minlength=80) for draw in rows]).astype("f4")
-    drawn = _DRAWN_SCORERS["multilabel"](classes, truth, predicted, counts)
+    drawn = _DRAWN_SCORERS["multilabel"](classes, truth, predicted, times(rows, 80))
     for draw, of_draw in enumerate(rows):
         true, scores = truth[of_draw], predicted[of_draw]
         assert true.any(axis=0).all()
